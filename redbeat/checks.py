@@ -1,0 +1,98 @@
+"""What the Redis server must not do to us: evict the schedule.
+
+Under an ``allkeys-*`` policy a server that reaches ``maxmemory`` may delete any key: entries, the
+schedule itself, the lock. Under ``volatile-*`` it deletes only keys that expire, and of ours only
+the lock does. See https://redis.io/docs/latest/develop/reference/eviction/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from celery.utils.log import get_logger
+from redis.exceptions import RedisError
+
+from .errors import RedBeatKeyExpiryError
+
+__all__ = [
+    "DEFAULT_KEY_EXPIRY_CHECK",
+    "KEY_EXPIRY_CHECK_MODES",
+    "RedBeatKeyExpiryError",
+    "check_key_expiry",
+]
+
+logger = get_logger("celery.beat")
+
+KEY_EXPIRY_CHECK_MODES = ("ignore", "warn", "error", "raise")
+DEFAULT_KEY_EXPIRY_CHECK = "error"
+
+
+def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[str]:
+    """Look whether the server may evict the schedule, log what is found, and return it.
+
+    ``mode`` is one of :data:`KEY_EXPIRY_CHECK_MODES`: do not ask, log at warning, log at error, or
+    also raise :exc:`RedBeatKeyExpiryError`. One round trip, none for ``ignore``.
+    """
+    if mode == "ignore":
+        return []
+    try:
+        configuration = client.config_get("maxmemory*")
+    except (RedisError, NotImplementedError) as exc:
+        return _report_unreadable(exc, mode)
+    findings = [
+        _describe(maxmemory, policy, nodes)
+        for (maxmemory, policy), nodes in _group_by_setting(configuration).items()
+        if _may_evict(maxmemory, policy)
+    ]
+    _report(findings, mode)
+    return findings
+
+
+def _group_by_setting(configuration: Mapping[str, Any]) -> dict[tuple[Any, str], list[str]]:
+    """Nodes by what they say; a single server's reply has no node names."""
+    if not any(isinstance(reply, Mapping) for reply in configuration.values()):
+        return {_setting(configuration): []}
+    groups: dict[tuple[Any, str], list[str]] = {}
+    for node, reply in configuration.items():
+        groups.setdefault(_setting(reply), []).append(node)
+    return groups
+
+
+def _setting(reply: Mapping[str, Any]) -> tuple[Any, str]:
+    return reply.get("maxmemory"), str(reply.get("maxmemory-policy", ""))
+
+
+def _may_evict(maxmemory: Any, policy: str) -> bool:
+    try:
+        limited = int(maxmemory) != 0
+    except (TypeError, ValueError):
+        return False
+    return limited and policy.startswith("allkeys-")
+
+
+def _describe(maxmemory: Any, policy: str, nodes: list[str]) -> str:
+    where = f" on node{'s' if len(nodes) > 1 else ''} {', '.join(nodes)}" if nodes else ""
+    return (
+        f"Redis may evict the schedule{where}: maxmemory is {maxmemory} with maxmemory-policy "
+        f"{policy}. Set maxmemory-policy to noeviction or to a volatile-* policy."
+    )
+
+
+def _report(findings: list[str], mode: str) -> None:
+    for finding in findings:
+        log = logger.warning if mode == "warn" else logger.error
+        log("beat: %s", finding)
+    if findings and mode == "raise":
+        raise RedBeatKeyExpiryError(" ".join(findings))
+
+
+def _report_unreadable(exc: Exception, mode: str) -> list[str]:
+    message = (
+        f"Cannot read the maxmemory configuration of Redis, so eviction is unchecked: {exc}. Allow "
+        "CONFIG GET, or set redbeat_key_expiry_check = 'ignore'."
+    )
+    if mode == "raise":
+        raise RedBeatKeyExpiryError(message) from exc
+    logger.warning("beat: %s", message)
+    return []

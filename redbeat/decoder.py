@@ -1,0 +1,523 @@
+"""JSON for entries: every type of the wire format as one row of a table.
+
+An object of a type in the table is written as a JSON object whose `__type__` is its tag. Reading
+leaves an object with no tag, or with one that nobody knows, as the dict that it was.
+
+The text is that of celery-redbeat 2.x for all that 2.x can express, byte for byte. What says
+more is added only where there is more to say, in a place where 2.x reads over it: `fold` of a
+datetime, `n` of a weekday, and the time zone of an rrule, for which `dtstart_tz` (`until_tz`) is
+written twice: first with the name of the zone, then, as ever, with the offset in minutes. Of
+two values under one name JSON readers keep the last, and 2.x refuses any name it does not know.
+Types that 2.x cannot store at all have tags of ours.
+
+Reading raises `ValueError` whatever the text is, in time proportional to its length.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date, datetime, timedelta, timezone, tzinfo
+from decimal import Decimal
+from math import isfinite
+from typing import Any, NamedTuple
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from celery.canvas import Signature
+from celery.schedules import BaseSchedule, solar
+from celery.schedules import crontab as celery_crontab
+from celery.schedules import schedule as interval
+from celery.utils.log import get_logger
+from dateutil.rrule import weekday
+
+from redbeat.schedules import (
+    UTC,
+    as_utc,
+    crontab,
+    has_one_offset,
+    named_zone,
+    once,
+    rrule,
+    rruleset,
+    zone_name,
+)
+
+__all__ = (
+    "RedBeatJSONDecoder",
+    "RedBeatJSONEncoder",
+    "from_timestamp",
+    "get_utcoffset_minutes",
+    "register_codec",
+    "to_timestamp",
+)
+
+logger = get_logger("celery.beat")
+
+Fields = dict[str, Any]
+
+UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+#: A crontab field longer than this is no schedule: all 60 minutes take 170 characters.
+LONGEST_FIELD = 1_000
+
+
+class Codec(NamedTuple):
+    """How one type is written: its tag, and the fields beside the tag in both directions."""
+
+    tag: str
+    type: type
+    encode: Callable[[Any], Fields]
+    decode: Callable[[Fields], Any]
+
+
+def register_codec(
+    tag: str,
+    type: type,
+    encode: Callable[[Any], Mapping[str, Any]],
+    decode: Callable[[Fields], Any],
+) -> None:
+    """Store objects of a type of your own, such as a `BaseSchedule`, as JSON.
+
+    Args:
+        tag: the `__type__` of the JSON object; unique, so best with a prefix of yours.
+        type: the type, and its subclasses that have no codec of their own.
+        encode: gives the object's fields, of anything that can itself be stored.
+        decode: makes the object again from these fields. Whatever it raises, the reader of a
+            stored entry sees a `ValueError`.
+
+    Call it in every process that reads the schedule. Registering a type again replaces its codec.
+
+    Raises:
+        ValueError: the tag is no text, or belongs to another type.
+    """
+    if not isinstance(tag, str) or not tag:
+        raise ValueError(f"the tag of a codec must be a text, got {tag!r}")
+    if tag in _BY_TAG and _BY_TAG[tag].type is not type:
+        raise ValueError(f"the tag {tag!r} belongs to {_BY_TAG[tag].type.__qualname__}")
+    _add(Codec(tag, type, lambda value: dict(encode(value)), decode))
+
+
+class RedBeatJSONEncoder(json.JSONEncoder):
+    """Writes what entries hold: `json.dumps(value, cls=RedBeatJSONEncoder)`.
+
+    Raises:
+        TypeError: a value of a type that cannot be stored; the message says where it is.
+        ValueError: a value that cannot be stored, such as an interval of zero.
+    """
+
+    def encode(self, o: Any) -> str:
+        """The JSON text of `o`."""
+        try:
+            return super().encode(_with_signatures_tagged(o))
+        except RecursionError:
+            raise ValueError("nested too deeply to be stored") from None
+        except TypeError as error:
+            raise TypeError(f"{_place_of_the_unstorable(o)}{error}") from error
+
+    def default(self, o: Any) -> Fields:
+        """The tagged fields of an object that JSON does not know."""
+        codec = _codec_for(type(o))
+        if codec is None:
+            raise TypeError(_refusal(o))
+        return {"__type__": codec.tag, **codec.encode(o)}
+
+
+class RedBeatJSONDecoder(json.JSONDecoder):
+    """Reads what entries hold: `json.loads(text, cls=RedBeatJSONDecoder)`.
+
+    Raises:
+        ValueError: the text is no JSON, or describes something that cannot be; the message says
+            what.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{"object_pairs_hook": _object_from_pairs, **kwargs})
+
+    def decode(self, s: str, *args: Any) -> Any:
+        """The object that the JSON text describes."""
+        try:
+            return super().decode(s, *args)
+        except RecursionError:
+            raise ValueError("nested too deeply to be read") from None
+
+
+def to_timestamp(moment: datetime) -> int:
+    """Whole seconds since the epoch, rounded down; naive means UTC."""
+    return (as_utc(moment) - UNIX_EPOCH) // timedelta(seconds=1)
+
+
+def from_timestamp(seconds: float, tz_minutes: float = 0) -> datetime:
+    """The aware datetime `seconds` after the epoch, at an offset of `tz_minutes` from UTC.
+
+    Raises:
+        ValueError: there is no such time or offset.
+    """
+    offset = _offset("tz_minutes", tz_minutes, timedelta(minutes=1))
+    return _instant("timestamp", seconds).astimezone(offset)
+
+
+def get_utcoffset_minutes(moment: datetime) -> float:
+    """The offset of `moment` from UTC in minutes; 0 if it is naive."""
+    offset = moment.utcoffset()
+    return offset.total_seconds() / 60 if offset else 0
+
+
+# From and to JSON objects
+
+
+def _object_from_pairs(pairs: list[tuple[str, Any]]) -> Any:
+    fields = dict(pairs)
+    tag = fields.get("__type__")
+    codec = _BY_TAG.get(tag) if isinstance(tag, str) else None
+    if codec is None:
+        return fields
+    if len(fields) != len(pairs):
+        fields.update(_zones_given_first(pairs))
+    del fields["__type__"]
+    return _decoded(codec, fields)
+
+
+def _decoded(codec: Codec, fields: Fields) -> Any:
+    try:
+        return codec.decode(fields)
+    except Exception as error:
+        raise ValueError(f"no {codec.tag} can be made of {_shown(fields)}: {error}") from error
+
+
+def _zones_given_first(pairs: list[tuple[str, Any]]) -> Fields:
+    """The `dtstart_tz` and `until_tz` that are names, of those given twice."""
+    return {name: value for name, value in pairs if name.endswith("_tz") and isinstance(value, str)}
+
+
+def _refusal(value: Any) -> str:
+    name = type(value).__qualname__
+    if isinstance(value, BaseSchedule):
+        return f"a schedule of type {name} has no codec: redbeat.decoder.register_codec adds one"
+    return f"a value of type {name} cannot be stored as JSON"
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:200]
+
+
+def _place_of_the_unstorable(value: Any) -> str:
+    """Where in `value` the first thing is that has no codec, as a prefix for a message."""
+    for path, part in _walk(value):
+        if not _is_storable(part):
+            return f"{path.lstrip('.')}: " if path else ""
+    return ""
+
+
+def _is_storable(part: Any) -> bool:
+    plain = isinstance(part, (str, int, float, bool, dict, list, tuple)) or part is None
+    return plain or _codec_for(type(part)) is not None
+
+
+def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    yield path, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            name = f".{key}" if isinstance(key, str) and key.isidentifier() else f"[{key!r}]"
+            yield from _walk(item, path + name)
+    elif isinstance(value, (list, tuple)):
+        for number, item in enumerate(value):
+            yield from _walk(item, f"{path}[{number}]")
+
+
+def _with_signatures_tagged(value: Any) -> Any:
+    """`value` with every Celery signature, which JSON takes for a dict, as a tagged dict."""
+    if isinstance(value, Signature):
+        value = {"__type__": "signature", **value}
+    if isinstance(value, dict):
+        return {key: _with_signatures_tagged(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_with_signatures_tagged(item) for item in value]
+    return value
+
+
+# The codecs
+
+
+def _encode_interval(schedule: interval) -> Fields:
+    every = schedule.run_every.total_seconds()
+    return {"every": _positive_seconds(every), "relative": bool(schedule.relative)}
+
+
+def _decode_interval(fields: Fields) -> interval:
+    every = _positive_seconds(_required(fields, "every"))
+    return interval(timedelta(seconds=every), relative=bool(fields.get("relative", False)))
+
+
+def _positive_seconds(every: Any) -> float:
+    seconds = _number("every", every)
+    if not 0 < seconds <= timedelta.max.total_seconds() or timedelta(seconds=seconds) <= NOTHING:
+        raise ValueError(f"every must be a number of seconds above 0, got {_shown(every)}")
+    return seconds
+
+
+CRONTAB_FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
+
+
+def _encode_crontab(schedule: celery_crontab) -> Fields:
+    return {name: _cron_field(getattr(schedule, f"_orig_{name}")) for name in CRONTAB_FIELDS}
+
+
+def _cron_field(given: Any) -> Any:
+    if isinstance(given, (str, int)):
+        return given
+    return sorted(given) if isinstance(given, (set, frozenset)) else list(given)
+
+
+def _encode_zoned_crontab(schedule: crontab) -> Fields:
+    fields = _encode_crontab(schedule)
+    if schedule.zone is not None:
+        fields["tz"] = _zone_or_seconds(schedule.zone, UNIX_EPOCH)
+    return fields
+
+
+def _decode_crontab(fields: Fields) -> celery_crontab:
+    for name, given in fields.items():
+        if isinstance(given, (str, list)) and len(given) > LONGEST_FIELD:
+            raise ValueError(f"{name} is longer than {LONGEST_FIELD}")
+    if "tz" not in fields:
+        return celery_crontab(**_known(fields, CRONTAB_FIELDS))
+    tz = _zone(fields.pop("tz"))
+    return crontab(**_known(fields, CRONTAB_FIELDS), tz=tz)
+
+
+#: The order in which 2.x writes the fields of an rrule.
+RRULE_FIELDS = (
+    "freq",
+    "interval",
+    "wkst",
+    "count",
+    "bysetpos",
+    "bymonth",
+    "bymonthday",
+    "byyearday",
+    "byeaster",
+    "byweekno",
+    "byweekday",
+    "byhour",
+    "byminute",
+    "bysecond",
+)
+
+
+class _Repeated(str):
+    """A JSON name that may follow an equal one in the same object."""
+
+    __slots__ = ()
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+def _encode_rrule(rule: rrule) -> Fields:
+    fields = {name: _part_field(getattr(rule, name)) for name in RRULE_FIELDS}
+    fields.update(_encode_moment("dtstart", rule.dtstart))
+    if rule.until is not None:
+        fields.update(_encode_moment("until", rule.until))
+    return fields
+
+
+def _part_field(given: Any) -> Any:
+    if given is None or isinstance(given, (int, weekday)):
+        return given
+    return sorted(given) if isinstance(given, (set, frozenset)) else list(given)
+
+
+def _encode_moment(name: str, moment: datetime) -> Fields:
+    fields: Fields = {name: to_timestamp(moment)}
+    offset_name = f"{name}_tz"
+    if not has_one_offset(moment.tzinfo) and zone_name(moment.tzinfo) is not None:
+        fields[offset_name] = zone_name(moment.tzinfo)
+        offset_name = _Repeated(offset_name)
+    fields[offset_name] = get_utcoffset_minutes(moment)
+    return fields
+
+
+def _decode_rrule(fields: Fields) -> rrule:
+    # A start that was never written down must be the same at every reading.
+    dtstart = _decode_moment("dtstart", fields) or UNIX_EPOCH
+    until = _decode_moment("until", fields)
+    return rrule(dtstart=dtstart, until=until, **_known(fields, RRULE_FIELDS))
+
+
+def _decode_moment(name: str, fields: Fields) -> datetime | None:
+    seconds, zone = fields.pop(name, None), fields.pop(f"{name}_tz", None)
+    if seconds is None:
+        return None
+    if isinstance(zone, str):
+        return _instant(name, seconds).astimezone(named_zone(zone))
+    return _instant(name, seconds).astimezone(_offset(name, zone or 0, timedelta(minutes=1)))
+
+
+def _encode_weekday(day: weekday) -> Fields:
+    return {"wkday": day.weekday} if day.n is None else {"wkday": day.weekday, "n": day.n}
+
+
+def _decode_weekday(fields: Fields) -> weekday:
+    day = _required(fields, "wkday")
+    if type(day) is not int or not 0 <= day <= 6:
+        raise ValueError(f"wkday must be 0 to 6, got {_shown(day)}")
+    return weekday(**_known(fields, ("wkday", "n")))
+
+
+def _encode_datetime(moment: datetime) -> Fields:
+    name = zone_name(moment.tzinfo)
+    if name is not None and not isinstance(moment.tzinfo, ZoneInfo):
+        moment = moment.astimezone(ZoneInfo(name))
+    fields: Fields = {part: getattr(moment, part) for part in DATETIME_PARTS}
+    fields["timezone"] = _zone_or_seconds(moment.tzinfo, moment)
+    if moment.fold:
+        fields["fold"] = moment.fold
+    return fields
+
+
+DATETIME_PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+
+
+def _zone_or_seconds(zone: tzinfo | None, moment: datetime) -> str | float:
+    if zone is None:
+        return "UTC"
+    offset = moment.astimezone(zone).utcoffset() or NOTHING
+    return zone_name(zone) or offset.total_seconds()
+
+
+def _decode_datetime(fields: Fields) -> datetime:
+    zone = _zone(fields.pop("timezone", "UTC"))
+    return datetime(**_known(fields, (*DATETIME_PARTS, "fold")), tzinfo=zone)
+
+
+def _encode_date(day: date) -> Fields:
+    return {"year": day.year, "month": day.month, "day": day.day}
+
+
+def _encode_timedelta(delta: timedelta) -> Fields:
+    return {"days": delta.days, "seconds": delta.seconds, "microseconds": delta.microseconds}
+
+
+def _encode_signature(signature: Signature) -> Fields:
+    return dict(signature)
+
+
+def _decode_signature(fields: Fields) -> Signature:
+    fields["args"] = tuple(fields.get("args", ()))
+    return Signature.from_dict(fields)
+
+
+NOTHING = timedelta(0)
+
+CODECS = (
+    Codec("datetime", datetime, _encode_datetime, _decode_datetime),
+    Codec("interval", interval, _encode_interval, _decode_interval),
+    Codec("crontab", celery_crontab, _encode_crontab, _decode_crontab),
+    Codec("rrule", rrule, _encode_rrule, _decode_rrule),
+    Codec("weekday", weekday, _encode_weekday, _decode_weekday),
+    Codec("rruleset", rruleset, lambda rules: {"text": rules.text}, lambda f: rruleset(**f)),
+    Codec("once", once, lambda schedule: {"at": schedule.at}, lambda f: once(**f)),
+    Codec(
+        "solar",
+        solar,
+        lambda s: {"event": s.event, "lat": s.lat, "lon": s.lon},
+        lambda f: solar(**f),
+    ),
+    Codec("date", date, _encode_date, lambda f: date(**f)),
+    Codec("timedelta", timedelta, _encode_timedelta, lambda f: timedelta(**f)),
+    Codec("uuid", UUID, lambda value: {"hex": value.hex}, lambda f: UUID(**f)),
+    Codec("decimal", Decimal, lambda value: {"text": str(value)}, lambda f: Decimal(f["text"])),
+    Codec(
+        "bytes",
+        bytes,
+        lambda value: {"base64": b64encode(value).decode()},
+        lambda f: b64decode(f["base64"], validate=True),
+    ),
+    Codec("signature", Signature, _encode_signature, _decode_signature),
+)
+
+_BY_TAG: dict[str, Codec] = {}
+_BY_TYPE: dict[type, Codec] = {}
+_WARNED: set[type] = set()
+
+
+def _add(codec: Codec) -> None:
+    _BY_TAG[codec.tag] = codec
+    _BY_TYPE[codec.type] = codec
+
+
+def _codec_for(type_: type) -> Codec | None:
+    """The codec of the type, or of the nearest base that has one."""
+    base = next((base for base in type_.__mro__ if base in _BY_TYPE), None)
+    if base is None:
+        return None
+    if base is not type_ and issubclass(type_, BaseSchedule):
+        _warn_of_base(type_, base)
+    return _BY_TYPE[base]
+
+
+def _warn_of_base(type_: type, base: type) -> None:
+    if type_ not in _WARNED:
+        _WARNED.add(type_)
+        logger.warning(
+            "beat: Schedules of type %s have no codec and are stored as %s",
+            type_.__qualname__,
+            base.__qualname__,
+        )
+
+
+for _codec in CODECS:
+    _add(_codec)
+_add(Codec("crontab", crontab, _encode_zoned_crontab, _decode_crontab))
+
+
+# Values at the door
+
+
+def _required(fields: Fields, name: str) -> Any:
+    if name not in fields:
+        raise ValueError(f"{name} is missing")
+    return fields[name]
+
+
+def _known(fields: Fields, names: tuple[str, ...]) -> Fields:
+    unknown = sorted(fields.keys() - set(names))
+    if unknown:
+        raise ValueError(f"{_shown(unknown)} are no fields of it")
+    return fields
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
+        raise ValueError(f"{name} must be a number, got {_shown(value)}")
+    return value
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _instant(name: str, seconds: Any) -> datetime:
+    try:
+        return UNIX_EPOCH + timedelta(seconds=_number(name, seconds))
+    except OverflowError as error:
+        raise ValueError(f"{name} is out of range, got {_shown(seconds)}") from error
+
+
+def _zone(given: Any) -> tzinfo:
+    if isinstance(given, str):
+        return named_zone(given)
+    return _offset("timezone", given, timedelta(seconds=1))
+
+
+def _offset(name: str, number: Any, unit: timedelta) -> timezone:
+    try:
+        return timezone(_number(name, number) * unit)
+    except OverflowError as error:
+        raise ValueError(f"the offset of {name} is out of range: {_shown(number)}") from error

@@ -1,0 +1,263 @@
+"""One batch of due entries on its way: claimed, loaded, run, committed.
+
+What it promises. A run leaves the schedule only after the broker has taken its message, and a
+message is sent only under a claim that nobody else can hold. A claim is a *lease*: the entry's
+score is moved to a time shortly ahead, so that no other beat sees it as due; whoever dies leaves
+entries that are due again when the lease runs out. The commit writes an entry's next due time only
+if its score is still the lease, so an entry that was deleted or saved in between stays as its user
+left it.
+
+How it can fail. A beat that is killed after the broker has accepted a batch and before the commit
+of that batch leaves leases behind, and those runs happen a second time. A broker that breaks off in
+the middle of a batch may have taken a part of it; the batch is given back, and that part happens a
+second time. A beat whose clock is ahead of the others' by more than the claim timeout may claim
+what they hold; where one beat leads, there is no other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from types import FrameType
+from typing import Any
+
+from celery.utils.log import get_logger
+
+from .schedules import next_due
+from .storage import FINISHED, SET_ASIDE, Member, Outcome, Storage, Stored
+
+logger = get_logger("celery.beat")
+
+#: Seconds by which what is given back lies past a tick's *now*: that tick does not claim it again.
+GIVEN_BACK_DELAY = 1e-6
+
+#: How much of the claim timeout a batch may use up before its messages must have been sent.
+PUBLISHING_SHARE = 0.5
+
+#: Seconds that a batch may take to be filled with messages; what is left waits for the next batch.
+FILLING_TIME = 1.0
+
+#: Longest text of a reason that is stored with an entry that is set aside.
+REASON_LENGTH = 1000
+
+
+class Claim:
+    """One claimed entry: what was claimed, and what became of it."""
+
+    __slots__ = ("advanced", "entry", "is_leased", "key", "reason", "score", "stored")
+
+    def __init__(self, member: Member, is_leased: bool = True) -> None:
+        self.key = member.key
+        #: The due time before the claim.
+        self.score = member.score
+        #: Whether the entry may run; one that is only looked at may not.
+        self.is_leased = is_leased
+        #: The hash as it was loaded.
+        self.stored: Stored | None = None
+        self.entry: Any = None
+        #: The entry after its run, ``None`` as long as it did not run.
+        self.advanced: Any = None
+        #: Why the entry is to be set aside, as JSON.
+        self.reason = ""
+
+    def load(self, stored: Stored, build: Callable[[str, Stored], Any]) -> None:
+        """Build the entry, or note why there is none."""
+        self.stored = stored
+        if stored.definition is None:
+            logger.error("beat: Failed to load %s: its hash is gone. Removing it.", self.key)
+            return
+        try:
+            self.entry = build(self.key, stored)
+            self.entry.claim = self
+        except Exception as exc:
+            self.set_aside(exc)
+
+    def set_aside(self, exc: Exception) -> None:
+        """Keep the entry out of the due range from the commit on, for ``exc``."""
+        logger.error(
+            "beat: Set aside %s, it cannot run: %r. Save it anew to try again.",
+            self.key,
+            exc,
+            exc_info=exc,
+        )
+        self.reason = json.dumps(
+            {
+                "reason": f"{type(exc).__name__}: {exc}"[:REASON_LENGTH],
+                "definition": fingerprint(self.stored),
+            }
+        )
+
+    def outcome(self, now: datetime) -> Outcome:
+        """What the commit has to write at ``now`` (aware)."""
+        if self.stored is None:
+            return self._given_back(now)
+        if self.stored.definition is None:
+            return Outcome(self.key, None)
+        try:
+            if not self.reason:
+                return self._idle(now) if self.advanced is None else self._run(now)
+        except Exception as exc:
+            self.set_aside(exc)
+        return Outcome(self.key, SET_ASIDE, reason=self.reason)
+
+    def _run(self, now: datetime) -> Outcome:
+        entry = self.advanced
+        return Outcome(
+            self.key,
+            _score(next_due(entry.schedule, entry.last_run_at, now)),
+            meta=entry.encode_meta(),
+            runs=entry.total_run_count,
+            clears=self.stored is not None and self.stored.set_aside is not None,
+        )
+
+    def _idle(self, now: datetime) -> Outcome:
+        """The entry did not run: not due yet, disabled, or held back by an override."""
+        entry = self.entry
+        if not entry.enabled:
+            return Outcome(self.key, _score(next_due(entry.schedule, now, now)))
+        due = next_due(entry.schedule, entry.last_run_at, now)
+        if due is not None and due <= now:
+            return self._given_back(now)
+        if entry.last_run_at is None:
+            entry.last_run_at = now
+            return Outcome(self.key, _score(due), meta=entry.encode_meta())
+        return Outcome(self.key, _score(due))
+
+    def _given_back(self, now: datetime) -> Outcome:
+        """Due as before, but not again in the same tick."""
+        return Outcome(self.key, max(self.score, now.timestamp() + GIVEN_BACK_DELAY))
+
+
+class Batch:
+    """The entries of one claim.
+
+    ``now`` is the tick's one reading of the clock (aware, UTC). ``horizon`` and ``claim_timeout``
+    are seconds from then. Making one costs a round trip: the claim.
+    """
+
+    def __init__(
+        self, storage: Storage, now: datetime, limit: int, horizon: float, claim_timeout: float
+    ) -> None:
+        self.storage = storage
+        self.now = now
+        self._limit = limit
+        self._outcomes: list[Outcome] | None = None
+        began = time.monotonic()
+        self._filled_by = began + FILLING_TIME
+        self._sent_by = began + claim_timeout * PUBLISHING_SHARE
+        self._lease = unique_lease(now.timestamp(), claim_timeout)
+        timestamp = now.timestamp()
+        found = storage.claim_due(timestamp, self._lease, limit, timestamp + horizon)
+        self.claims = [Claim(member) for member in found.due]
+        #: The first entry that is due later, within the horizon.
+        self.peeked = Claim(found.later, is_leased=False) if found.later else None
+        #: The entries that are set aside.
+        self.set_aside = found.set_aside
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to run and nothing to look at."""
+        return not self.claims and self.peeked is None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more may be due than this batch holds."""
+        return len(self.claims) >= self._limit
+
+    @property
+    def may_grow(self) -> bool:
+        """Whether there is time for another message."""
+        return time.monotonic() < self._filled_by
+
+    @property
+    def may_be_sent(self) -> bool:
+        """Whether the lease leaves enough time to publish and to commit."""
+        return time.monotonic() < self._sent_by
+
+    def load(self, build: Callable[[str, Stored], Any]) -> list[Claim]:
+        """Build the claimed entries, return the claims that got one; one round trip."""
+        claims = self.claims + ([self.peeked] if self.peeked else [])
+        stored = self.storage.read_entries([claim.key for claim in claims])
+        for claim, fields in zip(claims, stored, strict=True):
+            claim.load(fields, build)
+        return [claim for claim in self.claims if claim.entry is not None]
+
+    def retract(self) -> None:
+        """Nothing of this batch has reached the broker: no run counts."""
+        for claim in self.claims:
+            claim.advanced = None
+
+    def commit(self) -> None:
+        """Write what became of every claimed entry; one round trip, and harmless to repeat."""
+        if self._outcomes is None:
+            self._outcomes = [claim.outcome(self.now) for claim in self.claims]
+        self.storage.commit(self._lease, self._outcomes)
+
+
+def unique_lease(now: float, claim_timeout: float) -> float:
+    """A score ``claim_timeout`` seconds ahead that no other claim bears: its fraction is random."""
+    return now + claim_timeout + random.random()
+
+
+def fingerprint(stored: Stored | None) -> str:
+    """Tells one definition from another."""
+    definition = (stored.definition if stored else None) or ""
+    return hashlib.sha1(definition.encode(), usedforsecurity=False).hexdigest()
+
+
+def _score(due: datetime | None) -> float:
+    return FINISHED if due is None else due.timestamp()
+
+
+class DeferredSignals:
+    """Whether a signal to end the process came while its handling was put off."""
+
+    def __init__(self) -> None:
+        self.pending: list[tuple[int, FrameType | None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self.pending)
+
+    def note(self, signum: int, frame: FrameType | None) -> None:
+        """Keep the first signal for later; a second one is handled at once, as before."""
+        if self.pending:
+            raise SystemExit(128 + signum)
+        self.pending.append((signum, frame))
+
+
+@contextmanager
+def deferred_signals() -> Iterator[DeferredSignals]:
+    """Put off ``SIGTERM`` and ``SIGINT`` to the end of the block; outside the main thread, nothing.
+
+    Celery's handlers raise ``SystemExit`` wherever the program happens to be. Between a message and
+    its commit that would leave a run both sent and due.
+    """
+    deferred = DeferredSignals()
+    if threading.current_thread() is not threading.main_thread():
+        yield deferred
+        return
+    handlers: dict[int, Any] = {
+        signum: signal.signal(signum, deferred.note) for signum in (signal.SIGTERM, signal.SIGINT)
+    }
+    try:
+        yield deferred
+    finally:
+        for signum, handler in handlers.items():
+            # None stands for a handler that was not installed from Python.
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
+        for signum, frame in deferred.pending:
+            _handle(handlers[signum], signum, frame)
+
+
+def _handle(handler: Any, signum: int, frame: FrameType | None) -> None:
+    if handler is signal.SIG_DFL:
+        signal.raise_signal(signum)
+    elif callable(handler):
+        handler(signum, frame)

@@ -1,0 +1,12 @@
+-- Renews a lock to a full time to live, however much of it is left.
+--
+-- KEYS[1]  the lock      ARGV[1]  the holder's token      ARGV[2]  time to live in milliseconds
+-- Returns  1, or 0 if the lock is not held under this token
+--
+-- Atomic, because between reading the token and setting the expiry another holder may come.
+
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+  return 0
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1

@@ -1,0 +1,1211 @@
+"""The package joined to Celery: its settings, the client, entries, the scheduler and its hook."""
+
+from __future__ import annotations
+
+import json
+import ssl
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import urlsplit
+
+import celery.schedules
+import redis
+import redis.cluster
+import redis.sentinel
+import tenacity
+from celery.app import app_or_default
+from celery.beat import ScheduleEntry, Scheduler
+from celery.signals import beat_init
+from celery.utils.log import get_logger
+from celery.utils.time import humanize_seconds
+from kombu.exceptions import OperationalError
+from kombu.utils.url import maybe_sanitize_url
+from redis.exceptions import AuthenticationError, LockNotOwnedError, RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from . import leadership
+from .checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES, check_key_expiry
+from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
+from .dispatch import Batch, Claim, DeferredSignals, deferred_signals
+from .errors import BeatInitError, EntryError, SettingError
+from .schedules import due_state, next_due
+from .storage import EXTEND_TO, Member, Storage, Stored
+
+__all__ = [
+    "ADD_ENTRY_ERROR",
+    "LUA_EXTEND_TO_SCRIPT",
+    "REDBEAT_REDIS_KEY",
+    "REDBEAT_SENTINEL_KEY",
+    "RedBeatConfig",
+    "RedBeatJSONDecoder",
+    "RedBeatJSONEncoder",
+    "RedBeatScheduler",
+    "RedBeatSchedulerEntry",
+    "RetryingConnection",
+    "acquire_distributed_beat_lock",
+    "ensure_conf",
+    "get_logger",
+    "get_redis",
+    "logger",
+    "to_timestamp",
+]
+
+logger = get_logger("celery.beat")
+
+UTC = timezone.utc
+
+REDBEAT_REDIS_KEY = "redbeat_redis"
+REDBEAT_SENTINEL_KEY = "redbeat_sentinel"
+ADD_ENTRY_ERROR = "beat: Cannot store entry %r: %r. It was left out. Its fields: %r"
+LUA_EXTEND_TO_SCRIPT = EXTEND_TO.text
+
+#: Seconds until a disabled entry is looked at again.
+DISABLED_CHECK_INTERVAL = 5.0
+
+#: Seconds between a standby's tries to become leader.
+STANDBY_INTERVAL = 1.0
+
+#: Seconds at most between two tries while Redis or the broker is away.
+MAX_PAUSE = 30.0
+
+
+# Settings
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One setting of the Celery configuration: its type is what ``check`` lets through."""
+
+    name: str
+    default: Any
+    type: str
+    accepts: Callable[[Any], bool]
+    meaning: str
+
+    def check(self, value: Any) -> Any:
+        """``value``, if it can work; else :exc:`~redbeat.errors.SettingError`."""
+        if value is None or self.accepts(value):
+            return value
+        raise SettingError(f"{self.name} must be {self.type}, got {value!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and 0 < value < float("inf")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and _is_positive(value)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_ssl(value: Any) -> bool:
+    return isinstance(value, (bool, Mapping))
+
+
+def _is_anything(value: Any) -> bool:
+    return True
+
+
+SECONDS = "a positive number of seconds"
+
+SETTINGS = {
+    setting.name: setting
+    for setting in (
+        Setting(
+            "redbeat_redis_url",
+            None,
+            "text",
+            _is_anything,
+            "Where the schedule lives; default: broker_url.",
+        ),
+        Setting(
+            "redbeat_redis_options",
+            None,
+            "a dict",
+            _is_mapping,
+            "Keyword arguments of the client, and our own; default: broker_transport_options.",
+        ),
+        Setting(
+            "redbeat_redis_use_ssl",
+            None,
+            "True, False or a dict of ssl_* options",
+            _is_ssl,
+            "TLS options of rediss:// URLs; default: broker_use_ssl.",
+        ),
+        Setting("redbeat_key_prefix", "redbeat:", "text", _is_text, "Stands before every key."),
+        Setting(
+            "redbeat_lock_key",
+            ":lock",
+            "text, or None for no lock",
+            _is_text,
+            "The lock that the leader holds, behind the prefix; None: beats share the work.",
+        ),
+        Setting(
+            "redbeat_lock_timeout",
+            None,
+            SECONDS,
+            _is_positive,
+            "Time to live of the lock; default: five times the longest sleep between two ticks.",
+        ),
+        Setting(
+            "redbeat_key_expiry_check",
+            DEFAULT_KEY_EXPIRY_CHECK,
+            f"one of {', '.join(KEY_EXPIRY_CHECK_MODES)}",
+            _is_anything,
+            "What to do if the server may evict the schedule.",
+        ),
+        Setting(
+            "redbeat_claim_timeout",
+            30,
+            SECONDS,
+            _is_positive,
+            "How long a beat may hold a due entry before another may run it.",
+        ),
+        Setting(
+            "redbeat_batch_size",
+            500,
+            "a positive whole number",
+            _is_count,
+            "How many due entries are claimed, published and committed together.",
+        ),
+    )
+}
+
+
+class RedBeatConfig:
+    """The settings of one application, read once; a bad value is refused by its name.
+
+    Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``). Warns, in Python and in the log,
+    where a setting of the broker stands in for one of ours.
+    """
+
+    def __init__(self, app: Any = None) -> None:
+        self.app = app_or_default(app)
+        # The first key of all: Celery swaps a pending configuration in at the first that is read.
+        self.key_prefix: str = self._read("redbeat_key_prefix")
+        self.schedule_key = f"{self.key_prefix}:schedule"
+        self.statics_key = f"{self.key_prefix}:statics"
+        self.redis_url: Any = self._read("redbeat_redis_url")
+        if self.redis_url is None:
+            self.redis_url = self.app.conf.broker_url
+            _warn_of_fallback("redbeat_redis_url", "broker_url")
+        self.redis_use_ssl: Any = self._read("redbeat_redis_use_ssl")
+        if self.redis_use_ssl is None:
+            self.redis_use_ssl = self.app.conf.broker_use_ssl or False
+        self._read_options()
+        self.lock_key = self._read_lock_key()
+        self.lock_timeout: float | None = self._read("redbeat_lock_timeout")
+        self.key_expiry_check = _key_expiry_mode(self._read("redbeat_key_expiry_check"))
+        self.claim_timeout: float = self._read("redbeat_claim_timeout")
+        self.batch_size: int = self._read("redbeat_batch_size")
+
+    @property
+    def schedule(self) -> dict[str, Any]:
+        """``app.conf.beat_schedule``, read and written there."""
+        schedule: dict[str, Any] = self.app.conf.beat_schedule
+        return schedule
+
+    @schedule.setter
+    def schedule(self, value: dict[str, Any]) -> None:
+        self.app.conf.beat_schedule = value
+
+    def either_or(self, name: str, default: Any = None) -> Any:
+        """The value under ``name`` in lower or upper case, else ``default``."""
+        if name == name.upper():
+            warnings.warn(
+                f"{name} is how Celery 3 spelled this setting; write {name.lower()}",
+                UserWarning,
+                stacklevel=2,
+            )
+        value = self.app.conf.first(name.lower(), name.upper())
+        return default if value is None else value
+
+    def is_key_in_conf(self, name: str) -> bool:
+        """Whether ``name`` is set in lower or upper case, be it to ``None``."""
+        return name.lower() in self.app.conf or name.upper() in self.app.conf
+
+    def _read(self, name: str) -> Any:
+        setting = SETTINGS[name]
+        return setting.check(self.either_or(name, setting.default))
+
+    def _read_options(self) -> None:
+        options = self._read("redbeat_redis_options")
+        #: Whether the options were set for the broker and not for us.
+        self.options_are_inherited = options is None
+        if options is None:
+            options = self.app.conf.broker_transport_options or {}
+            if options:
+                _warn_of_fallback("redbeat_redis_options", "broker_transport_options")
+        self.redbeat_redis_options: dict[str, Any] = options
+
+    def _read_lock_key(self) -> str | None:
+        setting = SETTINGS["redbeat_lock_key"]
+        key = setting.check(self.either_or(setting.name))
+        if key is None:
+            if self.is_key_in_conf(setting.name):
+                return None
+            key = setting.default
+        return _with_prefix(key, self.key_prefix)
+
+
+def _with_prefix(key: str, prefix: str) -> str:
+    return key if key.startswith(prefix) else prefix + key
+
+
+def _warn_of_fallback(name: str, stand_in: str) -> None:
+    message = f"{name} is not set, so redbeat uses {stand_in}. Set {name}."
+    warnings.warn(message, DeprecationWarning, stacklevel=4)
+    logger.warning("beat: %s", message)
+
+
+def _key_expiry_mode(value: Any) -> str:
+    mode = str(value).lower()
+    if mode in KEY_EXPIRY_CHECK_MODES:
+        return mode
+    warnings.warn(
+        f"redbeat_key_expiry_check must be {SETTINGS['redbeat_key_expiry_check'].type}, "
+        f"got {value!r}; taken as {DEFAULT_KEY_EXPIRY_CHECK!r}",
+        UserWarning,
+        stacklevel=3,
+    )
+    return DEFAULT_KEY_EXPIRY_CHECK
+
+
+def ensure_conf(app: Any = None) -> RedBeatConfig:
+    """The application's :class:`RedBeatConfig`, made once and kept as ``app.redbeat_conf``."""
+    app = app_or_default(app)
+    conf: RedBeatConfig | None = getattr(app, "redbeat_conf", None)
+    if conf is None:
+        conf = app.redbeat_conf = RedBeatConfig(app)
+    return conf
+
+
+# Connections
+
+#: Options of ours that are never handed to a client.
+OWN_OPTIONS = (
+    "retry_period",
+    "cluster",
+    "sentinels",
+    "service_name",
+    "sentinel_kwargs",
+    "startup_nodes",
+)
+
+
+class RetryingConnection:
+    """A client whose calls are tried again while Redis cannot be reached.
+
+    Attributes are those of the client. A call is retried on connection errors, time-outs and a
+    missing Sentinel master, with growing waits, for ``retry_period`` seconds; ``-1``: for ever.
+    """
+
+    #: Seconds at most between two tries.
+    RETRY_MAX_WAIT = 30
+
+    def __init__(self, retry_period: float, wrapped_connection: Any) -> None:
+        self.retry_period = retry_period
+        self.wrapped_connection = wrapped_connection
+        self._retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(_is_outage),
+            reraise=True,
+            wait=tenacity.wait_exponential(max=self.RETRY_MAX_WAIT),
+            stop=(
+                tenacity.stop_never
+                if retry_period == -1
+                else tenacity.stop_after_delay(retry_period)
+            ),
+            before_sleep=self._log_wait,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        attribute = getattr(self.wrapped_connection, name)
+        if not callable(attribute) or name == "connection_pool":
+            return attribute
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            return self._retrying(attribute, *args, **kwargs)
+
+        return call
+
+    def _log_wait(self, retry_state: tenacity.RetryCallState) -> None:
+        assert retry_state.outcome is not None
+        assert retry_state.next_action is not None
+        logger.warning(
+            "beat: Redis cannot be reached (%s), trying again in %.1f seconds",
+            retry_state.outcome.exception(),
+            retry_state.next_action.sleep,
+        )
+
+
+def _is_outage(exc: BaseException) -> bool:
+    """Whether trying again may help; a wrong password stays wrong."""
+    return isinstance(exc, (RedisConnectionError, RedisTimeoutError)) and not isinstance(
+        exc, AuthenticationError
+    )
+
+
+class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
+    """A node of a cluster as our settings write it, a dict, and as redis-py wants it."""
+
+    def __init__(self, host: str, port: str | int) -> None:
+        dict.__init__(self, host=host, port=int(port))
+        redis.cluster.ClusterNode.__init__(self, host, int(port))  # type: ignore[no-untyped-call]
+
+    __hash__ = redis.cluster.ClusterNode.__hash__  # type: ignore[assignment]  # a dict has none
+
+
+_client_lock = threading.Lock()
+
+
+def get_redis(app: Any = None) -> Any:
+    """The client kept in ``app.redbeat_redis``, made on first use, without a round trip.
+
+    Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``) if the settings name no Redis.
+    """
+    app = app_or_default(app)
+    with _client_lock:
+        if getattr(app, REDBEAT_REDIS_KEY, None) is None:
+            setattr(app, REDBEAT_REDIS_KEY, _connect(ensure_conf(app)))
+    return getattr(app, REDBEAT_REDIS_KEY)
+
+
+def get_storage(app: Any = None) -> Storage:
+    """The application's schedule in Redis, for the client and the keys that it has now."""
+    app = app_or_default(app)
+    conf, client = ensure_conf(app), get_redis(app)
+    storage: Storage | None = getattr(app, "redbeat_storage", None)
+    if (
+        storage is None
+        or storage.client is not client
+        or (storage.schedule_key, storage.statics_key) != (conf.schedule_key, conf.statics_key)
+    ):
+        storage = app.redbeat_storage = Storage(client, conf.schedule_key, conf.statics_key)
+    return storage
+
+
+def _connect(conf: RedBeatConfig) -> Any:
+    options = conf.redbeat_redis_options
+    client = _client_factory(conf)(conf, _forwarded_options(conf))
+    if options.get("retry_period") is None:
+        return client
+    return RetryingConnection(options["retry_period"], client)
+
+
+def _client_factory(conf: RedBeatConfig) -> Callable[[RedBeatConfig, dict[str, Any]], Any]:
+    scheme = _scheme(conf)
+    if scheme not in CLIENT_FACTORIES:
+        raise SettingError(
+            f"redbeat_redis_url must be the URL of a Redis ({', '.join(CLIENT_FACTORIES)}), got "
+            f"{_sanitized(conf.redis_url)!r}. Set redbeat_redis_url: the schedule cannot live in "
+            "another kind of broker."
+        )
+    if conf.redbeat_redis_options.get("cluster"):
+        return _cluster_from_url
+    return CLIENT_FACTORIES[scheme]
+
+
+def _scheme(conf: RedBeatConfig) -> str:
+    return urlsplit(conf.redis_url).scheme if isinstance(conf.redis_url, str) else ""
+
+
+def _sanitized(url: Any) -> str:
+    return str(maybe_sanitize_url(url)) if isinstance(url, str) else repr(url)
+
+
+def _forwarded_options(conf: RedBeatConfig) -> dict[str, Any]:
+    """The options for the client; those that the broker was given mean something else to it."""
+    forwarded = {
+        name: value
+        for name, value in conf.redbeat_redis_options.items()
+        if name not in OWN_OPTIONS and name != "decode_responses"
+    }
+    if not conf.options_are_inherited or _is_cluster(conf):
+        return forwarded
+    meant = SENTINEL_OPTIONS if _scheme(conf) == "redis-sentinel" else ()
+    left_out = sorted(name for name in forwarded if name not in meant)
+    if left_out:
+        logger.debug(
+            "beat: Left out options of broker_transport_options: %s. Set redbeat_redis_options to "
+            "hand them to the client of the schedule.",
+            ", ".join(left_out),
+        )
+    return {name: forwarded[name] for name in forwarded if name in meant}
+
+
+def _is_cluster(conf: RedBeatConfig) -> bool:
+    return bool(conf.redbeat_redis_options.get("cluster")) or _scheme(conf) == "redis-cluster"
+
+
+def _ssl_options(conf: RedBeatConfig) -> dict[str, Any]:
+    given = conf.redis_use_ssl if isinstance(conf.redis_use_ssl, Mapping) else {}
+    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
+
+
+def _single(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
+    return redis.Redis.from_url(conf.redis_url, decode_responses=True, **options)
+
+
+def _single_tls(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
+    return _single(conf, {**_ssl_options(conf), **options})
+
+
+def _cluster_from_url(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
+    tls = _ssl_options(conf) if _scheme(conf) == "rediss" else {}
+    return redis.RedisCluster.from_url(conf.redis_url, decode_responses=True, **{**tls, **options})
+
+
+def _cluster_from_nodes(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
+    nodes: list[redis.cluster.ClusterNode] = [
+        StartupNode(node["host"], node["port"]) for node in _startup_nodes(conf)
+    ]
+    return redis.cluster.RedisCluster(startup_nodes=nodes, decode_responses=True, **options)
+
+
+def _startup_nodes(conf: RedBeatConfig) -> list[dict[str, Any]]:
+    given: list[dict[str, Any]] | None = conf.redbeat_redis_options.get("startup_nodes")
+    if given:
+        return given
+    url = urlsplit(conf.redis_url)
+    return [{"host": url.hostname or "localhost", "port": url.port or 30001}]
+
+
+def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
+    ours = conf.redbeat_redis_options
+    if conf.redis_use_ssl:
+        options = {"ssl": True, **_ssl_options(conf), **options}
+    sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
+        ours.get("sentinels", ()),
+        sentinel_kwargs=ours.get("sentinel_kwargs"),
+        decode_responses=True,
+        **options,
+    )
+    setattr(conf.app, REDBEAT_SENTINEL_KEY, sentinels)
+    return sentinels.master_for(  # type: ignore[no-untyped-call]  # redis-py's own gap
+        ours.get("service_name", "master")
+    )
+
+
+#: Options of the broker that mean the same to the data nodes behind Sentinel.
+SENTINEL_OPTIONS = ("password", "username", "db", "socket_timeout", "credential_provider")
+
+CLIENT_FACTORIES: dict[str, Callable[[RedBeatConfig, dict[str, Any]], Any]] = {
+    "redis": _single,
+    "unix": _single,
+    "rediss": _single_tls,
+    "redis-cluster": _cluster_from_nodes,
+    "redis-sentinel": _sentinel,
+}
+
+
+# Entries
+
+
+class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has no types
+    """What runs and when: a task, its arguments and a schedule, stored under a name.
+
+    ``schedule`` is a Celery schedule or seconds; ``last_run_at`` may be naive (UTC) or ``None``
+    (never run). ``clsargs`` go to :class:`celery.beat.ScheduleEntry`. Making one costs no round
+    trip; nothing is stored before :meth:`save`.
+    """
+
+    name: str
+    task: str | None
+    last_run_at: datetime | None
+    total_run_count: int
+    enabled: bool
+
+    #: The claim under which a tick runs this entry; ``None`` outside a tick.
+    claim: Claim | None
+
+    def __init__(
+        self,
+        name: Any = None,
+        task: str | None = None,
+        schedule: Any = None,
+        args: Any = None,
+        kwargs: Any = None,
+        enabled: bool = True,
+        options: Any = None,
+        **clsargs: Any,
+    ) -> None:
+        super().__init__(
+            name=str(name),
+            task=task,
+            schedule=schedule,
+            args=args,
+            kwargs=kwargs,
+            options=options,
+            **clsargs,
+        )
+        self.enabled = enabled
+        self.claim = None
+        ensure_conf(self.app)
+
+    # Reading
+
+    @staticmethod
+    def generate_key(app: Any, name: str) -> str:
+        """The key of the entry's hash."""
+        return ensure_conf(app).key_prefix + name
+
+    @property
+    def key(self) -> str:
+        """The key of this entry's hash."""
+        return self.generate_key(app=self.app, name=self.name)
+
+    @staticmethod
+    def decode_definition(definition: str) -> dict[str, Any]:
+        """The fields in a stored ``definition``; raises ``ValueError`` if it is malformed."""
+        fields: dict[str, Any] = json.loads(definition, cls=RedBeatJSONDecoder)
+        return fields
+
+    @staticmethod
+    def load_definition(key: str, app: Any = None, definition: str | None = None) -> dict[str, Any]:
+        """The fields of the definition at ``key``; one round trip, none if ``definition`` is given.
+
+        Raises ``KeyError(key)`` if there is none.
+        """
+        if definition is None:
+            definition = get_storage(app).read_definition(key)
+        if not definition:
+            raise KeyError(key)
+        return RedBeatSchedulerEntry.decode_definition(definition)
+
+    @staticmethod
+    def decode_meta(meta: str | None, app: Any = None) -> dict[str, Any]:
+        """The fields in a stored ``meta``; raises ``ValueError`` if it is malformed."""
+        if not meta:
+            return {"last_run_at": None}
+        fields: dict[str, Any] = json.loads(meta, cls=RedBeatJSONDecoder)
+        return fields
+
+    @staticmethod
+    def load_meta(key: str, app: Any = None) -> dict[str, Any]:
+        """The fields of the meta at ``key``; one round trip."""
+        return RedBeatSchedulerEntry.decode_meta(get_storage(app).read_meta(key), app)
+
+    @classmethod
+    def from_key(cls, key: str, app: Any = None) -> RedBeatSchedulerEntry:
+        """The entry stored at ``key``, ``last_run_at`` exactly as stored; one round trip.
+
+        Raises ``KeyError(key)`` if there is none, ``ValueError`` or ``TypeError`` if it is
+        malformed.
+        """
+        (stored,) = get_storage(app).read_entries([key])
+        return cls.from_stored(key, stored, app)
+
+    @classmethod
+    def from_stored(cls, key: str, stored: Stored, app: Any = None) -> RedBeatSchedulerEntry:
+        """The entry whose hash at ``key`` has been read; raises as :meth:`from_key` does."""
+        if not stored.definition:
+            raise KeyError(key)
+        definition = cls.load_definition(key, app=app, definition=stored.definition)
+        meta = cls.decode_meta(stored.meta, app=app)
+        entry = cls(app=app, **definition, **meta)
+        entry.last_run_at = meta.get("last_run_at")
+        return entry
+
+    # Time
+
+    def now(self) -> datetime:
+        """The schedule's clock, aware, UTC."""
+        return _as_utc(self.default_now())
+
+    @property
+    def due_at(self) -> datetime | None:
+        """When this entry is due: aware; now if it never ran or is overdue; ``None`` if never."""
+        now = self.now()
+        if self.last_run_at is None:
+            return now
+        if type(self.schedule) is celery.schedules.schedule:
+            return _interval_due_at(self.schedule, self.last_run_at, now)
+        due = next_due(self.schedule, self.last_run_at, now)
+        return None if due is None else max(due, now)
+
+    @property
+    def score(self) -> int:
+        """:attr:`due_at` in whole seconds since the epoch, rounded down; ``-1`` for ``None``."""
+        due = self.due_at
+        return -1 if due is None else to_timestamp(due)
+
+    @property
+    def rank(self) -> int | None:
+        """The position in the schedule, from 0; ``None`` if it is not there. One round trip."""
+        return get_storage(self.app).read_rank(self.key)
+
+    def is_due(self) -> tuple[bool, float | None]:
+        """Whether to run now, and the seconds until it should be asked again."""
+        if not self.enabled:
+            return False, DISABLED_CHECK_INTERVAL
+        is_due, wait = due_state(self.schedule, self.last_run_at, self.now())
+        return is_due, wait
+
+    # Writing
+
+    def save(self) -> RedBeatSchedulerEntry:
+        """Store this entry and return it; two round trips.
+
+        What is stored about its runs stays, and the next due time follows from it: saving an entry
+        anew does not reset its timer. Raises :exc:`~redbeat.errors.EntryError` (a ``TypeError`` and
+        a ``ValueError``), with nothing written, if it has no application, no task, or something
+        that JSON cannot hold.
+        """
+        self._require_app_and_task()
+        definition = self.encode_definition()
+        storage, key = get_storage(self.app), self.key
+        seen_meta = storage.read_meta(key)
+        while True:
+            self._adopt(self.decode_meta(seen_meta, app=self.app))
+            stored_meta = storage.save_entry(
+                key, definition, seen_meta, self.encode_meta(), self.score
+            )
+            if stored_meta is None:
+                return self
+            seen_meta = stored_meta
+
+    def delete(self) -> None:
+        """Remove this entry for good; one round trip."""
+        get_storage(self.app).delete_entry(self.key)
+
+    def _next_instance(
+        self, last_run_at: datetime | None = None, only_update_last_run_at: bool = False
+    ) -> RedBeatSchedulerEntry:
+        """The entry after a run at ``last_run_at`` (default: now), stored too; one round trip.
+
+        Under a tick's claim nothing is written here: the tick commits the whole batch.
+        """
+        advanced: RedBeatSchedulerEntry = super()._next_instance(last_run_at=last_run_at)
+        if only_update_last_run_at:
+            advanced.total_run_count = self.total_run_count
+        if self.claim is not None:
+            self.claim.advanced = advanced
+        else:
+            advanced._store_run()
+        return advanced
+
+    __next__ = next = _next_instance
+
+    def reschedule(self, last_run_at: datetime | None = None) -> None:
+        """Count the time to the next run from ``last_run_at`` (default: now); one round trip."""
+        self.last_run_at = last_run_at or self.default_now()
+        self._store_run()
+
+    def _store_run(self) -> None:
+        get_storage(self.app).write_run(self.key, self.encode_meta(), self.score)
+
+    def _adopt(self, meta: Mapping[str, Any]) -> None:
+        if meta.get("last_run_at") is not None:
+            self.last_run_at = meta["last_run_at"]
+            self.total_run_count = meta.get("total_run_count", 0)
+
+    # JSON
+
+    def encode_definition(self) -> str:
+        """The ``definition`` of this entry as it is stored; raises :exc:`EntryError`."""
+        fields = {
+            "name": self.name,
+            "task": self.task,
+            "args": self.args,
+            "kwargs": self.kwargs,
+            "options": self.options,
+            "schedule": self.schedule,
+            "enabled": self.enabled,
+        }
+        try:
+            return _encode(fields)
+        except (TypeError, ValueError, RecursionError):
+            for field, value in fields.items():
+                self._require_encodable(field, value)
+            raise
+
+    def encode_meta(self) -> str:
+        """The ``meta`` of this entry as it is stored."""
+        meta: dict[str, Any] = {"last_run_at": self.last_run_at}
+        if self.total_run_count:
+            meta["total_run_count"] = self.total_run_count
+        return _encode(meta)
+
+    def _require_encodable(self, field: str, value: Any) -> None:
+        try:
+            _encode(value)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise EntryError(
+                f"Entry {self.name!r} cannot be stored: JSON cannot hold its {field}: {exc}"
+            ) from exc
+
+    def _require_app_and_task(self) -> None:
+        if self.app is None and not _has_current_app():
+            raise EntryError(
+                f"Entry {self.name!r} cannot be stored: it has no app. Give it app=..., or make an "
+                "application current first."
+            )
+        if not self.task:
+            raise EntryError(f"Entry {self.name!r} cannot be stored: it has no task")
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return _rebuild, (type(self), dict(self))
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:
+        """The fields of which Celery makes the next instance; a claim is for one run only."""
+        return ((field, value) for field, value in vars(self).items() if field != "claim")
+
+
+def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBeatSchedulerEntry:
+    return cls(**fields)
+
+
+def _encode(value: Any) -> str:
+    return json.dumps(value, cls=RedBeatJSONEncoder)
+
+
+def _interval_due_at(
+    interval: celery.schedules.schedule, last_run_at: datetime, now: datetime
+) -> datetime:
+    """The clock plus what remains, so that the time since ``now`` was read is not counted twice."""
+    due = next_due(interval, last_run_at, now)
+    if due is None or due <= now:
+        return now
+    remaining: timedelta = interval.remaining_estimate(last_run_at)
+    return now + remaining
+
+
+def _as_utc(moment: datetime) -> datetime:
+    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
+
+
+def _has_current_app() -> bool:
+    """Whether the current app is one that somebody made; Celery makes up an unconfigured one."""
+    app = app_or_default()
+    return (
+        app.main != "default"
+        or getattr(app, REDBEAT_REDIS_KEY, None) is not None
+        or ensure_conf(app).redis_url is not None
+    )
+
+
+# The scheduler
+
+
+class _BrokerAwayError(Exception):
+    """The broker cannot be reached: what is due stays due."""
+
+
+class _TooLateError(Exception):
+    """What a batch has prepared must not be sent any more: it is given back."""
+
+
+class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
+    """Runs what is due in Redis; several may run, of which the holder of the lock leads.
+
+    ``lock_key``, ``lock_timeout`` (seconds) and ``lock`` count from the next tick on when they are
+    assigned. Other keywords go to :class:`celery.beat.Scheduler`.
+    """
+
+    Entry = RedBeatSchedulerEntry
+
+    #: The lock this scheduler holds, ``None`` until it leads.
+    lock: Any = None
+
+    def __init__(
+        self,
+        app: Any,
+        lock_key: str | None = None,
+        lock_timeout: float | None = None,
+        lazy: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        conf = ensure_conf(app)
+        self.lock_key = lock_key or conf.lock_key
+        self._has_joined = False
+        self._waits_for: str | None = None
+        self._outages = 0
+        self._uncommitted: Batch | None = None
+        self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
+        super().__init__(app, lazy=True, **kwargs)
+        self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
+        self._has_statics = False
+        if not lazy:
+            self._store_statics_unless_led()
+
+    @property
+    def info(self) -> str:
+        """Lines of the start-up banner: where the schedule lives, the lock, what is wrong."""
+        lines = [f"redis -> {_sanitized(ensure_conf(self.app).redis_url)}"]
+        if self.lock_key:
+            timeout = humanize_seconds(self.lock_timeout)
+            lines.append(f"lock -> `{self.lock_key}` {timeout} ({self.lock_timeout:g}s)")
+        lines += [f"WARNING: {finding}" for finding in self.key_expiry_findings]
+        return "\n".join(f"       . {line}" for line in lines)
+
+    # Static entries
+
+    def _store_statics_unless_led(self) -> None:
+        """Store them now, if no other beat leads; else, or if Redis is away, the leader will."""
+        try:
+            holder = get_storage(self.app).read_lock(self.lock_key) if self.lock_key else None
+            if holder is None:
+                self._store_statics()
+            else:
+                logger.info(
+                    "beat: beat_schedule is not stored: %s leads. This beat stores its own as "
+                    "soon as it leads.",
+                    holder,
+                )
+        except RedisError as exc:
+            logger.error(
+                "beat: Cannot reach Redis at %s to store beat_schedule: %s",
+                _sanitized(ensure_conf(self.app).redis_url),
+                exc,
+            )
+
+    def _store_statics(self) -> None:
+        self.setup_schedule()
+        self._has_statics = True
+
+    def setup_schedule(self) -> None:
+        """Store ``beat_schedule``, and remove what was stored from an earlier one."""
+        conf, storage = ensure_conf(self.app), get_storage(self.app)
+        self.install_default_entries(conf.schedule)
+        known, wanted = storage.read_statics(), set(conf.schedule)
+        for name in sorted(known - wanted):
+            logger.info("beat: Removing %r: beat_schedule does not have it any more", name)
+            storage.delete_entry(self.Entry.generate_key(self.app, name))
+        storage.write_statics(added=wanted - known, removed=known - wanted)
+        self.update_from_dict(conf.schedule)
+
+    def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
+        """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
+        for name, fields in dict_.items():
+            try:
+                entry = self._static_entry(name, fields)
+                entry.save()
+            except RedisError:
+                raise
+            except Exception as exc:
+                logger.error(ADD_ENTRY_ERROR, name, exc, fields)
+            else:
+                logger.debug("beat: Stored entry: %s", entry)
+
+    def _static_entry(self, name: str, fields: Any) -> RedBeatSchedulerEntry:
+        """The entry as the code has it, with the runs that Redis knows of."""
+        entry: RedBeatSchedulerEntry = self._maybe_entry(name, fields)
+        try:
+            stored = self.Entry.from_key(entry.key, app=self.app)
+        except (KeyError, TypeError, ValueError):
+            return entry
+        entry.last_run_at = stored.last_run_at
+        entry.total_run_count = stored.total_run_count
+        return entry
+
+    # The schedule
+
+    @property
+    def schedule(self) -> dict[str, RedBeatSchedulerEntry]:
+        """The due entries and the first that is due within ``max_interval``, by name.
+
+        A view, two round trips: changing it stores nothing. A key whose entry is gone is removed.
+        """
+        storage, now = get_storage(self.app), time.time()
+        members = storage.read_due(now, now + self.max_interval)
+        entries = (self._load_member(member, stored) for member, stored in self._read(members))
+        return {entry.name: entry for entry in entries if entry is not None}
+
+    @schedule.setter
+    def schedule(self, schedule: Any) -> None:
+        """Celery's base class assigns one; ours is in Redis."""
+
+    def _read(self, members: list[Member]) -> Iterator[tuple[Member, Stored]]:
+        return zip(
+            members,
+            get_storage(self.app).read_entries([member.key for member in members]),
+            strict=True,
+        )
+
+    def _load_member(self, member: Member, stored: Stored) -> RedBeatSchedulerEntry | None:
+        try:
+            return self._build(member.key, stored)
+        except KeyError:
+            logger.error("beat: Failed to load %s: its hash is gone. Removing it.", member.key)
+            get_storage(self.app).drop_member(member.key)
+        except Exception as exc:
+            logger.error("beat: Failed to load %s: %r", member.key, exc, exc_info=exc)
+        return None
+
+    def _build(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
+        return self.Entry.from_stored(key, stored, app=self.app)
+
+    # One tick
+
+    def tick(self, min: Callable[..., Any] = min, **kwargs: Any) -> float:
+        """Run all that is due, and return the seconds until the next tick is wanted.
+
+        One that does not lead runs nothing. While Redis or the broker is away, what is due stays
+        due, and the pauses grow up to half a minute.
+        """
+        try:
+            self._settle()
+            if not self._leads():
+                return STANDBY_INTERVAL
+            if not self._has_statics:
+                self._store_statics()
+            waits = self._run_due()
+        except (RedisError, _BrokerAwayError) as exc:
+            return self._pause(exc)
+        self._outages = 0
+        wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
+        return wait
+
+    def _pause(self, exc: Exception) -> float:
+        pause: float = min(2.0**self._outages, MAX_PAUSE)
+        self._outages += 1
+        logger.error("beat: %s. Nothing is lost; trying again in %d seconds", exc, pause)
+        return pause
+
+    def _run_due(self) -> list[float | None]:
+        """Run batch after batch, and return what ``maybe_due`` gave for the entries looked at."""
+        logger.debug("beat: Selecting tasks")
+        now = datetime.now(UTC)
+        waits: list[float | None] = []
+        while True:
+            with deferred_signals() as stop:
+                batch = self._claim(now)
+                if not batch.is_empty:
+                    self._run_batch(batch, stop, waits)
+            if not batch.is_full or not self._leads():
+                return waits
+
+    def _claim(self, now: datetime) -> Batch:
+        conf = ensure_conf(self.app)
+        return Batch(
+            get_storage(self.app), now, conf.batch_size, self.max_interval, conf.claim_timeout
+        )
+
+    def _run_batch(self, batch: Batch, stop: DeferredSignals, waits: list[float | None]) -> None:
+        self._uncommitted = batch
+        try:
+            loaded = batch.load(self._build)
+            if loaded:
+                logger.debug("beat: Loading %d tasks", len(loaded))
+                self._publish(batch, loaded, stop, waits)
+        finally:
+            self._settle()
+        if batch.peeked:
+            waits.append(self._look_ahead(batch.peeked))
+
+    def _settle(self) -> None:
+        """Commit the last batch; while Redis is away, it is kept for the next tick."""
+        if self._uncommitted is not None:
+            self._uncommitted.commit()
+            self._uncommitted = None
+
+    def _publish(
+        self, batch: Batch, loaded: list[Claim], stop: DeferredSignals, waits: list[float | None]
+    ) -> None:
+        """Run the loaded entries: as one batch where the transport can, else one by one."""
+        if getattr(self._connected_producer(), "supports_batch_publish", False) is not True:
+            self._run_claims(batch, loaded, stop, waits)
+            return
+        try:
+            with self.producer.batch(max_size=sys.maxsize):
+                self._run_claims(batch, loaded, stop, waits)
+                if not self._may_send(batch):
+                    raise _TooLateError
+        except _TooLateError:
+            batch.retract()
+        except Exception as exc:
+            batch.retract()
+            raise _broker_away(exc) from exc
+        except BaseException:
+            batch.retract()
+            raise
+
+    def _run_claims(
+        self, batch: Batch, loaded: list[Claim], stop: DeferredSignals, waits: list[float | None]
+    ) -> None:
+        for claim in loaded:
+            if stop or not batch.may_grow or not self._may_send(batch):
+                waits.append(0.0)
+                return
+            waits.append(self._run_claim(claim))
+
+    def _run_claim(self, claim: Claim) -> float | None:
+        """One entry's turn; whatever is wrong with it stays its own."""
+        try:
+            wait: float | None = self.maybe_due(claim.entry, **self._maybe_due_kwargs)
+        except _BrokerAwayError:
+            claim.advanced = None
+            raise
+        except Exception as exc:
+            claim.set_aside(exc)
+            return None
+        return wait
+
+    def _may_send(self, batch: Batch) -> bool:
+        return batch.may_be_sent
+
+    def _look_ahead(self, peeked: Claim) -> float | None:
+        """The wait for an entry that is due later; it is not ours to run yet."""
+        if peeked.entry is None:
+            if peeked.stored is not None and peeked.stored.definition is None:
+                get_storage(self.app).drop_member(peeked.key)
+            return 0.0
+        return self._run_claim(peeked)
+
+    def _connected_producer(self) -> Any:
+        try:
+            return self.producer
+        except Exception as exc:
+            raise _broker_away(exc) from exc
+
+    def _ensure_connected(self) -> Any:
+        """Try once: the ticks pace the tries, and nothing stays claimed in between."""
+        return self.connection.ensure_connection(max_retries=1, interval_start=0)
+
+    # One entry's turn
+
+    @property
+    def _maybe_due_kwargs(self) -> dict[str, Any]:
+        """The keywords that a tick hands to :meth:`maybe_due`."""
+        return {"producer": self.producer}
+
+    def maybe_due(self, entry: RedBeatSchedulerEntry, **kwargs: Any) -> float | None:
+        """Send the entry's task if it is due; returns the seconds until it should be asked again.
+
+        ``kwargs`` go to :meth:`apply_async`.
+        """
+        is_due, wait = entry.is_due()
+        if not is_due:
+            return wait
+        if entry.claim is not None and not entry.claim.is_leased:
+            return max(entry.claim.score - time.time(), 0.0)
+        self._send(entry, **kwargs)
+        return wait
+
+    def _send(self, entry: RedBeatSchedulerEntry, **kwargs: Any) -> None:
+        logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
+        try:
+            result = self.apply_async(entry, **kwargs)
+        except Exception as exc:
+            if entry.claim is not None and self._is_broker_away(exc):
+                raise _broker_away(exc) from exc
+            logger.error(
+                "Scheduler: Message Error: %s\n%s", exc, traceback.format_stack(), exc_info=True
+            )
+        else:
+            if result is not None and hasattr(result, "id"):
+                logger.debug("Scheduler: %s sent. id->%s", entry.task, result.id)
+
+    def _is_broker_away(self, exc: BaseException) -> bool:
+        errors = (OperationalError, *self.connection.connection_errors)
+        return any(isinstance(cause, errors) for cause in _causes(exc))
+
+    def reserve(self, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
+        """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`."""
+        return next(entry)
+
+    # The lock
+
+    def _leads(self) -> bool:
+        """Whether this beat may dispatch; a standby tries to become leader."""
+        if not self.lock_key:
+            return True
+        if self.lock is not None:
+            return self._renew(self.lock_key)
+        if not self._has_joined:
+            raise BeatInitError(
+                "This scheduler has a lock_key but its beat_init hook never ran. Send "
+                "celery.signals.beat_init, call acquire_distributed_beat_lock, or set "
+                "redbeat_lock_key = None."
+            )
+        return self._acquire(self.lock_key)
+
+    def join(self) -> None:
+        """Begin to try for the lock: once now, then at every tick. One or two round trips."""
+        self._has_joined = True
+        if self.lock_key and self.lock is None:
+            self._acquire(self.lock_key)
+
+    def _renew(self, key: str) -> bool:
+        logger.debug("beat: Extending lock...")
+        try:
+            self.lock.extend(self.lock_timeout)
+        except LockNotOwnedError as exc:
+            if not self._has_joined:
+                raise
+            logger.warning("beat: Lost the lock: %s", exc)
+            self.lock = None
+            self._has_statics = False
+            return self._acquire(key)
+        return True
+
+    def _acquire(self, key: str) -> bool:
+        logger.debug("beat: Acquiring lock...")
+        storage = get_storage(self.app)
+        self.lock = leadership.acquire(storage, key, self.lock_timeout)
+        if self.lock is None:
+            self._has_statics = False
+            self._log_waiting(storage.read_lock(key))
+            return False
+        self._waits_for = None
+        logger.info("beat: Acquired lock")
+        return True
+
+    def _log_waiting(self, holder: str | None) -> None:
+        if holder is not None and holder != self._waits_for:
+            logger.info("beat: Waiting for the lock %s, held by %s", self.lock_key, holder)
+        self._waits_for = holder
+
+    def close(self) -> None:
+        """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat."""
+        lock, self.lock = self.lock, None
+        if lock is not None:
+            logger.info("beat: Releasing lock")
+            try:
+                lock.release()
+            except RedisError as exc:
+                logger.warning("beat: The lock was not released: %s", exc)
+        super().close()
+
+
+def _broker_away(exc: BaseException) -> _BrokerAwayError:
+    return _BrokerAwayError(f"The broker cannot be reached ({list(_causes(exc))[-1]!r})")
+
+
+def _causes(exc: BaseException | None) -> Iterator[BaseException]:
+    while exc is not None:
+        yield exc
+        exc = exc.__cause__ or exc.__context__
+
+
+@beat_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
+    """The ``beat_init`` hook: from here on the sender's scheduler tries to lead.
+
+    Takes the lock if it is free. Raises what redis-py raises if Redis cannot be reached; Celery
+    logs that, and the ticks try again.
+    """
+    try:
+        sender.scheduler.join()
+    except RedisError as exc:
+        # Celery logs it with its traceback; what redis-py did inside says nothing more.
+        raise exc.with_traceback(None) from None

@@ -1,0 +1,1155 @@
+"""When a schedule is due: pure functions of a schedule, its last run and the clock's reading.
+
+All arithmetic is on UTC instants. A wall clock appears only where a calendar rule (a crontab,
+an rrule) names its times by one, and there this rule holds:
+
+* A wall time that the clock skips (spring) runs at the first instant after the gap. Several
+  skipped times make one run.
+* A wall time that occurs twice (autumn) runs once, the first time, when the schedule names its
+  hours: a crontab whose hour field is a value or a list of values, an rrule of DAILY or longer.
+  It runs both times when the schedule runs through the hours: a crontab whose hour field holds
+  ``*``, a range or a step, an rrule of HOURLY or shorter with a ``by...`` part.
+* An rrule of HOURLY or shorter without any ``by...`` part names no wall time at all. It counts
+  elapsed time from its start, so its runs are one interval apart through every transition.
+
+So no slot is lost, none runs before its time, and the same slot never runs twice. What the rule
+does not promise: a wall clock that is put back by half an hour (Australia/Lord_Howe) has no full
+hour for 90 minutes, and a crontab that asks for full hours then waits 90 minutes. A zone with
+two transitions within 48 hours is read as if it had the one that is in force a day before and a
+day after. Instants are as right as the zone database of the machine.
+
+A schedule that never ran is due at once if it is an interval, and at its next slot if it follows
+a calendar.
+"""
+
+from __future__ import annotations
+
+from calendar import isleap, monthrange
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import date, datetime, timedelta, timezone, tzinfo
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+from celery.schedules import BaseSchedule, schedstate
+from celery.schedules import crontab as celery_crontab
+from celery.schedules import schedule as interval
+from dateutil import rrule as recurrence
+
+__all__ = (
+    "crontab",
+    "due_state",
+    "next_due",
+    "once",
+    "rrule",
+    "rruleset",
+)
+
+UTC = timezone.utc
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+LATEST = datetime.max.replace(tzinfo=UTC)
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TICK = timedelta(microseconds=1)
+SECOND = timedelta(seconds=1)
+MINUTE = timedelta(minutes=1)
+DAY = timedelta(days=1)
+NOTHING = timedelta(0)
+
+#: Wall clocks are read between these, so that no zone's offset leaves datetime's range.
+CALENDAR_START = datetime(1, 1, 4, tzinfo=UTC)
+CALENDAR_END = datetime(9999, 12, 28, tzinfo=UTC)
+
+#: A never-run rule still takes the occurrence at its `dtstart` when that is this recently past:
+#: a rule that starts now is a moment old by the time it has been stored.
+START_GRACE = MINUTE
+
+
+def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime | None:
+    """The instant at which `schedule` is next due after `last_run_at`.
+
+    Args:
+        schedule: any Celery schedule. One with methods of its own is asked through them.
+        last_run_at: in any zone; naive means UTC; None means that it never ran.
+        now: the clock's reading, aware.
+
+    Returns:
+        An aware instant in UTC, in the past if the schedule is overdue; None when nothing is left.
+    """
+    now = _reading(schedule, now)
+    if _is_plain_interval(schedule):
+        return now if last_run_at is None else _later(as_utc(last_run_at), schedule.run_every)
+    calendar = _calendar_of(schedule)
+    if calendar is None:
+        return _asked_next_due(schedule, last_run_at, now)
+    return calendar.due_after(last_run_at, now)
+
+
+def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
+    """What the schedule's `is_due` says at `now`: `(is_due, seconds until the next check)`.
+
+    Takes the arguments of `next_due`. `next` is None when nothing is left. An overdue crontab
+    that missed Celery's `beat_cron_starting_deadline` is not due, and waits for its next slot.
+    """
+    now = _reading(schedule, now)
+    if _is_plain_interval(schedule):
+        return _interval_state(schedule, last_run_at, now)
+    calendar = _calendar_of(schedule)
+    if calendar is None:
+        return schedstate(*schedule.is_due(_acceptable_last_run(schedule, last_run_at, now)))
+    return calendar.state(last_run_at, now)
+
+
+def as_utc(moment: datetime) -> datetime:
+    """`moment` as an aware UTC datetime: naive means UTC, and what UTC cannot hold is clamped."""
+    if moment.tzinfo is None or moment.utcoffset() is None:
+        return moment.replace(tzinfo=UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        return EARLIEST if moment.year == 1 else LATEST
+
+
+def _reading(schedule: Any, now: datetime) -> datetime:
+    """`now`, unless the schedule carries a clock of its own."""
+    if not isinstance(schedule, BaseSchedule) or not _has_own_clock(schedule):
+        return now
+    return as_utc(schedule.now())
+
+
+def _has_own_clock(schedule: BaseSchedule) -> bool:
+    nowfun = getattr(schedule, "nowfun", None)
+    return nowfun is not None or type(schedule).now is not BaseSchedule.now
+
+
+def _later(moment: datetime, delta: timedelta) -> datetime:
+    try:
+        return moment + delta
+    except OverflowError:
+        return LATEST if delta > NOTHING else EARLIEST
+
+
+# Intervals
+
+
+def _is_plain_interval(schedule: Any) -> bool:
+    return type(schedule) is interval and not schedule.relative
+
+
+def _interval_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
+    if last_run_at is None:
+        return schedstate(True, schedule.seconds)
+    remaining = (_later(as_utc(last_run_at), schedule.run_every) - now).total_seconds()
+    return schedstate(True, schedule.seconds) if remaining <= 0 else schedstate(False, remaining)
+
+
+# Schedules that answer for themselves
+
+
+def _asked_next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime | None:
+    remaining = schedule.remaining_estimate(_acceptable_last_run(schedule, last_run_at, now))
+    if remaining is None:
+        return None
+    due = _later(now, remaining)
+    return max(due, now) if last_run_at is None else due
+
+
+def _acceptable_last_run(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime:
+    """A last run that Celery's own methods can calculate with, in the schedule's zone.
+
+    Where there was none, an interval counts from long ago, so that it is due, and any other
+    schedule from now, so that it waits for its slot.
+    """
+    if last_run_at is None:
+        last_run_at = EPOCH if isinstance(schedule, interval) else now
+    moment = min(max(as_utc(last_run_at), EPOCH), CALENDAR_END)
+    zone = getattr(schedule, "tz", None)
+    return moment.astimezone(zone) if isinstance(zone, tzinfo) else moment
+
+
+# Calendars
+
+
+class _Calendar:
+    """Something made of instants that can be looked up one after the other."""
+
+    def following(self, moment: datetime) -> datetime | None:
+        """The first occurrence after the UTC instant `moment`; None when there is none."""
+        raise NotImplementedError
+
+    def before_first_run(self, now: datetime) -> datetime:
+        """The instant after which a schedule that never ran looks for its first slot."""
+        return now
+
+    def deadline(self) -> timedelta | None:
+        """How late a missed occurrence may still run; None means however late."""
+        return None
+
+    def due_after(self, last_run_at: datetime | None, now: datetime) -> datetime | None:
+        """The first occurrence after the last run; after now if there was none."""
+        if last_run_at is None:
+            return self.following(self.before_first_run(now))
+        return self.following(as_utc(last_run_at))
+
+    def state(self, last_run_at: datetime | None, now: datetime) -> schedstate:
+        """`(is_due, seconds until the next occurrence)` at the instant `now`."""
+        due = self.due_after(last_run_at, now)
+        if due is None or due > now:
+            return schedstate(False, _seconds_between(now, due))
+        return schedstate(
+            not self._is_too_late(due, now), _seconds_between(now, self.following(now))
+        )
+
+    def _is_too_late(self, due: datetime, now: datetime) -> bool:
+        deadline = self.deadline()
+        if deadline is None or due == now:
+            return False
+        latest_excused = _later(now, -deadline) - TICK
+        following = self.following(latest_excused)
+        return following is None or following > now
+
+
+class _CalendarSchedule(_Calendar, BaseSchedule):  # type: ignore[misc]  # celery is untyped
+    """A calendar that Celery can ask, by its own clock."""
+
+    def remaining_estimate(self, last_run_at: datetime | None) -> timedelta | None:
+        """The time from `now()` to the first occurrence after `last_run_at`, None if none is left.
+
+        Naive datetimes, from the caller or from the clock, are UTC. Negative when overdue.
+        """
+        now = as_utc(self.now())
+        due = self.due_after(last_run_at, now)
+        return None if due is None else due - now
+
+    def is_due(self, last_run_at: datetime | None) -> schedstate:
+        """`schedstate(is_due, next)` by the schedule's own clock; `next` in seconds or None."""
+        return self.state(last_run_at, as_utc(self.now()))
+
+
+def _calendar_of(schedule: Any) -> _Calendar | None:
+    """The calendar that a schedule is; None for one that has to be asked by its own methods."""
+    if type(schedule) is celery_crontab:
+        return _CeleryCrontab(schedule)
+    return schedule if type(schedule) in OUR_CALENDARS else None
+
+
+def _seconds_between(now: datetime, due: datetime | None) -> float | None:
+    return None if due is None else (due - now).total_seconds()
+
+
+# Wall clocks
+
+
+NextWall = Callable[[datetime], "datetime | None"]
+
+
+def _first_instant_after(
+    moment: datetime, zone: tzinfo, next_wall: NextWall, *, repeats: bool
+) -> datetime | None:
+    """The first instant after `moment` whose wall time in `zone` is one that `next_wall` names.
+
+    Args:
+        moment: a UTC instant.
+        zone: whose clock shows the wall times.
+        next_wall: gives the first wall time (naive) of the calendar that is after another.
+        repeats: whether a wall time that occurs twice is meant both times.
+    """
+    moment = min(max(moment, CALENDAR_START), CALENDAR_END)
+    wall = _wall_at(moment, zone)
+    if not repeats:
+        return _first_of_each(moment, zone, next_wall, wall)
+    ahead = _first_instant_of(next_wall(wall), zone, moment)
+    passes = _instants_of(wall, zone)
+    if len(passes) == 1 or moment == passes[-1]:
+        return ahead
+    return _earlier(ahead, _first_in_second_pass(passes, zone, next_wall))
+
+
+def _first_of_each(
+    moment: datetime, zone: tzinfo, next_wall: NextWall, wall: datetime
+) -> datetime | None:
+    named = next_wall(wall)
+    while named is not None:
+        instant = _instants_of(named, zone)[0]
+        if instant > moment:
+            return instant
+        named = next_wall(named)
+    return None
+
+
+def _first_in_second_pass(
+    passes: tuple[datetime, ...], zone: tzinfo, next_wall: NextWall
+) -> datetime | None:
+    seam = _transition_between(passes[0], passes[-1], zone)
+    return _first_instant_of(next_wall(_wall_at(seam, zone) - TICK), zone, seam - TICK)
+
+
+def _first_instant_of(wall: datetime | None, zone: tzinfo, after: datetime) -> datetime | None:
+    if wall is None:
+        return None
+    return next((instant for instant in _instants_of(wall, zone) if instant > after), None)
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return min((instant for instant in (one, other) if instant is not None), default=None)
+
+
+def _wall_at(moment: datetime, zone: tzinfo) -> datetime:
+    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+
+
+def _offset_at(moment: datetime, zone: tzinfo) -> timedelta:
+    # Only the way from UTC to a wall clock is asked of a zone: it is the one that pytz, dateutil
+    # and zoneinfo agree on.
+    return moment.astimezone(zone).utcoffset() or NOTHING
+
+
+def _instants_of(wall: datetime, zone: tzinfo) -> tuple[datetime, ...]:
+    """The one or two instants at which the clock shows `wall`; the end of the gap that skips it."""
+    reading = wall.replace(tzinfo=UTC)
+    before, after = _offset_at(reading - DAY, zone), _offset_at(reading + DAY, zone)
+    if before == after:
+        return (reading - before,)
+    shown = tuple(reading - offset for offset in (before, after) if _shows(reading, offset, zone))
+    return shown or (_transition_between(reading - after, reading - before, zone),)
+
+
+def _shows(reading: datetime, offset: timedelta, zone: tzinfo) -> bool:
+    return _offset_at(reading - offset, zone) == offset
+
+
+def _transition_between(low: datetime, high: datetime, zone: tzinfo) -> datetime:
+    """The instant, to the second, at which the offset of `low` ends; `high` lies after it."""
+    low, offset = low.replace(microsecond=0), _offset_at(low, zone)
+    while high - low > SECOND:
+        middle = low + (high - low) // 2 // SECOND * SECOND
+        low, high = (middle, high) if _offset_at(middle, zone) == offset else (low, middle)
+    return low + SECOND
+
+
+# Crontabs
+
+
+#: The longest wait between two occurrences of a date on a weekday: 29 February on a Sunday,
+#: across a century without a leap year.
+CRONTAB_HORIZON_YEARS = 41
+
+
+class crontab(_CalendarSchedule, celery_crontab):  # type: ignore[misc]  # noqa: N801  # as Celery's
+    """Celery's crontab, evaluated in a time zone of its own.
+
+    Args:
+        tz: an IANA name or a tzinfo; None follows the app's time zone, as Celery's does.
+
+    All other arguments are those of `celery.schedules.crontab`.
+
+    Raises:
+        ValueError: a field or a zone that there is not; the message names it.
+    """
+
+    def __init__(
+        self,
+        minute: Any = "*",
+        hour: Any = "*",
+        day_of_week: Any = "*",
+        day_of_month: Any = "*",
+        month_of_year: Any = "*",
+        *,
+        tz: str | tzinfo | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(minute, hour, day_of_week, day_of_month, month_of_year, **kwargs)
+        self.zone = None if tz is None else named_zone(tz)
+        if self.zone is not None:
+            self.tz = self.zone
+
+    @classmethod
+    def from_string(cls, crontab: str, tz: str | tzinfo | None = None) -> Any:
+        """A crontab from its five fields in the order of crontab(5), separated by blanks."""
+        minute, hour, day_of_month, month_of_year, day_of_week = crontab.split()
+        return cls(minute, hour, day_of_week, day_of_month, month_of_year, tz=tz)
+
+    def following(self, moment: datetime) -> datetime | None:
+        """The first slot after the UTC instant `moment`."""
+        return _crontab_slot_after(self, moment)
+
+    def deadline(self) -> timedelta | None:
+        """Celery's `beat_cron_starting_deadline`."""
+        return _cron_starting_deadline(self)
+
+    def __eq__(self, other: Any) -> Any:
+        if isinstance(other, celery_crontab) and getattr(other, "zone", None) != self.zone:
+            return False
+        return super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as Celery's
+
+    def __repr__(self) -> str:
+        return (
+            super().__repr__() if self.zone is None else f"{super().__repr__()[:-1]} {self.zone}>"
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        _, fields, kwargs = super().__reduce__()
+        return partial(type(self), tz=self.zone), fields, kwargs
+
+
+class _CeleryCrontab(_Calendar):
+    """Celery's own crontab, in the zone of its app."""
+
+    def __init__(self, schedule: celery_crontab) -> None:
+        self.schedule = schedule
+
+    def following(self, moment: datetime) -> datetime | None:
+        return _crontab_slot_after(self.schedule, moment)
+
+    def deadline(self) -> timedelta | None:
+        return _cron_starting_deadline(self.schedule)
+
+
+def _cron_starting_deadline(schedule: celery_crontab) -> timedelta | None:
+    seconds = schedule.app.conf.beat_cron_starting_deadline
+    return None if seconds is None else timedelta(seconds=seconds)
+
+
+def _crontab_slot_after(schedule: celery_crontab, moment: datetime) -> datetime | None:
+    return _first_instant_after(
+        moment,
+        named_zone(schedule.tz),
+        partial(_crontab_wall_after, schedule),
+        repeats=_runs_through_hours(schedule._orig_hour),
+    )
+
+
+def _runs_through_hours(hour_field: Any) -> bool:
+    return isinstance(hour_field, str) and any(mark in hour_field for mark in "*-/")
+
+
+def _crontab_wall_after(schedule: celery_crontab, wall: datetime) -> datetime | None:
+    """The first full minute after `wall` that all five fields allow."""
+    start = wall.replace(second=0, microsecond=0) + MINUTE
+    for day in _crontab_days(schedule, start.date()):
+        since = (start.hour, start.minute) if day == start.date() else (0, 0)
+        time = _crontab_time(schedule, *since)
+        if time is not None:
+            return datetime(day.year, day.month, day.day, *time)
+    return None
+
+
+def _crontab_days(schedule: celery_crontab, start: date) -> Iterator[date]:
+    """The days from `start` on that the crontab allows, as far as there can be a next one."""
+    for year, month in _months_from(start, CRONTAB_HORIZON_YEARS * 12):
+        if month in schedule.month_of_year:
+            first = start.day if (year, month) == (start.year, start.month) else 1
+            yield from _crontab_days_of_month(schedule, year, month, first)
+
+
+def _months_from(start: date, count: int) -> Iterator[tuple[int, int]]:
+    begin = start.year * 12 + start.month - 1
+    for number in range(begin, min(begin + count, CALENDAR_END.year * 12)):
+        yield number // 12, number % 12 + 1
+
+
+def _crontab_days_of_month(
+    schedule: celery_crontab, year: int, month: int, first: int
+) -> Iterator[date]:
+    for number in range(first, monthrange(year, month)[1] + 1):
+        if number in schedule.day_of_month:
+            day = date(year, month, number)
+            if day.isoweekday() % 7 in schedule.day_of_week:
+                yield day
+
+
+def _crontab_time(schedule: celery_crontab, hour: int, minute: int) -> tuple[int, int] | None:
+    """The first time of day that the crontab allows, from this one on."""
+    later_this_hour = _first_allowed(schedule.minute, minute, 60)
+    if hour in schedule.hour and later_this_hour is not None:
+        return hour, later_this_hour
+    later = _first_allowed(schedule.hour, hour + 1, 24)
+    first_minute = _first_allowed(schedule.minute, 0, 60)
+    return None if later is None or first_minute is None else (later, first_minute)
+
+
+def _first_allowed(allowed: set[int], low: int, high: int) -> int | None:
+    return next((number for number in range(low, high) if number in allowed), None)
+
+
+# Recurrence rules
+
+
+FREQUENCIES = recurrence.FREQNAMES
+HOURLY = recurrence.HOURLY
+
+#: The length of one step of the frequencies that have one.
+STEPS = {
+    recurrence.WEEKLY: timedelta(weeks=1),
+    recurrence.DAILY: DAY,
+    recurrence.HOURLY: timedelta(hours=1),
+    recurrence.MINUTELY: MINUTE,
+    recurrence.SECONDLY: SECOND,
+}
+
+#: What each parameter may hold: lowest and highest value, and whether zero is one of them.
+#: From RFC 5545, section 3.3.10; a leap second (60) has no place in a datetime.
+PARTS: dict[str, tuple[int, int, bool]] = {
+    "bysetpos": (-366, 366, False),
+    "bymonth": (1, 12, False),
+    "bymonthday": (-31, 31, False),
+    "byyearday": (-366, 366, False),
+    "byeaster": (-366, 366, True),
+    "byweekno": (-53, 53, False),
+    "byweekday": (0, 6, True),
+    "byhour": (0, 23, True),
+    "byminute": (0, 59, True),
+    "bysecond": (0, 59, True),
+}
+
+#: The parts that pick days. A rule longer than DAILY that names none of the last five takes its
+#: day from `dtstart`.
+DAY_PARTS = ("bymonth", "byweekno", "byyearday", "bymonthday", "byweekday", "byeaster")
+
+RULE_PARAMETERS = ("freq", "dtstart", "interval", "wkst", "count", "until", *PARTS)
+
+#: The Gregorian calendar, weekdays included, repeats after this many days (400 years).
+CALENDAR_CYCLE = 146_097
+
+
+class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
+    """A recurrence rule (RFC 5545, section 3.3.10), evaluated by python-dateutil.
+
+    Args:
+        freq: a frequency of `dateutil.rrule`, or its name in any case.
+        dtstart: the start, and the first occurrence if the rule names it. Its zone is the zone
+            of the rule, whose wall clock the occurrences keep. Naive means UTC; None means now.
+        until: the last instant that may be an occurrence. Naive means UTC.
+        nowfun, app: as for every Celery schedule.
+
+    All others as in `dateutil.rrule.rrule`. Every parameter is an attribute, and `.rrule` is the
+    dateutil object.
+
+    Raises:
+        ValueError: a parameter that no rule can have; the message names it.
+    """
+
+    def __init__(
+        self,
+        freq: int | str,
+        dtstart: datetime | None = None,
+        interval: int = 1,
+        wkst: Any = None,
+        count: int | None = None,
+        until: datetime | None = None,
+        bysetpos: Any = None,
+        bymonth: Any = None,
+        bymonthday: Any = None,
+        byyearday: Any = None,
+        byeaster: Any = None,
+        byweekno: Any = None,
+        byweekday: Any = None,
+        byhour: Any = None,
+        byminute: Any = None,
+        bysecond: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.freq = _frequency(freq)
+        self.dtstart = self._aware("dtstart", self.now() if dtstart is None else dtstart)
+        self.interval = _positive("interval", interval)
+        self.wkst = _week_start(wkst)
+        self.count = None if count is None else _positive("count", count)
+        self.until = None if until is None else self._aware("until", until)
+        self.bysetpos = _part("bysetpos", bysetpos)
+        self.bymonth = _part("bymonth", bymonth)
+        self.bymonthday = _part("bymonthday", bymonthday)
+        self.byyearday = _part("byyearday", byyearday)
+        self.byeaster = _part("byeaster", byeaster)
+        self.byweekno = _part("byweekno", byweekno)
+        self.byweekday = _part("byweekday", byweekday)
+        self.byhour = _part("byhour", byhour)
+        self.byminute = _part("byminute", byminute)
+        self.bysecond = _part("bysecond", bysecond)
+        self.rrule = self._dateutil_rule(self.parameters())
+
+    @staticmethod
+    def from_string(text: str, **kwargs: Any) -> rrule | rruleset:
+        """The rule or the set of rules that RFC 5545 text describes.
+
+        One `RRULE` makes an `rrule`; several, or any `RDATE`, `EXDATE` or `EXRULE`, an
+        `rruleset`. Without `DTSTART` the rule starts now; floating times are those of the app's
+        zone. `kwargs` are `nowfun` and `app`.
+
+        Raises:
+            ValueError: the text is not RFC 5545; the message names the part that is wrong.
+        """
+        return _recurrence_from_text(text, **kwargs)
+
+    def parameters(self) -> dict[str, Any]:
+        """The parameters by name, as attributes hold them."""
+        return {name: getattr(self, name) for name in RULE_PARAMETERS}
+
+    def following(self, moment: datetime) -> datetime | None:
+        """The first occurrence after the UTC instant `moment`; None when there is none."""
+        if moment < self._start and self._starts_with_an_occurrence:
+            return self._unless_over(self._start)
+        if self._counts_elapsed_time:
+            return self._unless_over(self._elapsed_after(moment))
+        if self._is_impossible or (self._end is not None and moment >= self._end):
+            return None
+        repeats = self.freq >= HOURLY
+        moment = max(moment, self._start)
+        return self._unless_over(
+            _first_instant_after(moment, self._zone, self._wall_after, repeats=repeats)
+        )
+
+    def before_first_run(self, now: datetime) -> datetime:
+        """The instant before `now`; before the start, if that is only just over."""
+        return (self._start if now - START_GRACE < self._start <= now else now) - TICK
+
+    def _aware(self, name: str, moment: Any) -> datetime:
+        if not isinstance(moment, datetime):
+            raise ValueError(f"{name} must be a datetime, got {moment!r}")
+        aware: datetime = self.maybe_make_aware(moment)
+        zone = named_zone(aware.tzinfo)  # type: ignore[arg-type]  # aware
+        return aware if zone is aware.tzinfo else aware.astimezone(zone)
+
+    def _dateutil_rule(self, parameters: Mapping[str, Any]) -> recurrence.rrule:
+        try:
+            return recurrence.rrule(**parameters)
+        except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
+            given = {name: value for name, value in parameters.items() if value is not None}
+            raise ValueError(f"no recurrence rule can have {given}: {error}") from error
+
+    def _unless_over(self, occurrence: datetime | None) -> datetime | None:
+        is_over = occurrence is None or (self._end is not None and occurrence > self._end)
+        return None if is_over else occurrence
+
+    @cached_property
+    def _zone(self) -> tzinfo:
+        return self.dtstart.tzinfo or UTC
+
+    @cached_property
+    def _start(self) -> datetime:
+        return as_utc(self.dtstart).replace(microsecond=0)
+
+    @cached_property
+    def _end(self) -> datetime | None:
+        return None if self.until is None else as_utc(self.until)
+
+    @cached_property
+    def _wall_start(self) -> datetime:
+        return _wall_at(self._start, self._zone)
+
+    @cached_property
+    def _starts_with_an_occurrence(self) -> bool:
+        if self._counts_elapsed_time:
+            return True
+        return (
+            not self._is_impossible
+            and self._wall_after(self._wall_start - TICK) == self._wall_start
+        )
+
+    @cached_property
+    def _counts_elapsed_time(self) -> bool:
+        return self.freq >= HOURLY and all(getattr(self, part) is None for part in PARTS)
+
+    def _elapsed_after(self, moment: datetime) -> datetime | None:
+        step = _multiple(STEPS[self.freq], self.interval)
+        number = max((moment - self._start) // step + 1, 0)
+        if self.count is not None and number >= self.count:
+            return None
+        try:
+            return self._start + number * step
+        except OverflowError:
+            return None
+
+    @cached_property
+    def _is_impossible(self) -> bool:
+        """Whether no year has a day that the rule names, such as 30 February."""
+        months, days = _values(self.bymonth), _values(self.bymonthday)
+        return bool(days) and not any(
+            abs(day) <= monthrange(2000, month)[1] for month in months or [1] for day in days
+        )
+
+    @cached_property
+    def _template(self) -> dict[str, Any]:
+        """The parameters with all that dateutil would take from `dtstart`, but without that."""
+        start, named = self._wall_start, self.parameters()
+        del named["dtstart"], named["until"]
+        _fill_day(named, start)
+        for part, below in (("byhour", HOURLY), ("byminute", 5), ("bysecond", 6)):
+            if named[part] is None and self.freq < below:
+                named[part] = getattr(start, part[2:])
+        return named
+
+    def _wall_after(self, wall: datetime) -> datetime | None:
+        """The first wall time after `wall` that the rule names, `until` aside."""
+        start = self._wall_start if self.count is not None else self._start_near(wall)
+        if start is None:
+            return None
+        found: datetime | None = recurrence.rrule(dtstart=start, **self._template).after(wall)
+        return None if found is None or found.year >= CALENDAR_END.year else found
+
+    def _start_near(self, wall: datetime) -> datetime | None:
+        """A start at or before `wall` that the rule could as well have: the same phase, later."""
+        if self.freq < recurrence.WEEKLY:
+            return self._start_of_period(wall)
+        if self.freq == recurrence.WEEKLY and self.bysetpos is not None:
+            return self._wall_start
+        step = _multiple(STEPS[self.freq], self.interval)
+        start = self._wall_start + max((wall - self._wall_start) // step, 0) * step
+        names_days = self.freq >= recurrence.DAILY and self._picks_days
+        return self._start_on_named_day(start, step) if names_days else start
+
+    def _start_of_period(self, wall: datetime) -> datetime:
+        start = self._wall_start
+        months = self.interval * (12 if self.freq == recurrence.YEARLY else 1)
+        elapsed = (wall.year - start.year) * 12
+        elapsed += wall.month - start.month if self.freq == recurrence.MONTHLY else 0
+        if elapsed < months:
+            return start
+        year, month = divmod(start.year * 12 + start.month - 1 + elapsed // months * months, 12)
+        return datetime(year, month + 1 if self.freq == recurrence.MONTHLY else 1, 1)
+
+    def _start_on_named_day(self, start: datetime, step: timedelta) -> datetime | None:
+        """The last start before the first day that the rule can name, from `start` on."""
+        stride = step if step % DAY == NOTHING else DAY
+        day = self._first_named_day(start, stride)
+        if day is None or day == start:
+            return day
+        midnight = day.replace(hour=0, minute=0, second=0)
+        if self.freq == recurrence.DAILY:
+            return midnight
+        return self._at_full_unit(start + (midnight - start) // step * step)
+
+    def _at_full_unit(self, start: datetime) -> datetime:
+        """`start` at the beginning of its hour, minute or second, whichever `freq` counts."""
+        second = start.second if self.freq == recurrence.SECONDLY else 0
+        return start.replace(minute=0 if self.freq == HOURLY else start.minute, second=second)
+
+    def _first_named_day(self, start: datetime, stride: timedelta) -> datetime | None:
+        day = start
+        for _ in range(CALENDAR_CYCLE):
+            if self._may_name(day):
+                return day
+            day = _later(day.replace(tzinfo=UTC), stride).replace(tzinfo=None)
+            if day.year >= CALENDAR_END.year:
+                break
+        return None
+
+    @cached_property
+    def _picks_days(self) -> bool:
+        return any(self._days.values())
+
+    @cached_property
+    def _days(self) -> dict[str, frozenset[int]]:
+        return {part: frozenset(_values(getattr(self, part))) for part in DAY_PARTS}
+
+    def _may_name(self, day: datetime) -> bool:
+        """Whether the rule's months, weekdays and day numbers allow `day`."""
+        named = self._days
+        if named["bymonth"] and day.month not in named["bymonth"]:
+            return False
+        if named["byweekday"] and day.weekday() not in named["byweekday"]:
+            return False
+        return _counts_among(
+            named["bymonthday"], day.day, monthrange(day.year, day.month)[1]
+        ) and _counts_among(
+            named["byyearday"], day.timetuple().tm_yday, 366 if isleap(day.year) else 365
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self.parameters(), nowfun=self.nowfun), ()
+
+    def __repr__(self) -> str:
+        return f"<rrule: {', '.join(f'{k}: {v}' for k, v in self.parameters().items())}>"
+
+
+def _frequency(freq: Any) -> int:
+    if isinstance(freq, str) and freq.upper() in FREQUENCIES:
+        return FREQUENCIES.index(freq.upper())
+    if _is_whole(freq) and 0 <= freq < len(FREQUENCIES):
+        return int(freq)
+    names = ", ".join(FREQUENCIES)
+    raise ValueError(f"freq must be one of {names}, or its number, got {_shown(freq)}")
+
+
+def _positive(name: str, number: Any) -> int:
+    if not _is_whole(number) or number < 1:
+        raise ValueError(f"{name} must be a whole number, 1 or more, got {_shown(number)}")
+    return int(number)
+
+
+def _week_start(day: Any) -> Any:
+    if day is None or isinstance(day, recurrence.weekday) or (_is_whole(day) and 0 <= day <= 6):
+        return day
+    raise ValueError(f"wkst must be a weekday or 0 to 6, got {_shown(day)}")
+
+
+def _part(name: str, given: Any) -> Any:
+    """`given`, once it is known to be what the part `name` can hold."""
+    low, high, takes_zero = PARTS[name]
+    for value in _values(given, name):
+        if not _is_whole(value) or not low <= value <= high or (value == 0 and not takes_zero):
+            bounds = f"{low} to {high}" if takes_zero or low > 0 else f"{low} to {high} without 0"
+            raise ValueError(f"{name} must be one or more of {bounds}, got {_shown(value)}")
+    return given
+
+
+def _values(given: Any, name: str = "") -> list[Any]:
+    """The values of a part, weekdays as numbers."""
+    if given is None:
+        return []
+    many = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
+    values = list(given) if many else [given]
+    return [day.weekday if isinstance(day, recurrence.weekday) else day for day in values]
+
+
+def _is_whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:100]
+
+
+def _multiple(step: timedelta, number: int) -> timedelta:
+    try:
+        return step * number
+    except OverflowError:
+        return timedelta.max
+
+
+def _counts_among(named: frozenset[int], number: int, last: int) -> bool:
+    """Whether a day is named by its number from the front, or from the back (-1 the last)."""
+    return not named or number in named or number - last - 1 in named
+
+
+def _fill_day(named: dict[str, Any], start: datetime) -> None:
+    """Fill in the day that a rule longer than DAILY takes from its start."""
+    if any(_values(named[part]) for part in ("byweekno", "byyearday", "bymonthday")):
+        return
+    if named["byweekday"] is not None or named["byeaster"] is not None:
+        return
+    if named["freq"] == recurrence.YEARLY and named["bymonth"] is None:
+        named["bymonth"] = start.month
+    if named["freq"] in (recurrence.YEARLY, recurrence.MONTHLY):
+        named["bymonthday"] = start.day
+    if named["freq"] == recurrence.WEEKLY:
+        named["byweekday"] = start.weekday()
+
+
+# Sets of rules, and RFC 5545 text
+
+
+#: How many excluded occurrences in a row are looked through for one that is not excluded.
+EXCLUSION_LIMIT = 10_000
+
+
+class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
+    """Several recurrence rules and dates, less others: made by `rrule.from_string`.
+
+    Args:
+        text: RFC 5545 lines `DTSTART`, `RRULE`, `RDATE`, `EXRULE` and `EXDATE`.
+        nowfun, app: as for every Celery schedule.
+
+    `.text` is the text with its `DTSTART` filled in, and makes an equal set wherever it is read.
+    `.rrule` is dateutil's `rruleset`.
+
+    Raises:
+        ValueError: the text is not RFC 5545; the message names the part that is wrong.
+    """
+
+    def __init__(self, text: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        lines = _Lines(text, self)
+        self.text = lines.text
+        self.dtstart = lines.start
+        self._rules = lines.rules("RRULE")
+        self._excluded_rules = lines.rules("EXRULE")
+        self._dates = sorted(as_utc(moment) for moment in lines.dates("RDATE"))
+        self._excluded_dates = frozenset(as_utc(moment) for moment in lines.dates("EXDATE"))
+        if not self._rules:
+            self._dates = sorted({as_utc(self.dtstart), *self._dates})
+        self.rrule = self._dateutil_set()
+
+    def following(self, moment: datetime) -> datetime | None:
+        """The first occurrence after the UTC instant `moment`; None when there is none."""
+        for _ in range(EXCLUSION_LIMIT):
+            candidate = self._candidate_after(moment)
+            if candidate is None or not self._excludes(candidate):
+                return candidate
+            moment = candidate
+        return None
+
+    def before_first_run(self, now: datetime) -> datetime:
+        """The instant before `now`; before the start, if that is only just over."""
+        start = as_utc(self.dtstart)
+        return (start if now - START_GRACE < start <= now else now) - TICK
+
+    def _candidate_after(self, moment: datetime) -> datetime | None:
+        candidates = [rule.following(moment) for rule in self._rules]
+        candidates.append(next((date for date in self._dates if date > moment), None))
+        return min((found for found in candidates if found is not None), default=None)
+
+    def _excludes(self, moment: datetime) -> bool:
+        return moment in self._excluded_dates or any(
+            rule.following(moment - TICK) == moment for rule in self._excluded_rules
+        )
+
+    def _dateutil_set(self) -> recurrence.rruleset:
+        members = recurrence.rruleset()
+        for rule in self._rules:
+            members.rrule(rule.rrule)
+        for rule in self._excluded_rules:
+            members.exrule(rule.rrule)
+        for moment in self._dates:
+            members.rdate(moment)
+        for moment in self._excluded_dates:
+            members.exdate(moment)
+        return members
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), self.text, nowfun=self.nowfun), ()
+
+    def __repr__(self) -> str:
+        return f"<rruleset: {self.text!r}>"
+
+
+def _recurrence_from_text(text: str, **kwargs: Any) -> rrule | rruleset:
+    found = rruleset(text, **kwargs)
+    lines = _Lines(found.text, found)
+    if lines.names != ["DTSTART", "RRULE"]:
+        return found
+    return rrule(**lines.rule_parameters("RRULE")[0], **kwargs)
+
+
+class _Line(NamedTuple):
+    """One content line (RFC 5545, section 3.1)."""
+
+    name: str
+    parameters: dict[str, str]
+    value: str
+
+
+class _Lines:
+    """RFC 5545 recurrence text, line by line, read in the zone of its `DTSTART`."""
+
+    NAMES = ("DTSTART", "RRULE", "RDATE", "EXRULE", "EXDATE")
+
+    def __init__(self, text: str, schedule: BaseSchedule) -> None:
+        self.lines = [_content_line(line) for line in _unfolded(text)]
+        unknown = [line.name for line in self.lines if line.name not in self.NAMES]
+        if unknown or not self.lines:
+            names = ", ".join(self.NAMES)
+            raise ValueError(f"a recurrence consists of {names}, not of {_shown(unknown)}")
+        self.start = self._read_start(schedule)
+        body = [line for line in _unfolded(text) if _content_line(line).name != "DTSTART"]
+        self.text = "\n".join([_start_line(self.start), *body])
+
+    @property
+    def names(self) -> list[str]:
+        return [line.name for line in self.lines]
+
+    def rules(self, name: str) -> list[rrule]:
+        return [rrule(**parameters) for parameters in self.rule_parameters(name)]
+
+    def rule_parameters(self, name: str) -> list[dict[str, Any]]:
+        """What `rrule` takes, for each line of that name."""
+        lines = [line for line in self.lines if line.name == name]
+        return [{"dtstart": self.start, **self._read_rule(line.value)} for line in lines]
+
+    def dates(self, name: str) -> list[datetime]:
+        lines = [line for line in self.lines if line.name == name]
+        return [
+            self._read_moment(text, line.parameters)
+            for line in lines
+            for text in line.value.split(",")
+        ]
+
+    def _read_start(self, schedule: BaseSchedule) -> datetime:
+        starts = [line for line in self.lines if line.name == "DTSTART"]
+        if len(starts) > 1:
+            raise ValueError("a recurrence has one DTSTART at most")
+        self.zone: tzinfo = named_zone(schedule.tz)
+        if not starts:
+            now: datetime = as_utc(schedule.now()).astimezone(self.zone)
+            return now.replace(microsecond=0)
+        start = self._read_moment(starts[0].value, starts[0].parameters)
+        self.zone = start.tzinfo or UTC
+        return start
+
+    def _read_moment(self, text: str, parameters: Mapping[str, str]) -> datetime:
+        """A DATE or DATE-TIME (RFC 5545, sections 3.3.4 and 3.3.5)."""
+        if parameters.get("VALUE", "DATE-TIME").upper() not in ("DATE", "DATE-TIME"):
+            raise ValueError(f"VALUE={parameters['VALUE']} is not supported, only dates and times")
+        zone = named_zone(parameters["TZID"]) if "TZID" in parameters else self.zone
+        return _moment(text.strip().upper(), zone)
+
+    def _read_rule(self, value: str) -> dict[str, Any]:
+        parts = [part.partition("=") for part in value.strip(";").split(";")]
+        read = {}
+        for name, _, text in parts:
+            parameter = RULE_PART_NAMES.get(name.strip().upper())
+            if parameter is None or parameter in read:
+                raise ValueError(f"{_shown(name)} is no part of a rule, or is there twice")
+            read[parameter] = self._read_part(parameter, text.strip().upper())
+        if "freq" not in read:
+            raise ValueError("a rule needs FREQ")
+        return read
+
+    def _read_part(self, parameter: str, text: str) -> Any:
+        if parameter == "freq":
+            return text
+        if parameter == "until":
+            return _moment(text, self.zone)
+        if parameter in ("byweekday", "wkst"):
+            days = [_weekday(day) for day in text.split(",")]
+            return days if parameter == "byweekday" else days[0]
+        numbers = [_number(parameter, number) for number in text.split(",")]
+        return numbers if parameter in PARTS else numbers[0]
+
+
+RULE_PART_NAMES = {
+    "BYDAY": "byweekday",
+    **{name.upper(): name for name in RULE_PARAMETERS if name != "dtstart"},
+}
+WEEKDAYS: dict[str, recurrence.weekday] = {
+    day: getattr(recurrence, day) for day in ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
+}
+
+
+def _unfolded(text: str) -> list[str]:
+    if not isinstance(text, str):
+        raise ValueError(f"a recurrence must be text, got {_shown(text)}")
+    lines = text.replace("\r\n", "\n").replace("\n ", "").replace("\n\t", "").split("\n")
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _content_line(line: str) -> _Line:
+    head, colon, value = line.partition(":")
+    if not colon:
+        head, value = "RRULE", line
+    name, *parameters = head.split(";")
+    pairs = [parameter.partition("=") for parameter in parameters]
+    return _Line(name.strip().upper(), {key.upper(): text for key, _, text in pairs}, value)
+
+
+def _start_line(start: datetime) -> str:
+    if start.tzinfo is not None and not has_one_offset(start.tzinfo):
+        return f"DTSTART;TZID={zone_name(start.tzinfo)}:{start:%Y%m%dT%H%M%S}"
+    return f"DTSTART:{as_utc(start):%Y%m%dT%H%M%SZ}"
+
+
+def _moment(text: str, zone: tzinfo) -> datetime:
+    for form in ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%d"):
+        try:
+            moment = datetime.strptime(text, form)
+        except ValueError:
+            continue
+        return moment.replace(tzinfo=UTC if form.endswith("Z") else zone)
+    raise ValueError(f"{_shown(text)} is no date or time such as 19970902T090000Z")
+
+
+def _weekday(text: str) -> recurrence.weekday:
+    day, number = WEEKDAYS.get(text[-2:]), text[:-2]
+    if day is None:
+        raise ValueError(f"{_shown(text)} is no weekday such as MO or -1FR")
+    return recurrence.weekday(day.weekday, _number("byweekday", number)) if number else day
+
+
+def _number(parameter: str, text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise ValueError(f"{parameter} must be whole numbers, got {_shown(text)}") from error
+
+
+# One-off schedules
+
+
+class once(_CalendarSchedule):  # noqa: N801  # beside crontab and rrule
+    """Due once: at the instant `at`, or as soon after it as anybody looks.
+
+    Args:
+        at: the instant; naive means UTC.
+        nowfun, app: as for every Celery schedule.
+
+    A last run at or after `at` was the run; one before it was not.
+
+    Raises:
+        ValueError: `at` is not a datetime.
+    """
+
+    def __init__(self, at: datetime, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if not isinstance(at, datetime):
+            raise ValueError(f"at must be a datetime, got {_shown(at)}")
+        self.at = at
+
+    def following(self, moment: datetime) -> datetime | None:
+        """`at`, if it is after the UTC instant `moment`."""
+        at = as_utc(self.at)
+        return at if at > moment else None
+
+    def before_first_run(self, now: datetime) -> datetime:
+        """The beginning of time: a missed run is late, not lost."""
+        return EARLIEST
+
+    def __eq__(self, other: Any) -> Any:
+        return as_utc(other.at) == as_utc(self.at) if isinstance(other, once) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # as all of Celery's schedules
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), self.at, nowfun=self.nowfun), ()
+
+    def __repr__(self) -> str:
+        return f"<once: {self.at.isoformat()}>"
+
+
+# Zones
+
+
+def named_zone(zone: str | tzinfo) -> tzinfo:
+    """The zone of an IANA name; a pytz or dateutil zone by its name; any other tzinfo as it is.
+
+    Raises:
+        ValueError: there is no zone of that name.
+    """
+    if isinstance(zone, str):
+        return _zone_called(zone)
+    if not isinstance(zone, tzinfo):
+        raise ValueError(f"a time zone must be a name or a tzinfo, got {zone!r}")
+    name = None if isinstance(zone, ZoneInfo) else zone_name(zone)
+    return zone if name is None else _zone_called(name)
+
+
+def zone_name(zone: tzinfo | None) -> str | None:
+    """The IANA name of a zoneinfo, pytz or dateutil zone; None when it has none."""
+    if isinstance(zone, ZoneInfo):
+        return zone.key
+    # dateutil gives a zone's name nowhere but in the path that it was read from.
+    path = getattr(zone, "zone", None) or getattr(zone, "_filename", None)
+    name = str(path).rpartition("zoneinfo/")[2]
+    return name if path is not None and _is_zone_name(name) else None
+
+
+def has_one_offset(zone: tzinfo | None) -> bool:
+    """Whether the zone's offset never changes, so that a number says all about it."""
+    return zone is None or zone.utcoffset(None) is not None
+
+
+def _is_zone_name(name: str) -> bool:
+    try:
+        return bool(_zone_called(name))
+    except ValueError:
+        return False
+
+
+def _zone_called(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (LookupError, OSError, ValueError) as error:
+        raise ValueError(f"there is no time zone {name[:100]!r}") from error
+
+
+OUR_CALENDARS = frozenset({crontab, rrule, rruleset, once})

@@ -1,0 +1,427 @@
+"""The schedule in Redis: every key, every command and every script of the package.
+
+An entry is a hash, ``<prefix><name>``, with the fields ``definition`` and ``meta`` (JSON that other
+modules write and read) and, while it is set aside, ``set_aside``. The schedule is one sorted set of
+these keys by due time, in seconds since the epoch, UTC. A score below zero is never due: ``-1`` for
+an entry with nothing left to run, ``-2`` for one that is set aside.
+
+What must be atomic is a Lua script (``redbeat/lua``), called by its digest and loaded again when
+the server has forgotten it. A server without scripting gets the same steps as plain commands, with
+one warning: two beats that share a schedule on it may then run an entry twice.
+
+A script touches the keys of one slot. Where the hashes and the schedule live in different slots (a
+Redis Cluster and a prefix without a ``{hash tag}``), a change to both takes two steps, in the order
+that loses nothing: hash first, schedule second.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from importlib import resources
+from typing import Any, NamedTuple, TypeVar
+
+from celery.utils.log import get_logger
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+logger = get_logger("celery.beat")
+
+FINISHED = -1.0
+SET_ASIDE = -2.0
+
+#: A redis-py client, plain, cluster or sentinel; a fake of one; or a wrapper around one.
+Client = Any
+
+Result = TypeVar("Result")
+
+
+class Script(NamedTuple):
+    """A Lua script and the SHA-1 digest under which a server knows it."""
+
+    text: str
+    digest: str
+
+
+def load_script(name: str) -> Script:
+    """Read ``redbeat/lua/<name>.lua``."""
+    text = resources.files("redbeat").joinpath("lua", f"{name}.lua").read_text()
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+CLAIM = load_script("claim")
+ADVANCE = load_script("advance")
+RECORD = load_script("record")
+SAVE = load_script("save")
+EXTEND_TO = load_script("extend_to")
+RELEASE = load_script("release")
+
+
+class Member(NamedTuple):
+    """One member of the schedule: an entry's key and its score."""
+
+    key: str
+    score: float
+
+
+class Stored(NamedTuple):
+    """The fields of an entry's hash, ``None`` where there is none."""
+
+    definition: str | None
+    meta: str | None
+    set_aside: str | None
+
+
+class Claimed(NamedTuple):
+    """What a claim found: leased members with the scores they had, and what is not due now."""
+
+    due: list[Member]
+    later: Member | None
+    set_aside: list[Member]
+
+
+class Outcome(NamedTuple):
+    """What a commit writes for one claimed entry.
+
+    ``score`` is its next due time, ``None`` to drop it from the schedule. ``meta`` and ``runs`` are
+    given when it ran, ``reason`` when it is set aside.
+    """
+
+    key: str
+    score: float | None
+    meta: str = ""
+    runs: int = 0
+    reason: str = ""
+    clears: bool = False
+
+    @property
+    def changes_hash(self) -> bool:
+        """Whether more than the score is to be written."""
+        return bool(self.meta or self.reason or self.clears)
+
+
+@dataclass
+class Storage:
+    """The schedule of one application; costs are in round trips to Redis.
+
+    ``schedule_key`` and ``statics_key`` are whole keys. All methods raise what redis-py raises.
+    """
+
+    client: Client
+    schedule_key: str
+    statics_key: str
+    _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._steps = ScriptedSteps(self)
+
+    @property
+    def one_slot(self) -> bool:
+        """Whether a script may touch an entry's hash and the schedule at once."""
+        return "{" in self.schedule_key or not hasattr(self.client, "nodes_manager")
+
+    def _atomically(self, operation: Callable[[ScriptedSteps | PlainSteps], Result]) -> Result:
+        try:
+            return operation(self._steps)
+        except ResponseError as exc:
+            if isinstance(self._steps, PlainSteps) or not _refuses_scripts(exc):
+                raise
+            logger.warning(
+                "beat: This Redis runs no scripts (%s): using plain commands. Run one beat only: "
+                "two of them could run an entry twice.",
+                exc,
+            )
+            self._steps = PlainSteps(self)
+            return operation(self._steps)
+
+    # One entry
+
+    def read_definition(self, key: str) -> str | None:
+        """The entry's ``definition``; one round trip."""
+        text: str | None = self.client.hget(key, "definition")
+        return text
+
+    def read_meta(self, key: str) -> str | None:
+        """The entry's ``meta``; one round trip."""
+        text: str | None = self.client.hget(key, "meta")
+        return text
+
+    def read_entries(self, keys: Sequence[str]) -> list[Stored]:
+        """The hashes of the entries, in the order of ``keys``; one round trip, none for no keys."""
+        if not keys:
+            return []
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hmget(key, *Stored._fields)
+            return [Stored(*values) for values in pipe.execute()]
+
+    def save_entry(
+        self, key: str, definition: str, seen_meta: str | None, meta: str, score: float
+    ) -> str | None:
+        """Store an entry; one round trip.
+
+        ``seen_meta`` is the stored meta that ``score`` was computed from; a stored meta stays,
+        ``meta`` is that of a new entry. Returns ``None`` if the entry was stored; else another run
+        was recorded in between, nothing was written, and the meta stored by now is returned.
+        """
+        return self._atomically(
+            lambda steps: steps.save(key, definition, seen_meta or "", meta, repr(score))
+        )
+
+    def write_run(self, key: str, meta: str, score: float) -> None:
+        """Store an entry's meta and its score, whatever is stored; one round trip."""
+        with self.client.pipeline(transaction=self.one_slot) as pipe:
+            pipe.hset(key, "meta", meta)
+            pipe.zadd(self.schedule_key, {key: score})
+            pipe.execute()
+
+    def delete_entry(self, key: str) -> None:
+        """Remove an entry for good; one round trip."""
+        with self.client.pipeline(transaction=self.one_slot) as pipe:
+            pipe.zrem(self.schedule_key, key)
+            pipe.delete(key)
+            pipe.execute()
+
+    def read_rank(self, key: str) -> int | None:
+        """The entry's position in the schedule, from 0; one round trip."""
+        rank: int | None = self.client.zrank(self.schedule_key, key)
+        return rank
+
+    # The schedule
+
+    def read_due(self, now: float, horizon: float) -> list[Member]:
+        """The members due by ``now`` and the first one due by ``horizon``; one round trip."""
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.zrangebyscore(self.schedule_key, 0, now, withscores=True)
+            pipe.zrangebyscore(
+                self.schedule_key, f"({now!r}", horizon, start=0, num=1, withscores=True
+            )
+            due, later = pipe.execute()
+        return [Member(key, score) for key, score in (*due, *later)]
+
+    def drop_member(self, key: str) -> None:
+        """Take a key out of the schedule and leave its hash alone; one round trip."""
+        self.client.zrem(self.schedule_key, key)
+
+    def claim_due(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
+        """Lease up to ``limit`` entries due by ``now``, until ``lease``; one round trip.
+
+        ``lease`` must be unique to this claim: asking again with the same one gives the same
+        entries. ``later`` is the first entry due after ``now`` and by ``horizon``.
+        """
+        return self._atomically(lambda steps: steps.claim(now, lease, limit, horizon))
+
+    def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
+        """Write what became of the entries claimed under ``lease``; one round trip, none for none.
+
+        Returns how many of them were still under it. The others were deleted, saved anew or claimed
+        by another beat: their scores are left as they are.
+        """
+        if not outcomes:
+            return 0
+        return self._atomically(lambda steps: steps.commit(lease, outcomes))
+
+    # Static entries
+
+    def read_statics(self) -> set[str]:
+        """The names that came from ``beat_schedule``; one round trip."""
+        return set(self.client.smembers(self.statics_key))
+
+    def write_statics(self, added: Iterable[str], removed: Iterable[str]) -> None:
+        """Change the names that came from ``beat_schedule``; one round trip at the most."""
+        added, removed = list(added), list(removed)
+        if not added and not removed:
+            return
+        with self.client.pipeline(transaction=True) as pipe:
+            if removed:
+                pipe.srem(self.statics_key, *removed)
+            if added:
+                pipe.sadd(self.statics_key, *added)
+            pipe.execute()
+
+    # The lock
+
+    def read_lock(self, key: str) -> str | None:
+        """The token that holds the lock; one round trip."""
+        token: str | None = self.client.get(key)
+        return token
+
+    def extend_lock(self, key: str, token: str, milliseconds: int) -> bool:
+        """Renew the lock to its full time to live if ``token`` holds it; one round trip."""
+        return self._atomically(lambda steps: steps.extend_lock(key, token, milliseconds))
+
+    def release_lock(self, key: str, token: str) -> bool:
+        """Delete the lock if ``token`` holds it; one round trip."""
+        return self._atomically(lambda steps: steps.release_lock(key, token))
+
+
+def _refuses_scripts(exc: ResponseError) -> bool:
+    text = str(exc).lower()
+    return "evalsha" in text and (isinstance(exc, NoPermissionError) or "unknown command" in text)
+
+
+class ScriptedSteps:
+    """The atomic steps as scripts: each costs one round trip, two when the server must load one."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.client = storage.client
+
+    def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
+        """See :meth:`Storage.claim_due`."""
+        arguments = (repr(now), repr(lease), limit, repr(horizon))
+        due, later, set_aside = self._call(CLAIM, [self.storage.schedule_key], arguments)
+        return Claimed(_members(due), next(iter(_members(later)), None), _members(set_aside))
+
+    def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
+        """See :meth:`Storage.commit`."""
+        calls: list[tuple[Script, list[str], Sequence[Any]]] = [
+            (RECORD, [outcome.key for outcome in group], _record_arguments(group))
+            for group in self._groups([outcome for outcome in outcomes if outcome.changes_hash])
+        ]
+        calls.append((ADVANCE, [self.storage.schedule_key], _advance_arguments(lease, outcomes)))
+        held: int = self._call_in_turn(calls)[-1]
+        return held
+
+    def save(self, key: str, definition: str, seen_meta: str, meta: str, score: str) -> str | None:
+        """See :meth:`Storage.save_entry`."""
+        keys = [key, self.storage.schedule_key] if self.storage.one_slot else [key]
+        stored_meta: str | None = self._call(SAVE, keys, (definition, seen_meta, meta, score))
+        if stored_meta is None and not self.storage.one_slot:
+            self.client.zadd(self.storage.schedule_key, {key: score})
+        return stored_meta
+
+    def extend_lock(self, key: str, token: str, milliseconds: int) -> bool:
+        """See :meth:`Storage.extend_lock`."""
+        return bool(self._call(EXTEND_TO, [key], (token, milliseconds)))
+
+    def release_lock(self, key: str, token: str) -> bool:
+        """See :meth:`Storage.release_lock`."""
+        return bool(self._call(RELEASE, [key], (token,)))
+
+    def _groups(self, outcomes: list[Outcome]) -> list[list[Outcome]]:
+        """The outcomes whose hashes one script may touch at once."""
+        if self.storage.one_slot:
+            return [outcomes] if outcomes else []
+        return [[outcome] for outcome in outcomes]
+
+    def _call(self, script: Script, keys: list[str], arguments: Sequence[Any]) -> Any:
+        try:
+            return self.client.evalsha(script.digest, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return self.client.eval(script.text, len(keys), *keys, *arguments)
+
+    def _call_in_turn(self, calls: list[tuple[Script, list[str], Sequence[Any]]]) -> list[Any]:
+        """One transaction where the keys share a slot; else, and to load scripts, one by one."""
+        if not self.storage.one_slot:
+            return [self._call(*call) for call in calls]
+        try:
+            with self.client.pipeline(transaction=True) as pipe:
+                for script, keys, arguments in calls:
+                    pipe.evalsha(script.digest, len(keys), *keys, *arguments)
+                return list(pipe.execute())
+        except NoScriptError:
+            return [self._call(*call) for call in calls]
+
+
+class PlainSteps:
+    """The same steps as plain commands, for a server that runs no scripts.
+
+    Nothing stands between the reads and the writes, so two beats may claim the same entry. Each
+    costs two round trips at the most.
+    """
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+        self.client = storage.client
+
+    def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
+        """See :meth:`Storage.claim_due`."""
+        schedule = self.storage.schedule_key
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.zrangebyscore(schedule, lease, lease)
+            pipe.zrangebyscore(schedule, 0, now, start=0, num=limit, withscores=True)
+            pipe.zrangebyscore(schedule, f"({now!r}", horizon, start=0, num=1, withscores=True)
+            pipe.zrangebyscore(schedule, SET_ASIDE, SET_ASIDE, withscores=True)
+            leased, due, later, set_aside = pipe.execute()
+        if due:
+            self.client.zadd(schedule, {key: lease for key, _ in due}, xx=True)
+        claimed = [Member(key, now) for key in leased] + [Member(*pair) for pair in due]
+        return Claimed(claimed, _first(later), [Member(*pair) for pair in set_aside])
+
+    def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
+        """See :meth:`Storage.commit`."""
+        schedule = self.storage.schedule_key
+        stored = self._read_stored(outcomes)
+        held = 0
+        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+            for outcome, (score, definition) in zip(outcomes, stored, strict=True):
+                if definition is not None:
+                    _record(pipe, outcome)
+                if score != lease:
+                    continue
+                held += 1
+                if outcome.score is None:
+                    pipe.zrem(schedule, outcome.key)
+                else:
+                    pipe.zadd(schedule, {outcome.key: outcome.score})
+            pipe.execute()
+        return held
+
+    def _read_stored(self, outcomes: Sequence[Outcome]) -> list[tuple[float | None, str | None]]:
+        with self.client.pipeline(transaction=False) as pipe:
+            for outcome in outcomes:
+                pipe.zscore(self.storage.schedule_key, outcome.key)
+                pipe.hget(outcome.key, "definition")
+            replies = iter(pipe.execute())
+        return list(zip(replies, replies, strict=True))
+
+    def save(self, key: str, definition: str, seen_meta: str, meta: str, score: str) -> str | None:
+        """See :meth:`Storage.save_entry`."""
+        stored_meta: str = self.storage.read_meta(key) or ""
+        if stored_meta != seen_meta:
+            return stored_meta
+        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+            pipe.hset(key, "definition", definition)
+            pipe.hsetnx(key, "meta", meta)
+            pipe.hdel(key, "set_aside")
+            pipe.zadd(self.storage.schedule_key, {key: score})
+            pipe.execute()
+        return None
+
+    def extend_lock(self, key: str, token: str, milliseconds: int) -> bool:
+        """See :meth:`Storage.extend_lock`."""
+        return self.client.get(key) == token and bool(self.client.pexpire(key, milliseconds))
+
+    def release_lock(self, key: str, token: str) -> bool:
+        """See :meth:`Storage.release_lock`."""
+        return self.client.get(key) == token and bool(self.client.delete(key))
+
+
+def _members(flat: Sequence[str]) -> list[Member]:
+    pairs = iter(flat)
+    return [Member(key, float(score)) for key, score in zip(pairs, pairs, strict=True)]
+
+
+def _first(pairs: Sequence[tuple[str, float]]) -> Member | None:
+    return next((Member(*pair) for pair in pairs), None)
+
+
+def _record(pipe: Any, outcome: Outcome) -> None:
+    if outcome.meta:
+        pipe.hset(outcome.key, "meta", outcome.meta)
+    if outcome.reason:
+        pipe.hset(outcome.key, "set_aside", outcome.reason)
+    elif outcome.clears:
+        pipe.hdel(outcome.key, "set_aside")
+
+
+def _record_arguments(outcomes: Iterable[Outcome]) -> list[str | int]:
+    return [part for outcome in outcomes for part in (outcome.meta, outcome.runs, outcome.reason)]
+
+
+def _advance_arguments(lease: float, outcomes: Iterable[Outcome]) -> list[str]:
+    arguments = [repr(lease)]
+    for outcome in outcomes:
+        arguments += [outcome.key, "" if outcome.score is None else repr(outcome.score)]
+    return arguments

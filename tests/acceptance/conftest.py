@@ -1,0 +1,56 @@
+"""Fixtures for tests of the real programs."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from support.peer import peer_python
+from support.programs import MakeProject, Project
+from support.servers import RedisServer
+
+BROKER_DB = 1
+
+
+@pytest.fixture
+def make_project(tmp_path: Path, redis_server: RedisServer) -> Iterator[MakeProject]:
+    """Write a project, with a broker beside the schedule: `make_project(**settings)`."""
+    defaults = {
+        "broker_url": redis_server.url(BROKER_DB),
+        "redbeat_redis_url": redis_server.url(),
+        "broker_connection_retry_on_startup": True,
+        "beat_max_loop_interval": 1,
+        "redbeat_lock_timeout": 5,
+    }
+    with contextlib.ExitStack() as stack:
+
+        def make(**settings: Any) -> Project:
+            directory = tmp_path / "project"
+            directory.mkdir()
+            return stack.enter_context(
+                contextlib.closing(Project(directory, **(defaults | settings)))
+            )
+
+        yield make
+
+
+@pytest.fixture
+def project(make_project: MakeProject) -> Project:
+    """A project without a static schedule."""
+    return make_project()
+
+
+@pytest.fixture
+def broker(redis_server: RedisServer) -> Iterator[redis.Redis]:
+    """A client of the broker's database."""
+    with contextlib.closing(redis_server.client(BROKER_DB)) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def peer(request: pytest.FixtureRequest) -> str:
+    """The Python interpreter of an environment that holds celery-redbeat 2.x."""
+    return peer_python(request.config.cache.mkdir("peer"))

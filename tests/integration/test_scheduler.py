@@ -1,0 +1,575 @@
+"""The scheduler's surface and its tick, on each kind of storage."""
+
+import json
+import logging
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from unittest import mock
+
+import pytest
+import redis
+from celery import Celery
+from celery.schedules import crontab, schedule
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.schedulers import acquire_distributed_beat_lock
+from support.apps import MakeApp
+from support.wire import Proxy
+
+UTC = timezone.utc
+SCHEDULE = "redbeat::schedule"
+
+
+@pytest.fixture
+def scheduler(client_app: Celery) -> RedBeatScheduler:
+    """A scheduler without a lock, on each kind of storage in turn."""
+    client_app.conf.redbeat_lock_key = None
+    return RedBeatScheduler(client_app)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks that schedulers have sent, in order."""
+    tasks: list[str] = []
+
+    def send_task(self: RedBeatScheduler, name: str, *args: Any, **kwargs: Any) -> Any:
+        tasks.append(name)
+        return self.app.AsyncResult("some-id")
+
+    monkeypatch.setattr(RedBeatScheduler, "send_task", send_task)
+    return tasks
+
+
+def due(app: Celery, name: str, every: float = 60, **fields: Any) -> RedBeatSchedulerEntry:
+    """An entry that should have run a minute ago."""
+    ran = datetime.now(UTC) - timedelta(seconds=every + 60)
+    entry = RedBeatSchedulerEntry(
+        name, f"tasks.{name}", schedule(every), app=app, last_run_at=ran, **fields
+    )
+    return entry.save()
+
+
+def later(app: Celery, name: str, seconds: float) -> RedBeatSchedulerEntry:
+    """An entry that is due in so many seconds."""
+    return RedBeatSchedulerEntry(
+        name, f"tasks.{name}", schedule(seconds), app=app, last_run_at=datetime.now(UTC)
+    ).save()
+
+
+def score_of(client: Any, name: str) -> float | None:
+    score: float | None = client.zscore(SCHEDULE, f"redbeat:{name}")
+    return score
+
+
+def stored(app: Celery, name: str) -> RedBeatSchedulerEntry:
+    return RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=app)
+
+
+def test_a_tick_runs_all_that_is_due_and_nothing_else(
+    scheduler: RedBeatScheduler, sent: list[str], client: redis.Redis
+) -> None:
+    """Each once; it returns the time to the first run after."""
+    for name in ("a", "b"):
+        due(scheduler.app, name)
+    later(scheduler.app, "c", 20)
+    wait = scheduler.tick()
+    assert sorted(sent) == ["tasks.a", "tasks.b"]
+    assert 18 < wait <= 20
+    scheduler.tick()
+    assert len(sent) == 2
+
+
+def test_a_run_is_counted_and_the_next_one_set_to_the_fraction(
+    scheduler: RedBeatScheduler, sent: list[str], client: redis.Redis
+) -> None:
+    """The score follows the run, not the tick."""
+    due(scheduler.app, "a", every=1.5)
+    scheduler.tick()
+    entry = stored(scheduler.app, "a")
+    assert entry.total_run_count == 1
+    assert entry.last_run_at is not None
+    assert score_of(client, "a") == pytest.approx(entry.last_run_at.timestamp() + 1.5, abs=1e-5)
+
+
+def test_an_idle_tick_wants_to_sleep_as_long_as_it_may(scheduler: RedBeatScheduler) -> None:
+    """Nothing is stored, or nothing is due within `max_interval`."""
+    assert scheduler.tick() == scheduler.max_interval == 300
+    later(scheduler.app, "far", 3600)
+    assert scheduler.tick() == 300
+
+
+def test_a_score_that_was_rounded_down_runs_at_its_exact_time_and_once(
+    scheduler: RedBeatScheduler, sent: list[str], client: redis.Redis
+) -> None:
+    """Claimed up to a second early, it gets its exact due time instead."""
+    entry = later(scheduler.app, "a", 0.9)
+    assert entry.last_run_at is not None
+    exact = entry.last_run_at.timestamp() + 0.9
+    client.zadd(SCHEDULE, {entry.key: int(time.time())})
+    wait = scheduler.tick()
+    assert sent == []
+    assert 0 < wait < 0.9
+    assert score_of(client, "a") == pytest.approx(exact, abs=1e-5)
+
+
+def test_many_due_entries_are_drained_batch_by_batch(
+    scheduler: RedBeatScheduler, sent: list[str]
+) -> None:
+    """One tick runs them all, also when they fill several batches to the last."""
+    scheduler.app.redbeat_conf.batch_size = 3
+    for number in range(9):
+        due(scheduler.app, f"e{number}")
+    scheduler.tick()
+    assert len(set(sent)) == len(sent) == 9
+
+
+def test_maybe_due_is_called_once_per_run_with_the_producer(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Error trackers patch it on the class and call it positionally."""
+    seen: list[tuple[str, list[str]]] = []
+    original = RedBeatScheduler.maybe_due
+
+    def tracked(*args: Any, **kwargs: Any) -> Any:
+        seen.append((args[1].name, list(kwargs)))
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(RedBeatScheduler, "maybe_due", tracked)
+    due(scheduler.app, "a")
+    later(scheduler.app, "b", 30)
+    scheduler.tick()
+    assert seen == [("a", ["producer"]), ("b", ["producer"])]
+
+
+def test_the_tick_returns_the_smallest_wait_that_maybe_due_gave(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the due entries and the first later one."""
+    waits = {"a": 7.0, "b": 42.0, "c": 11.0}
+    monkeypatch.setattr(
+        RedBeatScheduler, "maybe_due", lambda self, entry, **kwargs: waits[entry.name]
+    )
+    due(scheduler.app, "a")
+    due(scheduler.app, "b")
+    later(scheduler.app, "c", 30)
+    assert scheduler.tick() == 7.0
+
+
+def test_an_entry_that_an_override_holds_back_stays_due(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, sent: list[str]
+) -> None:
+    """It is offered again by the next tick, and not in a hot loop by the same one."""
+    due(scheduler.app, "a")
+    scheduler.app.redbeat_conf.batch_size = 1
+    with monkeypatch.context() as patch:
+        patch.setattr(RedBeatScheduler, "maybe_due", lambda self, entry, **kwargs: 5.0)
+        assert scheduler.tick() == 5.0
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+
+
+def test_a_message_that_cannot_be_sent_is_logged_and_counted(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others go on, and it is not tried again in a hot loop."""
+
+    def send_task(self: Any, name: str, *args: Any, **kwargs: Any) -> None:
+        if name == "tasks.bad":
+            raise ValueError("does not serialise")
+
+    monkeypatch.setattr(RedBeatScheduler, "send_task", send_task)
+    due(scheduler.app, "bad")
+    due(scheduler.app, "good")
+    scheduler.tick()
+    assert "Scheduler: Message Error: Couldn't apply scheduled task bad" in caplog.text
+    assert "Traceback" in caplog.text
+    assert stored(scheduler.app, "bad").total_run_count == 1
+    assert stored(scheduler.app, "good").total_run_count == 1
+
+
+def test_a_deleted_entry_stays_deleted_while_beat_dispatches_it(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
+) -> None:
+    """Neither its hash nor its member comes back."""
+    entry = due(scheduler.app, "a")
+    monkeypatch.setattr(RedBeatScheduler, "send_task", lambda *args, **kwargs: entry.delete())
+    scheduler.tick()
+    assert client.keys("redbeat:*") == []
+
+
+def test_an_entry_saved_while_beat_dispatches_it_keeps_its_new_time(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
+) -> None:
+    """The run under way is counted all the same."""
+    due(scheduler.app, "a")
+
+    def save_anew(self: Any, *args: Any, **kwargs: Any) -> None:
+        RedBeatSchedulerEntry(
+            "a", "tasks.other", crontab(0, 0, month_of_year=1), app=self.app
+        ).save()
+        client.zadd(SCHEDULE, {"redbeat:a": 4_000_000_000})
+
+    monkeypatch.setattr(RedBeatScheduler, "send_task", save_anew)
+    scheduler.tick()
+    entry = stored(scheduler.app, "a")
+    assert entry.task == "tasks.other"
+    assert entry.total_run_count == 1
+    assert score_of(client, "a") == 4_000_000_000
+
+
+def test_a_member_without_a_hash_is_dropped_and_logged(
+    scheduler: RedBeatScheduler,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+    sent: list[str],
+) -> None:
+    """And hurts nobody else, due or due later."""
+    client.zadd(SCHEDULE, {"redbeat:ghost": 5, "redbeat:spirit": time.time() + 9})
+    due(scheduler.app, "a")
+    assert scheduler.tick() == 0
+    assert sent == ["tasks.a"]
+    assert "Failed to load redbeat:ghost" in caplog.text
+    assert client.zrange(SCHEDULE, 0, -1) == ["redbeat:a"]
+
+
+@pytest.mark.parametrize(
+    "definition",
+    [
+        "{not json",
+        '{"name": "bad", "task": "t"}',
+        '{"name": "bad", "task": "t", "schedule": {"__type__": "tea"}}',
+        '{"name": "bad", "task": "t", "schedule": {"__type__": "crontab", "minute": "99"}}',
+        "[]",
+    ],
+)
+def test_a_malformed_entry_hurts_only_itself(
+    scheduler: RedBeatScheduler,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+    sent: list[str],
+    definition: str,
+) -> None:
+    """It is logged with its key and set aside, with the reason in its hash."""
+    client.hset("redbeat:bad", "definition", definition)
+    client.zadd(SCHEDULE, {"redbeat:bad": 1})
+    due(scheduler.app, "good")
+    scheduler.tick()
+    assert sent == ["tasks.good"]
+    assert "redbeat:bad" in caplog.text
+    assert score_of(client, "bad") == -2
+    reason: Any = client.hget("redbeat:bad", "set_aside")
+    assert json.loads(reason)["reason"]
+
+
+def test_an_entry_that_was_set_aside_runs_once_it_is_saved_anew(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """The reason goes with it."""
+    client.hset("redbeat:a", "definition", "{not json")
+    client.zadd(SCHEDULE, {"redbeat:a": 1})
+    scheduler.tick()
+    due(scheduler.app, "a")
+    assert not client.hexists("redbeat:a", "set_aside")
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+
+
+def test_a_disabled_entry_is_skipped_at_its_time_and_moved_to_its_next(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """Its history stays as it was."""
+    entry = due(scheduler.app, "a", enabled=False)
+    before = client.hgetall(entry.key)
+    scheduler.tick()
+    assert sent == []
+    score = score_of(client, "a")
+    assert score == pytest.approx(time.time() + 60, abs=2)
+    assert client.hgetall(entry.key) == before
+
+
+def test_a_calendar_entry_that_never_ran_waits_for_its_slot(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """Also when another language inserted it without meta and with score 0; then it runs."""
+    definition = {
+        "name": "c",
+        "task": "tasks.c",
+        "schedule": {"__type__": "crontab", "minute": "0", "hour": "0", "month_of_year": "1"},
+    }
+    client.hset("redbeat:c", "definition", json.dumps(definition))
+    client.zadd(SCHEDULE, {"redbeat:c": 0})
+    scheduler.tick()
+    assert sent == []
+    score = score_of(client, "c")
+    assert score is not None
+    slot = datetime.fromtimestamp(score, UTC)
+    assert (slot.month, slot.hour, slot.minute, slot.second) == (1, 0, 0, 0)
+    last_run_at = stored(scheduler.app, "c").last_run_at
+    assert last_run_at is not None
+    assert stored(scheduler.app, "c").total_run_count == 0
+
+
+def test_the_schedule_shows_due_entries_and_the_first_later_one(
+    scheduler: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By name; a ghost is removed and logged at error."""
+    due(scheduler.app, "a")
+    for number, seconds in enumerate((30, 40)):
+        later(scheduler.app, f"later{number}", seconds)
+    client.zadd(SCHEDULE, {"redbeat:ghost": 5})
+    assert set(scheduler.schedule) == {"a", "later0"}
+    assert [r.levelno for r in caplog.records if "Failed to load" in r.message] == [logging.ERROR]
+    assert client.zscore(SCHEDULE, "redbeat:ghost") is None
+
+
+def test_reserve_stores_the_advanced_entry_at_once(scheduler: RedBeatScheduler) -> None:
+    """Outside a tick."""
+    entry = due(scheduler.app, "a")
+    assert scheduler.reserve(entry).total_run_count == 1
+    assert stored(scheduler.app, "a").total_run_count == 1
+
+
+def test_subclasses_of_entries_with_fields_of_their_own_run(
+    client_app: Celery, client: redis.Redis, sent: list[str]
+) -> None:
+    """Extra fields of the definition go to the constructor."""
+
+    class Tenants(RedBeatSchedulerEntry):
+        def __init__(self, *args: Any, tenant: str = "", **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.tenant = tenant
+
+    class Scheduler(RedBeatScheduler):
+        Entry = Tenants
+
+        def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+            assert entry.tenant == "acme"
+            return super().apply_async(entry, *args, **kwargs)
+
+    client_app.conf.redbeat_lock_key = None
+    definition = json.loads(due(client_app, "a").encode_definition()) | {"tenant": "acme"}
+    client.hset("redbeat:a", "definition", json.dumps(definition))
+    Scheduler(client_app).tick()
+    assert sent == ["tasks.a"]
+
+
+# Static entries
+
+STATIC = {"task": "tasks.static", "schedule": 30}
+
+
+def test_static_entries_are_stored_and_removed_with_the_code(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """Their names are tracked, so that a removed one goes and a dynamic one stays."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {"one": STATIC, "two": STATIC}
+    due(client_app, "dynamic")
+    RedBeatScheduler(client_app)
+    assert client.smembers("redbeat::statics") == {"one", "two"}
+    client_app.conf.beat_schedule = {"two": STATIC}
+    RedBeatScheduler(client_app)
+    assert client.smembers("redbeat::statics") == {"two"}
+    assert client.exists("redbeat:one") == 0
+    assert client.exists("redbeat:two", "redbeat:dynamic") == 2
+
+
+def test_a_static_entry_keeps_its_last_run_over_a_restart(client_app: Celery) -> None:
+    """A restarted beat does not start its timer anew."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {"one": STATIC}
+    RedBeatScheduler(client_app)
+    ran = stored(client_app, "one").next().last_run_at
+    RedBeatScheduler(client_app)
+    assert stored(client_app, "one").last_run_at == ran
+    assert stored(client_app, "one").total_run_count == 1
+
+
+def test_an_entry_that_cannot_be_built_is_logged_and_left_out(
+    client_app: Celery, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The others are stored."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {
+        "bad": {"task": "tasks.bad", "schedule": 30, "args": [object()]},
+        "worse": {"nonsense": 1},
+        "good": STATIC,
+    }
+    RedBeatScheduler(client_app)
+    assert client.exists("redbeat:good") == 1
+    assert client.exists("redbeat:bad", "redbeat:worse") == 0
+    assert "'bad'" in caplog.text
+    assert "'worse'" in caplog.text
+
+
+def test_a_lazily_built_scheduler_stores_nothing(client_app: Celery, client: redis.Redis) -> None:
+    """Celery builds one for its banner."""
+    client_app.conf.beat_schedule = {"one": STATIC}
+    RedBeatScheduler(client_app, lazy=True)
+    assert client.keys("*") == []
+
+
+# The lock
+
+
+@pytest.fixture
+def locked(client_app: Celery) -> RedBeatScheduler:
+    """A scheduler with a lock whose hook has not run."""
+    return RedBeatScheduler(client_app)
+
+
+def test_the_lock_settings_are_the_argument_the_setting_or_the_default(client_app: Celery) -> None:
+    """In this order."""
+    assert RedBeatScheduler(client_app).lock_timeout == 1500
+    assert RedBeatScheduler(client_app, max_interval=10).lock_timeout == 50
+    client_app.redbeat_conf.lock_timeout = 70
+    assert RedBeatScheduler(client_app).lock_timeout == 70
+    scheduler = RedBeatScheduler(client_app, lock_key="mine", lock_timeout=90)
+    assert (scheduler.lock_key, scheduler.lock_timeout) == ("mine", 90)
+
+
+def test_a_tick_without_the_hook_is_an_attribute_error(locked: RedBeatScheduler) -> None:
+    """It says what to do."""
+    with pytest.raises(AttributeError, match="beat_init"):
+        locked.tick()
+
+
+def test_the_hook_takes_the_free_lock_and_ticks_renew_it(
+    locked: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To its full time to live, however fresh it is."""
+    caplog.set_level(logging.DEBUG, "celery.beat")
+    acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
+    assert "beat: Acquiring lock..." in caplog.text
+    assert "beat: Acquired lock" in caplog.text
+    assert locked.lock.owned()
+    client.pexpire("redbeat::lock", 5000)
+    locked.tick()
+    assert client.pttl("redbeat::lock") > 1_490_000
+    assert "beat: Extending lock..." in caplog.text
+    locked.lock_timeout = 60
+    locked.tick()
+    assert 55_000 < client.pttl("redbeat::lock") <= 60_000
+
+
+def test_closing_releases_the_lock_and_may_be_repeated(
+    locked: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For its holder alone."""
+    caplog.set_level(logging.DEBUG, "celery.beat")
+    acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
+    locked.close()
+    assert "beat: Releasing lock" in caplog.text
+    assert locked.lock is None
+    assert client.exists("redbeat::lock") == 0
+    locked.close()
+
+
+def test_closing_leaves_a_lock_that_another_holds(
+    locked: RedBeatScheduler, client: redis.Redis
+) -> None:
+    """It was lost, and taken since."""
+    acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
+    client.set("redbeat::lock", "another")
+    locked.close()
+    assert client.get("redbeat::lock") == "another"
+
+
+def test_a_standby_waits_says_so_and_dispatches_nothing(
+    client_app: Celery,
+    client: redis.Redis,
+    sent: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It names the holder once, and leads as soon as the lock is free."""
+    caplog.set_level(logging.INFO, "celery.beat")
+    client.set("redbeat::lock", "another")
+    due(client_app, "a")
+    standby = RedBeatScheduler(client_app)
+    acquire_distributed_beat_lock(mock.Mock(scheduler=standby))
+    assert 0 < standby.tick() <= 2
+    standby.tick()
+    assert sent == []
+    assert caplog.text.count("Waiting for the lock redbeat::lock, held by another") == 1
+    client.delete("redbeat::lock")
+    standby.tick()
+    assert sent == ["tasks.a"]
+
+
+def test_a_lock_that_is_gone_is_taken_again(
+    locked: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """The same process goes on."""
+    acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
+    client.delete("redbeat::lock")
+    due(locked.app, "a")
+    locked.tick()
+    assert sent == ["tasks.a"]
+    assert locked.lock.owned()
+
+
+def test_a_lock_that_another_has_taken_makes_a_standby(
+    locked: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """It does not exit, and it dispatches nothing."""
+    acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
+    client.set("redbeat::lock", "another")
+    due(locked.app, "a")
+    assert locked.tick() <= 2
+    assert sent == []
+    assert locked.lock is None
+
+
+# The banner
+
+
+def test_the_banner_shows_where_what_and_what_is_wrong(make_app_with: MakeApp) -> None:
+    """Without a password."""
+    app = make_app_with(redbeat_redis_url="redis://:secret@127.0.0.1:1/0")
+    app.redbeat_redis = mock.Mock()
+    app.redbeat_redis.config_get.return_value = {
+        "maxmemory": "100",
+        "maxmemory-policy": "allkeys-lru",
+    }
+    info = RedBeatScheduler(app, lazy=True).info
+    assert "redis -> redis://:**@127.0.0.1:1/0" in info
+    assert "redbeat::lock" in info
+    assert "WARNING" in info
+    assert "secret" not in info
+
+
+# Costs
+
+
+def test_a_batch_costs_five_round_trips_however_many_are_due(
+    make_app_with: MakeApp, proxy: Proxy, sent: list[str]
+) -> None:
+    """Renew, claim, load and commit; publishing is the broker's."""
+    app = make_app_with(redbeat_redis_url=proxy.url())
+    scheduler = RedBeatScheduler(app)
+    acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
+    for number in range(200):
+        due(app, f"e{number}")
+    scheduler.tick()
+    for number in range(200):
+        due(app, f"e{number}")
+        client = app.redbeat_redis
+        client.zadd(SCHEDULE, {f"redbeat:e{number}": 1})
+        client.hdel(f"redbeat:e{number}", "meta")
+    sent.clear()
+    with proxy.counting() as traffic:
+        scheduler.tick()
+    assert len(sent) == 200
+    assert traffic.round_trips <= 5
+
+
+def test_an_idle_tick_costs_two_round_trips(make_app_with: MakeApp, proxy: Proxy) -> None:
+    """Renew and claim."""
+    app = make_app_with(redbeat_redis_url=proxy.url())
+    scheduler = RedBeatScheduler(app)
+    acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
+    scheduler.tick()
+    with proxy.counting() as traffic:
+        scheduler.tick()
+    assert traffic.round_trips == 2

@@ -1,0 +1,121 @@
+"""The tools that the tests lean on keep what they say."""
+
+import time
+
+import pytest
+import redis
+
+from support.fakes import fake_client, fake_client_without_lua
+from support.servers import NO_RETRY, RedisServer, StartRedis
+from support.wire import MakeProxy, Proxy
+
+
+def test_a_restarted_server_has_its_data_on_its_old_port(start_redis: StartRedis) -> None:
+    """With an append-only file, even a killed server comes back with what it acknowledged."""
+    server = start_redis(appendonly="yes")
+    port = server.port
+    with server.client() as client:
+        client.set("key", "value")
+        server.kill()
+        server.start()
+        assert server.port == port
+        assert client.get("key") == "value"
+
+
+def test_a_server_can_demand_a_password_and_have_users(start_redis: StartRedis) -> None:
+    """Directives of redis.conf are handed on, lists line by line."""
+    server = start_redis(requirepass="secret", user=["beat on >pass ~* +@all"])
+    with (
+        redis.Redis(port=server.port, retry=NO_RETRY) as stranger,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        stranger.ping()
+    with redis.Redis(port=server.port, username="beat", password="pass") as beat:
+        assert beat.ping()
+
+
+def test_a_frozen_server_answers_once_it_is_thawed(start_redis: StartRedis) -> None:
+    """A frozen server keeps its connections, and no answer comes."""
+    server = start_redis()
+    with redis.Redis(port=server.port, socket_timeout=0.2, retry=NO_RETRY) as client:
+        client.ping()
+        server.freeze()
+        with pytest.raises(redis.TimeoutError):
+            client.ping()
+        server.thaw()
+        assert client.ping()
+
+
+def test_fakeredis_without_lua_stands_beside_the_one_with_lua() -> None:
+    """Hiding the extra from one client leaves scripting to the other."""
+    with fake_client_without_lua() as without, fake_client() as scripting:
+        assert scripting.eval("return 1", 0) == 1
+        with pytest.raises(redis.ResponseError, match="unknown command 'eval'"):
+            without.eval("return 1", 0)
+        with pytest.raises(redis.ResponseError, match="unknown command 'script'"):
+            without.script_load("return 1")
+
+
+def test_the_proxy_counts_each_request_that_waits_for_its_answer(proxy: Proxy) -> None:
+    """Two commands, one after the other, are two round trips."""
+    with redis.Redis(port=proxy.port) as client:
+        client.ping()
+        with proxy.counting() as traffic:
+            client.set("a", "1")
+            client.get("a")
+    assert traffic.round_trips == 2
+    assert traffic.commands == [["SET", "a", "1"], ["GET", "a"]]
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+def test_the_proxy_counts_a_large_pipeline_as_one_round_trip(
+    proxy: Proxy, transaction: bool
+) -> None:
+    """A pipeline of megabytes, sent and answered in many pieces, is one round trip."""
+    with redis.Redis(port=proxy.port) as client:
+        client.ping()
+        pipeline = client.pipeline(transaction=transaction)
+        for number in range(20_000):
+            pipeline.set(f"key-{number}", "x" * 100)
+        with proxy.counting() as traffic:
+            pipeline.execute()
+    assert traffic.round_trips == 1
+    assert traffic.names.count("SET") == 20_000
+    assert traffic.names.count("MULTI") == traffic.names.count("EXEC") == transaction
+
+
+def test_the_proxy_counts_a_script_and_its_loading(proxy: Proxy) -> None:
+    """A script that the server does not know costs EVALSHA, SCRIPT LOAD, EVALSHA."""
+    with redis.Redis(port=proxy.port) as client:
+        client.ping()
+        client.script_flush()
+        script = client.register_script("return ARGV[1]")
+        with proxy.counting() as traffic:
+            assert script(args=["\r\n*"]) == b"\r\n*"
+    assert traffic.round_trips == 3
+    assert traffic.names == ["EVALSHA", "SCRIPT", "EVALSHA"]
+
+
+def test_the_proxy_adds_its_delay_to_each_round_trip(
+    make_proxy: MakeProxy, redis_server: RedisServer
+) -> None:
+    """The delay is per round trip, whatever number of commands is in it."""
+    proxy = make_proxy(redis_server, delay=0.05)
+    with redis.Redis(port=proxy.port) as client:
+        client.ping()
+        begin = time.monotonic()
+        client.pipeline().set("a", 1).set("b", 2).get("a").execute()
+        client.ping()
+        assert 0.1 <= time.monotonic() - begin < 0.5
+
+
+def test_the_proxy_refuses_until_it_accepts_again(proxy: Proxy) -> None:
+    """While it refuses, the server cannot be reached; afterwards it is found on the same port."""
+    with redis.Redis(port=proxy.port, retry=NO_RETRY) as client:
+        client.ping()
+        proxy.refuse()
+        for _ in range(2):
+            with pytest.raises(redis.ConnectionError):
+                client.ping()
+        proxy.accept()
+        assert client.ping()

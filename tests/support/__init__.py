@@ -1,0 +1,1 @@
+"""What the tests lean on: servers, a wire to look at, Celery's programs."""

@@ -1,0 +1,33 @@
+"""The messages that beat has sent, read from the broker's queue in Redis."""
+
+import base64
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+QUEUE = "celery"
+
+
+@dataclass(frozen=True)
+class Message:
+    """One task message as the broker holds it."""
+
+    task: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    headers: dict[str, Any]
+    properties: dict[str, Any]
+
+
+def read_messages(broker: redis.Redis) -> list[Message]:
+    """All messages that no worker has taken, the oldest first."""
+    return [_decode(text) for text in reversed(broker.lrange(QUEUE, 0, -1))]
+
+
+def _decode(text: str | bytes) -> Message:
+    envelope = json.loads(text)
+    args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))
+    headers = envelope["headers"]
+    return Message(headers["task"], args, kwargs, headers, envelope["properties"])

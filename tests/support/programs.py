@@ -1,0 +1,163 @@
+"""Celery's own programs as processes, on a project in a directory of its own."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from support.waiting import wait_until
+
+RUNS_KEY = "runs"
+
+PROJECT = """
+import redis
+from celery import Celery
+
+app = Celery("proj")
+app.conf.update({settings!r})
+
+
+@app.task(name="proj.record")
+def record(text):
+    with redis.Redis.from_url(app.conf.broker_url) as client:
+        client.rpush({runs_key!r}, text)
+
+
+@app.task(name="proj.add")
+def add(x, y):
+    return x + y
+"""
+
+
+class Program:
+    """A running process whose output goes to a file.
+
+    Args:
+        arguments: The command line.
+        directory: Where the process works; Celery finds the project there.
+        log_path: The file that takes both output streams.
+    """
+
+    def __init__(self, arguments: list[str], directory: Path, log_path: Path) -> None:
+        self._log_path = log_path
+        with log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                arguments,
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The id of the process; its children are in the process group of the same number."""
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        """All output so far."""
+        return self._log_path.read_text(errors="replace")
+
+    def is_running(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def wait_for_line(self, pattern: str, timeout: float = 30) -> str:
+        """The first line of output in which `pattern` (a regular expression) is found."""
+        wait_until(lambda: self._find_line(pattern) or not self.is_running(), timeout, pattern)
+        line = self._find_line(pattern)
+        assert line, f"the program ended without {pattern!r}:\n{self.log}"
+        return line
+
+    def wait_for_exit(self, timeout: float = 30) -> int:
+        """The exit status of a process that ends of itself."""
+        return self._process.wait(timeout)
+
+    def terminate(self, timeout: float = 30) -> int:
+        """Ask the process to end, as a service manager does; gives its exit status."""
+        self._process.terminate()
+        return self._process.wait(timeout)
+
+    def kill(self) -> None:
+        """End the process and its children where they stand."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def freeze(self) -> None:
+        """Hold the process and its children."""
+        os.killpg(self.pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let a frozen process go on."""
+        os.killpg(self.pid, signal.SIGCONT)
+
+    def _find_line(self, pattern: str) -> str:
+        return next(filter(re.compile(pattern).search, self.log.splitlines()), "")
+
+
+class Project:
+    """A directory with a module `proj.py` that holds a Celery application and its tasks.
+
+    Args:
+        directory: An empty directory.
+        settings: The Celery settings; they must survive `repr`.
+    """
+
+    def __init__(self, directory: Path, **settings: Any) -> None:
+        self.directory = directory
+        self._programs: list[Program] = []
+        self.configure(**settings)
+
+    def configure(self, **settings: Any) -> None:
+        """Write the module anew; programs that start later see it."""
+        source = PROJECT.format(settings=settings, runs_key=RUNS_KEY)
+        (self.directory / "proj.py").write_text(source)
+
+    def beat(
+        self,
+        *options: str,
+        scheduler: str = "redbeat.RedBeatScheduler",
+        python: str = sys.executable,
+        level: str = "info",
+    ) -> Program:
+        """Start `celery beat`, which waits for nobody's pid file."""
+        return self._start(python, "beat", "-S", scheduler, "-l", level, "--pidfile=", *options)
+
+    def worker(self, *options: str) -> Program:
+        """Start `celery worker` with one process for the tasks."""
+        return self._start(sys.executable, "worker", "-l", "info", "-c", "1", *options)
+
+    def script(self, source: str, python: str = sys.executable) -> str:
+        """Run Python code that may import from `proj`; gives what it prints."""
+        completed = subprocess.run(
+            [python, "-c", source],
+            cwd=self.directory,
+            check=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+        return completed.stdout
+
+    def close(self) -> None:
+        """End all that still runs."""
+        for program in self._programs:
+            program.kill()
+
+    def _start(self, python: str, *arguments: str) -> Program:
+        log_path = self.directory / f"{arguments[0]}-{len(self._programs)}.log"
+        command = [python, "-m", "celery", "-A", "proj", *arguments]
+        self._programs.append(Program(command, self.directory, log_path))
+        return self._programs[-1]
+
+
+MakeProject = Callable[..., Project]

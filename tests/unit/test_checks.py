@@ -1,0 +1,97 @@
+"""The eviction check, on what servers answer."""
+
+import logging
+from typing import Any
+
+import pytest
+import redis
+
+from redbeat.checks import RedBeatKeyExpiryError, check_key_expiry
+
+
+class Server:
+    """Answers CONFIG GET, or refuses to."""
+
+    def __init__(self, reply: Any) -> None:
+        self.reply = reply
+        self.asked: list[str] = []
+
+    def config_get(self, pattern: str) -> Any:
+        self.asked.append(pattern)
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        return self.reply
+
+
+def settings(maxmemory: str, policy: str) -> dict[str, str]:
+    return {"maxmemory": maxmemory, "maxmemory-policy": policy, "maxmemory-samples": "5"}
+
+
+def test_a_server_that_may_evict_any_key_is_a_finding() -> None:
+    """It is asked once, and the finding names both settings."""
+    server = Server(settings("1000", "allkeys-lru"))
+    (finding,) = check_key_expiry(server)
+    assert "1000" in finding
+    assert "allkeys-lru" in finding
+    assert server.asked == ["maxmemory*"]
+
+
+@pytest.mark.parametrize(
+    ("maxmemory", "policy"),
+    [("0", "allkeys-lru"), ("1000", "volatile-lru"), ("1000", "noeviction"), ("lots", "allkeys-x")],
+)
+def test_a_server_that_keeps_our_keys_is_no_finding(maxmemory: str, policy: str) -> None:
+    """No limit, a limit that is no number, or a policy that spares keys without an expiry."""
+    assert check_key_expiry(Server(settings(maxmemory, policy))) == []
+
+
+def test_the_nodes_of_a_cluster_are_grouped_by_what_they_say() -> None:
+    """One finding for each pair of limit and policy, naming its nodes."""
+    cluster = {
+        "a:1": settings("1000", "allkeys-lru"),
+        "b:2": settings("1000", "allkeys-lru"),
+        "c:3": settings("2000", "allkeys-lru"),
+        "d:4": settings("0", "allkeys-lru"),
+    }
+    pair, single = check_key_expiry(Server(cluster))
+    assert "on nodes a:1, b:2" in pair
+    assert "on node c:3" in single
+
+
+def test_ignoring_does_not_even_ask() -> None:
+    """No round trip."""
+    server = Server(settings("1000", "allkeys-lru"))
+    assert check_key_expiry(server, "ignore") == []
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(("mode", "level"), [("warn", logging.WARNING), ("error", logging.ERROR)])
+def test_findings_are_logged_at_the_level_of_the_mode(
+    mode: str, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`warn` at warning, `error` at error."""
+    findings = check_key_expiry(Server(settings("1000", "allkeys-lru")), mode)
+    (record,) = caplog.records
+    assert record.levelno == level
+    assert findings[0] in record.getMessage()
+
+
+def test_raising_stops_beat_with_the_findings() -> None:
+    """The error is a `RuntimeError`."""
+    with pytest.raises(RedBeatKeyExpiryError, match="allkeys-lru") as error:
+        check_key_expiry(Server(settings("1000", "allkeys-lru")), "raise")
+    assert isinstance(error.value, RuntimeError)
+
+
+def test_an_unreadable_configuration_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """Managed services refuse CONFIG."""
+    assert check_key_expiry(Server(redis.ResponseError("unknown command 'CONFIG'"))) == []
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "CONFIG" in record.getMessage()
+
+
+def test_an_unreadable_configuration_raises_where_findings_would() -> None:
+    """Who wants to be stopped by a finding does not want to miss one."""
+    with pytest.raises(RedBeatKeyExpiryError, match="CONFIG"):
+        check_key_expiry(Server(redis.ResponseError("unknown command 'CONFIG'")), "raise")

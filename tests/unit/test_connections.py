@@ -1,0 +1,285 @@
+"""Clients: which one the settings give, and how it is made, without a server."""
+
+import logging
+import ssl
+from typing import Any
+from unittest import mock
+
+import pytest
+import redis
+import redis.cluster
+import redis.sentinel
+from celery import Celery
+
+from redbeat.errors import SettingError
+from redbeat.schedulers import RetryingConnection, StartupNode, get_redis, get_storage
+
+
+def make_app(url: str, **settings: Any) -> Celery:
+    app = Celery("proj", set_as_current=False)
+    app.conf.update({"redbeat_redis_url": url, "redbeat_redis_options": {}} | settings)
+    return app
+
+
+def connection_options(client: Any) -> dict[str, Any]:
+    options: dict[str, Any] = client.connection_pool.connection_kwargs
+    return options
+
+
+def test_a_client_is_made_once_and_kept_on_the_application() -> None:
+    """Without a round trip: there is no server at this address."""
+    app = make_app("redis://redis.invalid:6379/3")
+    client = get_redis(app)
+    assert client is get_redis(app) is app.redbeat_redis
+    assert connection_options(client)["db"] == 3
+    assert connection_options(client)["decode_responses"] is True
+
+
+def test_an_injected_client_is_used_whatever_it_is() -> None:
+    """Applications' tests inject fakes."""
+    app = make_app("amqp://broker.invalid")
+    app.redbeat_redis = injected = object()
+    assert get_redis(app) is injected
+
+
+def test_the_storage_follows_a_client_that_is_injected_later() -> None:
+    """Tests swap the client between cases."""
+    app = make_app("redis://redis.invalid")
+    first = get_storage(app)
+    assert get_storage(app) is first
+    app.redbeat_redis = other = redis.Redis()
+    assert get_storage(app).client is other
+
+
+def test_a_unix_socket_is_reached_by_its_path() -> None:
+    """As redis-py spells it."""
+    client = get_redis(make_app("unix:///run/redis.sock?db=2"))
+    assert connection_options(client)["path"] == "/run/redis.sock"
+
+
+def test_tls_verifies_certificates_unless_told_otherwise() -> None:
+    """`rediss://` alone is enough."""
+    options = connection_options(get_redis(make_app("rediss://redis.invalid")))
+    assert options["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+
+
+def test_tls_options_are_handed_on() -> None:
+    """A dict of redis-py's `ssl_*` options, which is not changed."""
+    use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_keyfile": "key.pem"}
+    client = get_redis(make_app("rediss://redis.invalid", redbeat_redis_use_ssl=use_ssl))
+    options = connection_options(client)
+    assert options["ssl_cert_reqs"] == ssl.CERT_NONE
+    assert options["ssl_keyfile"] == "key.pem"
+    assert use_ssl == {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_keyfile": "key.pem"}
+
+
+def test_options_set_for_us_reach_the_client() -> None:
+    """All but our own, and `decode_responses` stays true."""
+    options = {"socket_timeout": 7, "decode_responses": False, "service_name": "x"}
+    client = get_redis(make_app("redis://redis.invalid", redbeat_redis_options=options))
+    assert connection_options(client)["socket_timeout"] == 7
+    assert connection_options(client)["decode_responses"] is True
+    assert "service_name" not in connection_options(client)
+
+
+def test_options_of_the_broker_do_not_reach_a_single_client(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """They mean something else there; a debug line says what was left out."""
+    app = Celery("proj", set_as_current=False)
+    app.conf.update(
+        redbeat_redis_url="redis://redis.invalid",
+        broker_transport_options={"visibility_timeout": 3, "max_retries": 5},
+    )
+    caplog.set_level(logging.DEBUG, "celery.beat")
+    with pytest.warns(DeprecationWarning, match="redbeat_redis_options"):
+        client = get_redis(app)
+    assert "visibility_timeout" not in connection_options(client)
+    assert "max_retries, visibility_timeout" in caplog.text
+
+
+def test_options_of_the_broker_reach_a_cluster() -> None:
+    """A broker on the same cluster has the right ones."""
+    app = Celery("proj", set_as_current=False)
+    app.conf.update(
+        redbeat_redis_url="redis-cluster://", broker_transport_options={"socket_timeout": 3}
+    )
+    with (
+        mock.patch("redis.cluster.RedisCluster") as cluster,
+        pytest.warns(DeprecationWarning, match="redbeat_redis_options"),
+    ):
+        get_redis(app)
+    assert cluster.call_args.kwargs["socket_timeout"] == 3
+
+
+def test_the_cluster_option_makes_a_cluster_client_from_the_url() -> None:
+    """The class is looked up when it is called, since people patch it."""
+    app = make_app("redis://redis.invalid:7000", redbeat_redis_options={"cluster": True, "a": 1})
+    with mock.patch("redis.RedisCluster.from_url") as from_url:
+        client = get_redis(app)
+    from_url.assert_called_once_with("redis://redis.invalid:7000", decode_responses=True, a=1)
+    assert client is from_url.return_value
+
+
+@pytest.mark.parametrize("port", [7000, "7000"])
+def test_startup_nodes_are_dicts_and_nodes_at_once(port: str | int) -> None:
+    """Applications' tests compare them to dicts; redis-py wants `ClusterNode`."""
+    nodes = [{"host": "127.0.0.1", "port": port}]
+    app = make_app("redis-cluster://", redbeat_redis_options={"startup_nodes": nodes})
+    with mock.patch("redis.cluster.RedisCluster") as cluster:
+        get_redis(app)
+    given = cluster.call_args.kwargs["startup_nodes"]
+    assert given == [{"host": "127.0.0.1", "port": 7000}]
+    assert isinstance(given[0], redis.cluster.ClusterNode)
+    assert given[0].name == "127.0.0.1:7000"
+    assert nodes == [{"host": "127.0.0.1", "port": port}]
+
+
+def test_a_cluster_without_startup_nodes_is_at_home() -> None:
+    """The documented default."""
+    with mock.patch("redis.cluster.RedisCluster") as cluster:
+        get_redis(make_app("redis-cluster://"))
+    assert cluster.call_args.kwargs["startup_nodes"] == [{"host": "localhost", "port": 30001}]
+
+
+def test_startup_nodes_are_told_apart_in_sets() -> None:
+    """redis-py puts nodes into sets."""
+    assert len({StartupNode("127.0.0.1", 1), StartupNode("127.0.0.1", "1")}) == 1
+
+
+def test_sentinel_gives_the_master_of_the_service() -> None:
+    """Credentials and TLS go to the data nodes, `sentinel_kwargs` to the sentinels."""
+    app = make_app(
+        "redis-sentinel://",
+        redbeat_redis_use_ssl={"ssl_cert_reqs": ssl.CERT_NONE},
+        redbeat_redis_options={
+            "sentinels": [("sentinel.invalid", 26379)],
+            "service_name": "schedule",
+            "password": "secret",
+            "db": 4,
+            "socket_timeout": 0.5,
+            "sentinel_kwargs": {"password": "other"},
+        },
+    )
+    client = get_redis(app)
+    pool = client.connection_pool
+    assert isinstance(pool, redis.sentinel.SentinelConnectionPool)
+    assert pool.service_name == "schedule"
+    assert pool.connection_kwargs["password"] == "secret"
+    assert pool.connection_kwargs["ssl_cert_reqs"] == ssl.CERT_NONE
+    assert pool.connection_kwargs["decode_responses"] is True
+    (sentinel,) = app.redbeat_sentinel.sentinels
+    assert connection_options(sentinel)["password"] == "other"
+
+
+def test_the_master_service_is_called_master_by_default() -> None:
+    """As 2.x has it."""
+    app = make_app(
+        "redis-sentinel://", redbeat_redis_options={"sentinels": [("sentinel.invalid", 26379)]}
+    )
+    assert get_redis(app).connection_pool.service_name == "master"
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://user:secret@broker.invalid", "sqs://key:secret@", "memory://", "", "localhost"]
+)
+def test_a_broker_that_is_no_redis_is_refused_with_the_setting_to_add(url: str) -> None:
+    """The error is a `ValueError`, and holds no password."""
+    with pytest.raises(SettingError, match="Set redbeat_redis_url") as error:
+        get_redis(make_app(url))
+    assert isinstance(error.value, ValueError)
+    assert "secret" not in str(error.value)
+
+
+def test_no_url_at_all_is_refused_with_the_setting_to_add() -> None:
+    """Neither ours nor the broker's."""
+    app = Celery("proj", set_as_current=False)
+    with (
+        pytest.warns(DeprecationWarning, match="redbeat_redis_url"),
+        pytest.raises(SettingError, match="Set redbeat_redis_url"),
+    ):
+        get_redis(app)
+
+
+class Flaky:
+    """A client whose calls fail a few times."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.calls = 0
+        self.connection_pool = object()
+
+    def get(self, key: str) -> str:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+        return f"value of {key}"
+
+
+@pytest.fixture
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between tries end at once."""
+    monkeypatch.setattr(RetryingConnection, "RETRY_MAX_WAIT", 0)
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize(
+    "error",
+    [
+        redis.ConnectionError("refused"),
+        redis.TimeoutError("slow"),
+        redis.sentinel.MasterNotFoundError("no master"),
+    ],
+)
+def test_a_call_is_tried_again_while_redis_is_away(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each wait is a warning in the log."""
+    client = Flaky(error, error)
+    assert RetryingConnection(5, client).get("a") == "value of a"
+    assert client.calls == 3
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 2
+
+
+@pytest.mark.usefixtures("no_waiting")
+@pytest.mark.parametrize(
+    "error", [redis.ResponseError("no such command"), redis.AuthenticationError("wrong password")]
+)
+def test_what_another_try_cannot_mend_is_not_tried_again(error: Exception) -> None:
+    """A wrong password stays wrong."""
+    client = Flaky(error)
+    with pytest.raises(type(error)):
+        RetryingConnection(-1, client).get("a")
+    assert client.calls == 1
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_retries_end_after_their_period_with_the_error_of_redis() -> None:
+    """Not with one of the retry library."""
+    client = Flaky(*[redis.ConnectionError("refused")] * 3)
+    with pytest.raises(redis.ConnectionError):
+        RetryingConnection(0, client).get("a")
+    assert client.calls == 1
+
+
+@pytest.mark.usefixtures("no_waiting")
+def test_minus_one_retries_for_ever() -> None:
+    """Two thousand failures in a row are no reason to give up."""
+    client = Flaky(*[redis.ConnectionError("refused")] * 2000)
+    assert RetryingConnection(-1, client).get("a") == "value of a"
+
+
+def test_attributes_are_those_of_the_client() -> None:
+    """Monitoring reads the pool."""
+    client = Flaky()
+    assert RetryingConnection(1, client).connection_pool is client.connection_pool
+    with pytest.raises(AttributeError):
+        RetryingConnection(1, client).no_such_thing  # noqa: B018 - reading it is the test
+
+
+def test_a_retry_period_wraps_the_client() -> None:
+    """Whatever the client is."""
+    app = make_app("redis://redis.invalid", redbeat_redis_options={"retry_period": 3})
+    client = get_redis(app)
+    assert isinstance(client, RetryingConnection)
+    assert client.retry_period == 3
