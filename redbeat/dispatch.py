@@ -201,6 +201,45 @@ class Batch:
         self.storage.commit(self._lease, self._outcomes)
 
 
+def release_abandoned(
+    storage: Storage,
+    now: datetime,
+    claim_timeout: float,
+    page: int,
+    build: Callable[[str, Stored], Any],
+) -> int:
+    """Make due now what a beat that is gone had claimed; returns how many entries that were.
+
+    For a new leader only: no other beat holds claims then. An entry whose score lies within the
+    claim timeout, though it is overdue by its meta, bears the lease of a claim. Round trips: one,
+    one more per ``page`` entries looked at, and one per claim that is found.
+    """
+    ahead = storage.read_between(now.timestamp(), now.timestamp() + claim_timeout + 1)
+    abandoned: dict[float, list[Outcome]] = {}
+    for start in range(0, len(ahead), page):
+        members = ahead[start : start + page]
+        stored = storage.read_entries([member.key for member in members])
+        for member, fields in zip(members, stored, strict=True):
+            if _is_overdue(member.key, fields, now, build):
+                outcome = Outcome(member.key, now.timestamp())
+                abandoned.setdefault(member.score, []).append(outcome)
+    return sum(storage.commit(lease, outcomes) for lease, outcomes in abandoned.items())
+
+
+def _is_overdue(
+    key: str, stored: Stored, now: datetime, build: Callable[[str, Stored], Any]
+) -> bool:
+    try:
+        entry = build(key, stored)
+        if not entry.enabled or entry.last_run_at is None:
+            return False
+        due = next_due(entry.schedule, entry.last_run_at, now)
+    except Exception:
+        # It is set aside when it is due.
+        return False
+    return due is not None and due <= now
+
+
 def unique_lease(now: float, claim_timeout: float) -> float:
     """A score ``claim_timeout`` seconds ahead that no other claim bears: its fraction is random."""
     return now + claim_timeout + random.random()

@@ -1,28 +1,150 @@
-"""Who may dispatch: the lock that the leader holds."""
+"""Who may dispatch: one lock in Redis, and a heartbeat that keeps it.
+
+::
+
+    beat_init -- campaign --> standby -- acquire --> leader -- release --> (closed)
+                                 ^                     |
+                                 +-------- lose -------+
+
+What it promises. At most one beat dispatches at a time, and if any beat lives, one leads. A beat
+that lost the lock goes back to standby and does not exit.
+
+*Campaign* is what the ``beat_init`` hook begins; from then on each tick tries. A standby *acquires*
+the lock if it is free, or takes it over from a holder that is silent: the token of the lock says to
+what time to live its holder renews it, so a lock whose remaining time has fallen by more than the
+failover timeout was not renewed for that long. The check and the change are one script. A token
+that says nothing (one of celery-redbeat 2.x, or of a scheduler without a heartbeat) is waited for
+until it expires. While nobody waits, a holder that was cut off for a minute still finds its lock.
+
+The *heartbeat* is a thread that renews the lock a few times per failover timeout, whatever the main
+thread is doing, and stops when the main thread is wedged: when it made no progress for the stall
+timeout past the moment at which it meant to wake. Each tick renews as well.
+
+A leader *trusts* the lock for a part of the failover timeout, counted from when the last renewal
+began; past that it renews before it dispatches. So a standby that takes over finds that the old
+leader has stopped, even if that one cannot reach Redis to learn of it.
+
+How it can fail. Trust is measured on each host's monotonic clock: a host that is suspended between
+looking at the clock and sending may send one batch late. A Redis that fails over to a replica
+without the last renewals may show the lock as free, or as held, when it is not; the claims on the
+entries then still keep two leaders from running the same entry.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
-from typing import Literal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any, Literal, Protocol
 
-from redis.exceptions import LockNotOwnedError
+from celery.utils.log import get_logger
+from redis.exceptions import LockNotOwnedError, RedisError
 from redis.lock import Lock
 
+from .errors import BeatInitError
 from .storage import Storage
+
+logger = get_logger("celery.beat")
+
+#: Renewals per failover timeout.
+BEATS_PER_FAILOVER = 3
+
+#: Seconds until a renewal that failed is tried again.
+RETRY_INTERVAL = 1.0
+
+#: The part of the failover timeout for which a renewed lock is trusted.
+TRUST = 2 / 3
+
+TOKEN = re.compile(r"(?P<host>.*):(?P<pid>\d+):[0-9a-f]{16}:(?P<lifetime>\d+):(?P<since>\d+)")
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock, as its token tells.
+
+    ``since`` is aware; ``silence`` is the seconds since the last renewal. Both are ``None`` where
+    the token does not say, as that of celery-redbeat 2.x.
+    """
+
+    token: str
+    since: datetime | None = None
+    silence: float | None = None
+    name: str = ""
+
+    def __str__(self) -> str:
+        if self.since is None or self.silence is None:
+            return self.token
+        since = self.since.isoformat(sep=" ", timespec="seconds")
+        return f"{self.name}, since {since}, last sign of life {self.silence:.0f} s ago"
+
+
+def new_token(lifetime: float) -> str:
+    """A token for a lock that is renewed to ``lifetime`` seconds; 0: it promises no renewal."""
+    return ":".join(
+        (
+            socket.gethostname(),
+            str(os.getpid()),
+            secrets.token_hex(8),
+            str(int(lifetime * 1000)),
+            str(int(time.time())),
+        )
+    )
+
+
+def read_holder(storage: Storage, key: str) -> Holder | None:
+    """Who holds the lock at ``key``; one round trip."""
+    token, remaining = storage.read_lock(key)
+    if token is None:
+        return None
+    known = TOKEN.fullmatch(token)
+    if known is None:
+        return Holder(token)
+    name = f"{known['host']} (pid {known['pid']})"
+    since = datetime.fromtimestamp(int(known["since"]), timezone.utc)
+    lifetime = int(known["lifetime"])
+    if not lifetime:
+        return Holder(token, since=since, name=name)
+    return Holder(token, since, max(lifetime - remaining, 0) / 1000, name)
 
 
 class LeaderLock(Lock):
-    """redis-py's lock, renewed to a full time to live; works without scripting, too.
+    """redis-py's lock, renewed to a full time to live, and with a token that tells of its holder.
 
     ``owned()``, ``extend(seconds)`` and ``release()`` cost one round trip each. The last two raise
-    :exc:`redis.exceptions.LockNotOwnedError` if another holds the lock, or nobody.
+    :exc:`redis.exceptions.LockNotOwnedError` if another holds the lock, or nobody. It works on a
+    server without scripting, too.
     """
 
-    def __init__(self, storage: Storage, name: str, timeout: float) -> None:
+    def __init__(self, storage: Storage, name: str, timeout: float, has_heartbeat: bool) -> None:
         super().__init__(storage.client, name, timeout=timeout, blocking=False, thread_local=False)
         self._storage = storage
+        self._has_heartbeat = has_heartbeat
+
+    def acquire_free(self) -> bool:
+        """Take the lock if nobody holds it; one round trip."""
+        acquired: bool = self.acquire(blocking=False, token=self._new_token(self._seconds))
+        return acquired
+
+    def take_over(self, holder: Holder, failover_timeout: float) -> bool:
+        """Take the lock if ``holder`` still holds it and is still silent; one round trip."""
+        known = TOKEN.fullmatch(holder.token)
+        assert known is not None, "only a holder that promised to renew can be silent"
+        token = self._new_token(self._seconds)
+        silent_below = int(known["lifetime"]) - int(failover_timeout * 1000)
+        taken = self._storage.take_over_lock(
+            str(self.name), holder.token, token, int(self._seconds * 1000), silent_below
+        )
+        if taken:
+            self.local.token = token.encode()
+        return taken
 
     def extend(self, additional_time: float, replace_ttl: bool = True) -> Literal[True]:
         """Set the time to live to ``additional_time`` seconds, however much of it is left."""
@@ -30,30 +152,272 @@ class LeaderLock(Lock):
 
     def do_extend(self, additional_time: float, replace_ttl: bool) -> Literal[True]:
         """See :meth:`extend`."""
-        if not self._storage.extend_lock(self.name, self._token, int(additional_time * 1000)):
-            raise LockNotOwnedError(f"The lock {self.name} is not held by this beat any more")
+        token = new = self._token
+        if additional_time != self._seconds:
+            new = self._new_token(additional_time)
+        milliseconds = int(additional_time * 1000)
+        if not self._storage.extend_lock(str(self.name), token, milliseconds, new):
+            raise LockNotOwnedError(f"{self.name} is not held by this beat any more")
+        self.timeout = additional_time
+        self.local.token = new.encode()
         return True
 
     def do_release(self, expected_token: str | bytes) -> None:
         """Delete the lock if it is ours."""
-        if not self._storage.release_lock(self.name, _text(expected_token)):
-            raise LockNotOwnedError(f"The lock {self.name} is not held by this beat any more")
+        if not self._storage.release_lock(str(self.name), _text(expected_token)):
+            raise LockNotOwnedError(f"{self.name} is not held by this beat any more")
+
+    @property
+    def _seconds(self) -> float:
+        assert self.timeout is not None
+        return self.timeout
 
     @property
     def _token(self) -> str:
         return _text(self.local.token)
 
-
-def _text(token: str | bytes) -> str:
-    return token.decode() if isinstance(token, bytes) else token
-
-
-def new_token() -> str:
-    """A token that no other beat has, and that tells an operator who holds the lock."""
-    return f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(8)}"
+    def _new_token(self, seconds: float) -> str:
+        return new_token(seconds if self._has_heartbeat else 0)
 
 
-def acquire(storage: Storage, name: str, timeout: float) -> LeaderLock | None:
-    """Take the lock for ``timeout`` seconds if it is free; one round trip."""
-    lock = LeaderLock(storage, name, timeout)
-    return lock if lock.acquire(blocking=False, token=new_token()) else None
+def _text(token: str | bytes | None) -> str:
+    return token.decode() if isinstance(token, bytes) else str(token)
+
+
+class Candidate(Protocol):
+    """What leads or stands by: a scheduler, whose attributes may be assigned at any time."""
+
+    lock: Any
+    lock_key: str | None
+    lock_timeout: float
+
+
+class Leadership:
+    """The way of one candidate between standby and leader.
+
+    ``failover_timeout`` and ``stall_timeout`` are seconds. Methods that talk to Redis raise what
+    redis-py raises when it cannot be reached.
+    """
+
+    def __init__(
+        self,
+        candidate: Candidate,
+        get_storage: Callable[[], Storage],
+        failover_timeout: float,
+        stall_timeout: float,
+    ) -> None:
+        self.candidate = candidate
+        self.get_storage = get_storage
+        self.failover_timeout = failover_timeout
+        self.stall_timeout = stall_timeout
+        #: How often this beat has become leader.
+        self.term = 0
+        #: Set when the lock is found to be lost, so that a sleeping main thread wakes.
+        self.lost = threading.Event()
+        self._heartbeat: Heartbeat | None = None
+        self._is_campaigning = False
+        self._renewed_at = float("-inf")
+        self._expected_at = float("inf")
+        self._waits_for: str | None = None
+
+    # Standby
+
+    def campaign(self, with_heartbeat: bool) -> None:
+        """Begin to try for the lock, once now and then at every tick; two round trips."""
+        self._is_campaigning = True
+        if with_heartbeat and self._heartbeat is None:
+            self._heartbeat = Heartbeat(self)
+        if self.candidate.lock_key and self.candidate.lock is None:
+            self.acquire(self.candidate.lock_key)
+
+    def leads(self) -> bool:
+        """Whether this beat leads now: a leader renews, a standby tries; one or two round trips.
+
+        Raises :exc:`~redbeat.errors.BeatInitError` (an ``AttributeError``) if there is a lock to
+        hold and the campaign has not begun.
+        """
+        key = self.candidate.lock_key
+        self.lost.clear()
+        if not key:
+            return True
+        if self.candidate.lock is not None:
+            return self._go_on() or self.acquire(key)
+        if not self._is_campaigning:
+            raise BeatInitError(
+                "This scheduler has a lock_key but its beat_init hook never ran. Send "
+                "celery.signals.beat_init, call acquire_distributed_beat_lock, or set "
+                "redbeat_lock_key = None."
+            )
+        return self.acquire(key)
+
+    def acquire(self, key: str) -> bool:
+        """Become leader if the lock is free or its holder is silent; one or two round trips."""
+        logger.debug("beat: Acquiring lock...")
+        storage = self.get_storage()
+        began = time.monotonic()
+        lock = LeaderLock(storage, key, self.candidate.lock_timeout, self._heartbeat is not None)
+        holder = read_holder(storage, key)
+        if holder is None:
+            acquired = lock.acquire_free()
+            how = f"{self._waits_for} let it go" if self._waits_for else "it was free"
+        elif holder.silence is not None and holder.silence > self.failover_timeout:
+            acquired = lock.take_over(holder, self.failover_timeout)
+            how = f"taken over from {holder}"
+        else:
+            self._wait_for(key, holder)
+            return False
+        if acquired:
+            self._lead(lock, began, how)
+        return acquired
+
+    def _wait_for(self, key: str, holder: Holder) -> None:
+        name = holder.name or holder.token
+        if name != self._waits_for:
+            logger.info("beat: Waiting for the lock %s, held by %s", key, holder)
+        self._waits_for = name
+
+    def _lead(self, lock: LeaderLock, began: float, how: str) -> None:
+        self.candidate.lock = lock
+        self.term += 1
+        self._waits_for = None
+        self._renewed_at = began
+        self.lost.clear()
+        logger.info("beat: Acquired lock %s: %s", lock.name, how)
+        self.expect(0)
+        if self._heartbeat is not None:
+            self._heartbeat.begin()
+
+    # Leader
+
+    def _go_on(self) -> bool:
+        if not self.renew():
+            return False
+        if self._heartbeat is not None:
+            self._heartbeat.begin()
+        return True
+
+    def renew(self) -> bool:
+        """Renew the lock to its full time to live, ``False`` if it is lost; one round trip."""
+        lock = self.candidate.lock
+        logger.debug("beat: Extending lock...")
+        began = time.monotonic()
+        try:
+            lock.extend(self.candidate.lock_timeout)
+        except LockNotOwnedError as exc:
+            if not self._is_campaigning:
+                raise
+            self.lose(lock, str(exc))
+            return False
+        self._renewed_at = max(self._renewed_at, began)
+        return True
+
+    def lose(self, lock: Any, why: str) -> None:
+        """Go back to standby."""
+        if self.candidate.lock is lock:
+            self.candidate.lock = None
+            logger.warning("beat: Lost the lock, on standby until it is free: %s", why)
+        self.lost.set()
+
+    def may_dispatch(self) -> bool:
+        """Whether the lock is held for certain; a round trip where it was not renewed in time."""
+        if not self.candidate.lock_key:
+            return True
+        if time.monotonic() < self._renewed_at + self._trust:
+            return True
+        try:
+            return self.candidate.lock is not None and self.renew()
+        except RedisError:
+            return False
+
+    @property
+    def _trust(self) -> float:
+        lifetime = self.candidate.lock_timeout
+        if self._heartbeat is not None:
+            lifetime = min(lifetime, self.failover_timeout)
+        return lifetime * TRUST
+
+    def release(self) -> None:
+        """Let the lock go, if it is ours; safe to repeat, and to call from a signal handler."""
+        if self._heartbeat is not None:
+            self._heartbeat.end()
+        lock, self.candidate.lock = self.candidate.lock, None
+        if lock is None:
+            return
+        logger.info("beat: Releasing lock")
+        try:
+            lock.release()
+        except RedisError as exc:
+            logger.warning("beat: The lock was not released: %s", exc)
+
+    # Sign of life
+
+    def expect(self, seconds: float) -> None:
+        """The main thread is alive, and means to be heard of again in so many seconds."""
+        self._expected_at = time.monotonic() + seconds
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether the main thread is overdue by more than the stall timeout."""
+        return time.monotonic() > self._expected_at + self.stall_timeout
+
+    @property
+    def heartbeat_interval(self) -> float:
+        """Seconds between two renewals by the heartbeat."""
+        return min(self.failover_timeout, self.candidate.lock_timeout) / BEATS_PER_FAILOVER
+
+    def beat(self) -> bool:
+        """Renew the lock if no tick just did; ``False`` if Redis could not be reached."""
+        if time.monotonic() < self._renewed_at + self.heartbeat_interval / 2:
+            return True
+        try:
+            self.renew()
+        except RedisError as exc:
+            logger.warning("beat: The lock could not be renewed: %s", exc)
+            return False
+        return True
+
+
+class Heartbeat:
+    """The thread that renews the lock; it ends with the lead, and begins with the next one."""
+
+    def __init__(self, leadership: Leadership) -> None:
+        self._leadership = leadership
+        self._main_thread = threading.get_ident()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def begin(self) -> None:
+        """Start, unless it is running."""
+        if self._thread is None or not self._thread.is_alive():
+            self._stop = threading.Event()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._stop,), name="redbeat-heartbeat", daemon=True
+            )
+            self._thread.start()
+
+    def end(self) -> None:
+        """Stop, without waiting for a renewal that is under way."""
+        self._stop.set()
+
+    def _run(self, stop: threading.Event) -> None:
+        pause = self._leadership.heartbeat_interval
+        while not stop.wait(pause) and self._leadership.candidate.lock is not None:
+            if self._leadership.is_stalled and self._stays_stalled(stop):
+                self._report_stall()
+                return
+            reached = self._leadership.beat()
+            pause = self._leadership.heartbeat_interval if reached else RETRY_INTERVAL
+
+    def _stays_stalled(self, stop: threading.Event) -> bool:
+        """After a suspended process is resumed, this thread may just be the first one to run."""
+        return not stop.wait(RETRY_INTERVAL) and self._leadership.is_stalled
+
+    def _report_stall(self) -> None:
+        frame = sys._current_frames().get(self._main_thread)
+        logger.critical(
+            "beat: The main thread has hung for more than %d seconds past the time at which it "
+            "meant to go on. The lock is not renewed any more, so that another beat can lead. It "
+            "hangs here:\n%s",
+            self._leadership.stall_timeout,
+            "".join(traceback.format_stack(frame)),
+        )

@@ -21,21 +21,21 @@ import redis.cluster
 import redis.sentinel
 import tenacity
 from celery.app import app_or_default
-from celery.beat import ScheduleEntry, Scheduler
+from celery.beat import ScheduleEntry, Scheduler, Service
 from celery.signals import beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
-from redis.exceptions import AuthenticationError, LockNotOwnedError, RedisError
+from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from . import leadership
 from .checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES, check_key_expiry
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
-from .dispatch import Batch, Claim, DeferredSignals, deferred_signals
-from .errors import BeatInitError, EntryError, SettingError
+from .dispatch import Batch, Claim, DeferredSignals, deferred_signals, release_abandoned
+from .errors import EntryError, SettingError
+from .leadership import Holder, Leadership, read_holder
 from .schedules import due_state, next_due
 from .storage import EXTEND_TO, Member, Storage, Stored
 
@@ -73,7 +73,7 @@ DISABLED_CHECK_INTERVAL = 5.0
 #: Seconds between a standby's tries to become leader.
 STANDBY_INTERVAL = 1.0
 
-#: Seconds at most between two tries while Redis or the broker is away.
+#: Seconds at most between two tries while the broker is away.
 MAX_PAUSE = 30.0
 
 
@@ -174,6 +174,27 @@ SETTINGS = {
             "What to do if the server may evict the schedule.",
         ),
         Setting(
+            "redbeat_failover_timeout",
+            15,
+            SECONDS,
+            _is_positive,
+            "How long a leader may be silent before a standby takes over.",
+        ),
+        Setting(
+            "redbeat_stall_timeout",
+            60,
+            SECONDS,
+            _is_positive,
+            "How long a leader's main thread may hang before the lead is given up.",
+        ),
+        Setting(
+            "redbeat_poll_interval",
+            5,
+            SECONDS,
+            _is_positive,
+            "How soon a sleeping beat notices what was written without telling it.",
+        ),
+        Setting(
             "redbeat_claim_timeout",
             30,
             SECONDS,
@@ -215,6 +236,9 @@ class RedBeatConfig:
         self.lock_key = self._read_lock_key()
         self.lock_timeout: float | None = self._read("redbeat_lock_timeout")
         self.key_expiry_check = _key_expiry_mode(self._read("redbeat_key_expiry_check"))
+        self.failover_timeout: float = self._read("redbeat_failover_timeout")
+        self.stall_timeout: float = self._read("redbeat_stall_timeout")
+        self.poll_interval: float = self._read("redbeat_poll_interval")
         self.claim_timeout: float = self._read("redbeat_claim_timeout")
         self.batch_size: int = self._read("redbeat_batch_size")
 
@@ -836,33 +860,51 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     ) -> None:
         conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
-        self._has_joined = False
-        self._waits_for: str | None = None
+        self.leadership = Leadership(
+            self, lambda: get_storage(app), conf.failover_timeout, conf.stall_timeout
+        )
         self._outages = 0
         self._uncommitted: Batch | None = None
         self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
         super().__init__(app, lazy=True, **kwargs)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
         self._has_statics = False
+        #: The leadership term in which the office was taken.
+        self._term: int | None = None
+        self._had_entries = False
+        self._is_service = False
         if not lazy:
             self._store_statics_unless_led()
 
     @property
     def info(self) -> str:
-        """Lines of the start-up banner: where the schedule lives, the lock, what is wrong."""
+        """Lines of the start-up banner: where the schedule lives, the lock, what is wrong.
+
+        One round trip, for who holds the lock.
+        """
         lines = [f"redis -> {_sanitized(ensure_conf(self.app).redis_url)}"]
         if self.lock_key:
             timeout = humanize_seconds(self.lock_timeout)
             lines.append(f"lock -> `{self.lock_key}` {timeout} ({self.lock_timeout:g}s)")
+            lines += [f"leader -> {holder}" for holder in self._read_holders()]
         lines += [f"WARNING: {finding}" for finding in self.key_expiry_findings]
         return "\n".join(f"       . {line}" for line in lines)
+
+    def _read_holders(self) -> list[Holder]:
+        """The holder of the lock, if there is one and Redis can be asked."""
+        try:
+            holder = read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None
+        except Exception:
+            # A banner must not keep beat from starting.
+            return []
+        return [holder] if holder else []
 
     # Static entries
 
     def _store_statics_unless_led(self) -> None:
         """Store them now, if no other beat leads; else, or if Redis is away, the leader will."""
         try:
-            holder = get_storage(self.app).read_lock(self.lock_key) if self.lock_key else None
+            holder = read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None
             if holder is None:
                 self._store_statics()
             else:
@@ -962,21 +1004,82 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         One that does not lead runs nothing. While Redis or the broker is away, what is due stays
         due, and the pauses grow up to half a minute.
         """
+        self.leadership.expect(0)
+        wait = self._run_tick(min)
+        self.leadership.expect(wait)
+        return self._rest(wait) if self._is_service else wait
+
+    def _run_tick(self, min: Callable[..., Any]) -> float:
         try:
             self._settle()
             if not self._leads():
                 return STANDBY_INTERVAL
-            if not self._has_statics:
-                self._store_statics()
             waits = self._run_due()
-        except (RedisError, _BrokerAwayError) as exc:
-            return self._pause(exc)
+        except RedisError as exc:
+            return self._pause(exc, ensure_conf(self.app).poll_interval)
+        except _BrokerAwayError as exc:
+            return self._pause(exc, MAX_PAUSE)
         self._outages = 0
         wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
         return wait
 
-    def _pause(self, exc: Exception) -> float:
-        pause: float = min(2.0**self._outages, MAX_PAUSE)
+    def _rest(self, wait: float) -> float:
+        """Sleep here and not in Celery's service, so that a change can end the sleep.
+
+        Returns 0: the next tick is wanted at once. One round trip per ``redbeat_poll_interval``.
+        """
+        wakes_at = time.monotonic() + wait
+        poll_interval = ensure_conf(self.app).poll_interval
+        while (remaining := wakes_at - time.monotonic()) > 0:
+            pause = min(remaining, poll_interval)
+            if self.leadership.lost.wait(pause):
+                break
+            if pause < remaining and not self._outages and self._is_due_early():
+                break
+        return 0.0
+
+    def _is_due_early(self) -> bool:
+        """Whether something is due that the last tick did not know of."""
+        try:
+            first = get_storage(self.app).read_first()
+        except RedisError:
+            return True
+        return first is not None and first.score <= time.time()
+
+    def _leads(self) -> bool:
+        """Whether this beat may dispatch; a new leader first takes office."""
+        if not self.leadership.leads():
+            self._has_statics = False
+            return False
+        if self._term != self.leadership.term:
+            self._take_office()
+        return True
+
+    def _take_office(self) -> None:
+        """Store the static entries, and look once for what a dead leader had claimed."""
+        conf, storage = ensure_conf(self.app), get_storage(self.app)
+        is_back = self._term is not None
+        if is_back and self._had_entries and not storage.count_members():
+            logger.error(
+                "beat: Redis has lost the schedule %s. The entries of beat_schedule are stored "
+                "again; those that programs had saved are gone.",
+                storage.schedule_key,
+            )
+        if is_back or not self._has_statics:
+            self._store_statics()
+        if self.lock_key:
+            now = datetime.now(UTC)
+            released = release_abandoned(
+                storage, now, conf.claim_timeout, conf.batch_size, self._build
+            )
+            if released:
+                logger.info("beat: %d entries that another beat had claimed run now", released)
+        self._had_entries = self._had_entries or storage.count_members() > 0
+        self._term = self.leadership.term
+
+    def _pause(self, exc: Exception, longest: float) -> float:
+        """What is due stays due, for a time that grows with each try that fails."""
+        pause: float = min(2.0**self._outages, longest)
         self._outages += 1
         logger.error("beat: %s. Nothing is lost; trying again in %d seconds", exc, pause)
         return pause
@@ -990,6 +1093,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             with deferred_signals() as stop:
                 batch = self._claim(now)
                 if not batch.is_empty:
+                    self._had_entries = True
                     self._run_batch(batch, stop, waits)
             if not batch.is_full or not self._leads():
                 return waits
@@ -1061,7 +1165,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         return wait
 
     def _may_send(self, batch: Batch) -> bool:
-        return batch.may_be_sent
+        self.leadership.expect(0)
+        return batch.may_be_sent and self.leadership.may_dispatch()
 
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
@@ -1125,65 +1230,17 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     # The lock
 
-    def _leads(self) -> bool:
-        """Whether this beat may dispatch; a standby tries to become leader."""
-        if not self.lock_key:
-            return True
-        if self.lock is not None:
-            return self._renew(self.lock_key)
-        if not self._has_joined:
-            raise BeatInitError(
-                "This scheduler has a lock_key but its beat_init hook never ran. Send "
-                "celery.signals.beat_init, call acquire_distributed_beat_lock, or set "
-                "redbeat_lock_key = None."
-            )
-        return self._acquire(self.lock_key)
+    def join(self, is_service: bool) -> None:
+        """Begin to try for the lock: once now, then at every tick. Up to two round trips.
 
-    def join(self) -> None:
-        """Begin to try for the lock: once now, then at every tick. One or two round trips."""
-        self._has_joined = True
-        if self.lock_key and self.lock is None:
-            self._acquire(self.lock_key)
-
-    def _renew(self, key: str) -> bool:
-        logger.debug("beat: Extending lock...")
-        try:
-            self.lock.extend(self.lock_timeout)
-        except LockNotOwnedError as exc:
-            if not self._has_joined:
-                raise
-            logger.warning("beat: Lost the lock: %s", exc)
-            self.lock = None
-            self._has_statics = False
-            return self._acquire(key)
-        return True
-
-    def _acquire(self, key: str) -> bool:
-        logger.debug("beat: Acquiring lock...")
-        storage = get_storage(self.app)
-        self.lock = leadership.acquire(storage, key, self.lock_timeout)
-        if self.lock is None:
-            self._has_statics = False
-            self._log_waiting(storage.read_lock(key))
-            return False
-        self._waits_for = None
-        logger.info("beat: Acquired lock")
-        return True
-
-    def _log_waiting(self, holder: str | None) -> None:
-        if holder is not None and holder != self._waits_for:
-            logger.info("beat: Waiting for the lock %s, held by %s", self.lock_key, holder)
-        self._waits_for = holder
+        ``is_service``: a running beat service drives the ticks, so a heartbeat keeps the lock.
+        """
+        self._is_service = is_service
+        self.leadership.campaign(with_heartbeat=is_service)
 
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat."""
-        lock, self.lock = self.lock, None
-        if lock is not None:
-            logger.info("beat: Releasing lock")
-            try:
-                lock.release()
-            except RedisError as exc:
-                logger.warning("beat: The lock was not released: %s", exc)
+        self.leadership.release()
         super().close()
 
 
@@ -1205,7 +1262,7 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
     logs that, and the ticks try again.
     """
     try:
-        sender.scheduler.join()
+        sender.scheduler.join(is_service=isinstance(sender, Service))
     except RedisError as exc:
         # Celery logs it with its traceback; what redis-py did inside says nothing more.
         raise exc.with_traceback(None) from None

@@ -55,6 +55,7 @@ RECORD = load_script("record")
 SAVE = load_script("save")
 EXTEND_TO = load_script("extend_to")
 RELEASE = load_script("release")
+TAKE_OVER = load_script("take_over")
 
 
 class Member(NamedTuple):
@@ -199,6 +200,23 @@ class Storage:
             due, later = pipe.execute()
         return [Member(key, score) for key, score in (*due, *later)]
 
+    def read_first(self) -> Member | None:
+        """The first member that is due or will be; one round trip."""
+        found = self.client.zrangebyscore(
+            self.schedule_key, 0, "+inf", start=0, num=1, withscores=True
+        )
+        return _first(found)
+
+    def read_between(self, after: float, until: float) -> list[Member]:
+        """The members due after one time and by another; one round trip."""
+        found = self.client.zrangebyscore(self.schedule_key, f"({after!r}", until, withscores=True)
+        return [Member(*pair) for pair in found]
+
+    def count_members(self) -> int:
+        """How many entries the schedule has; one round trip."""
+        count: int = self.client.zcard(self.schedule_key)
+        return count
+
     def drop_member(self, key: str) -> None:
         """Take a key out of the schedule and leave its hash alone; one round trip."""
         self.client.zrem(self.schedule_key, key)
@@ -241,14 +259,33 @@ class Storage:
 
     # The lock
 
-    def read_lock(self, key: str) -> str | None:
-        """The token that holds the lock; one round trip."""
-        token: str | None = self.client.get(key)
-        return token
+    def read_lock(self, key: str) -> tuple[str | None, int]:
+        """The token that holds the lock, and its time to live in milliseconds; one round trip."""
+        with self.client.pipeline(transaction=True) as pipe:
+            pipe.get(key)
+            pipe.pttl(key)
+            token, remaining = pipe.execute()
+        return token, remaining
 
-    def extend_lock(self, key: str, token: str, milliseconds: int) -> bool:
-        """Renew the lock to its full time to live if ``token`` holds it; one round trip."""
-        return self._atomically(lambda steps: steps.extend_lock(key, token, milliseconds))
+    def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
+        """Renew the lock to its full time to live if ``token`` holds it; one round trip.
+
+        From then on it is held under ``new_token``, which may be the same.
+        """
+        return self._atomically(
+            lambda steps: steps.extend_lock(key, token, milliseconds, new_token)
+        )
+
+    def take_over_lock(
+        self, key: str, token: str, new_token: str, milliseconds: int, silent_below: int
+    ) -> bool:
+        """Hold the lock under ``new_token`` if ``token`` holds it and is silent; one round trip.
+
+        It is silent if its time to live, in milliseconds, is below ``silent_below``.
+        """
+        return self._atomically(
+            lambda steps: steps.take_over_lock(key, token, new_token, milliseconds, silent_below)
+        )
 
     def release_lock(self, key: str, token: str) -> bool:
         """Delete the lock if ``token`` holds it; one round trip."""
@@ -291,9 +328,16 @@ class ScriptedSteps:
             self.client.zadd(self.storage.schedule_key, {key: score})
         return stored_meta
 
-    def extend_lock(self, key: str, token: str, milliseconds: int) -> bool:
+    def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
-        return bool(self._call(EXTEND_TO, [key], (token, milliseconds)))
+        return bool(self._call(EXTEND_TO, [key], (token, milliseconds, new_token)))
+
+    def take_over_lock(
+        self, key: str, token: str, new_token: str, milliseconds: int, silent_below: int
+    ) -> bool:
+        """See :meth:`Storage.take_over_lock`."""
+        arguments = (token, new_token, milliseconds, silent_below)
+        return bool(self._call(TAKE_OVER, [key], arguments))
 
     def release_lock(self, key: str, token: str) -> bool:
         """See :meth:`Storage.release_lock`."""
@@ -389,9 +433,20 @@ class PlainSteps:
             pipe.execute()
         return None
 
-    def extend_lock(self, key: str, token: str, milliseconds: int) -> bool:
+    def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
-        return self.client.get(key) == token and bool(self.client.pexpire(key, milliseconds))
+        return self.client.get(key) == token and bool(
+            self.client.set(key, new_token, px=milliseconds, xx=True)
+        )
+
+    def take_over_lock(
+        self, key: str, token: str, new_token: str, milliseconds: int, silent_below: int
+    ) -> bool:
+        """See :meth:`Storage.take_over_lock`."""
+        stored, remaining = self.storage.read_lock(key)
+        if stored != token or not 0 <= remaining < silent_below:
+            return False
+        return bool(self.client.set(key, new_token, px=milliseconds, xx=True))
 
     def release_lock(self, key: str, token: str) -> bool:
         """See :meth:`Storage.release_lock`."""

@@ -16,6 +16,10 @@ import redis
 
 HERE = Path(__file__).parent
 LOOPBACK = "127.0.0.1"
+
+# The list in Redis where the worker takes down what ran.
+RUNS = "demo:runs"
+
 CELERY = [sys.executable, "-m", "celery", "-A", "tasks"]
 WORKER = [*CELERY, "worker", "--pool=solo", "--without-mingle", "--without-gossip"]
 BEAT = [*CELERY, "beat", "-S", "redbeat.RedBeatScheduler", "-l", "info", "--pidfile="]
@@ -47,15 +51,12 @@ def running(command: list[str], log: Path) -> Iterator[None]:
         program = subprocess.Popen(
             command, cwd=HERE, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
         )
-    try:
-        yield
-    finally:
-        program.terminate()
         try:
-            program.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            program.kill()
-            program.wait()
+            yield
+        finally:
+            if program.poll() is not None:
+                print(f"{command} has ended by itself:\n{log.read_text()}", file=sys.stderr)
+            _stop(program)
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> None:
@@ -71,6 +72,15 @@ def stop_on_signals() -> None:
     """Let the first Ctrl-C or SIGTERM unwind the script; while that lasts, more change nothing."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _unwind)
+
+
+def _stop(program: subprocess.Popen[bytes]) -> None:
+    program.terminate()
+    try:
+        program.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        program.kill()
+        program.wait()
 
 
 def _unwind(number: int, _frame: object) -> None:

@@ -7,8 +7,9 @@ import time
 import redis
 from celery import Celery
 
+from house import RUNS
+
 REDIS = os.environ["DEMO_REDIS"]
-RUNS = "demo:runs"
 
 app = Celery("tasks", broker=f"{REDIS}/1")
 app.conf.update(

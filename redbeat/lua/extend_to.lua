@@ -1,6 +1,7 @@
 -- Renews a lock to a full time to live, however much of it is left.
 --
 -- KEYS[1]  the lock      ARGV[1]  the holder's token      ARGV[2]  time to live in milliseconds
+-- ARGV[3]  the token to hold it under from now on; left out: the same
 -- Returns  1, or 0 if the lock is not held under this token
 --
 -- Atomic, because between reading the token and setting the expiry another holder may come.
@@ -8,5 +9,9 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then
   return 0
 end
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if ARGV[3] and ARGV[3] ~= ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+else
+  redis.call('PEXPIRE', KEYS[1], ARGV[2])
+end
 return 1

@@ -34,6 +34,13 @@ def test_a_server_can_demand_a_password_and_have_users(start_redis: StartRedis) 
         assert beat.ping()
 
 
+def test_a_server_can_listen_on_a_unix_socket(start_redis: StartRedis) -> None:
+    """The path is relative to the directory of the server."""
+    server = start_redis(unixsocket="redis.sock")
+    with redis.Redis(unix_socket_path=str(server.directory / "redis.sock")) as client:
+        assert client.ping()
+
+
 def test_a_frozen_server_answers_once_it_is_thawed(start_redis: StartRedis) -> None:
     """A frozen server keeps its connections, and no answer comes."""
     server = start_redis()

@@ -22,6 +22,7 @@ def peer_python(cache: Path) -> str:
 
 def _build(directory: Path) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", directory], check=True)
-    pip = [directory / "bin" / "python", "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "install", *REQUIREMENTS], check=True)
+    python = directory / "bin" / "python"
+    install = ["-m", "pip", "install", "--disable-pip-version-check", "--quiet"]
+    subprocess.run([python, *install, *REQUIREMENTS], check=True)
     (directory / "complete").touch()
