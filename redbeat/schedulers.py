@@ -1165,8 +1165,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         return wait
 
     def _may_send(self, batch: Batch) -> bool:
+        """Whether nobody else can run these entries; where one beat leads, only that one claims."""
         self.leadership.expect(0)
-        return batch.may_be_sent and self.leadership.may_dispatch()
+        return self.leadership.may_dispatch() if self.lock_key else batch.may_be_sent
 
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""

@@ -99,16 +99,6 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
     return calendar.state(last_run_at, now)
 
 
-def as_utc(moment: datetime) -> datetime:
-    """`moment` as an aware UTC datetime: naive means UTC, and what UTC cannot hold is clamped."""
-    if moment.tzinfo is None or moment.utcoffset() is None:
-        return moment.replace(tzinfo=UTC)
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        return EARLIEST if moment.year == 1 else LATEST
-
-
 def _reading(schedule: Any, now: datetime) -> datetime:
     """`now`, unless the schedule carries a clock of its own."""
     if not isinstance(schedule, BaseSchedule) or not _has_own_clock(schedule):
@@ -236,96 +226,6 @@ def _seconds_between(now: datetime, due: datetime | None) -> float | None:
     return None if due is None else (due - now).total_seconds()
 
 
-# Wall clocks
-
-
-NextWall = Callable[[datetime], "datetime | None"]
-
-
-def _first_instant_after(
-    moment: datetime, zone: tzinfo, next_wall: NextWall, *, repeats: bool
-) -> datetime | None:
-    """The first instant after `moment` whose wall time in `zone` is one that `next_wall` names.
-
-    Args:
-        moment: a UTC instant.
-        zone: whose clock shows the wall times.
-        next_wall: gives the first wall time (naive) of the calendar that is after another.
-        repeats: whether a wall time that occurs twice is meant both times.
-    """
-    moment = min(max(moment, CALENDAR_START), CALENDAR_END)
-    wall = _wall_at(moment, zone)
-    if not repeats:
-        return _first_of_each(moment, zone, next_wall, wall)
-    ahead = _first_instant_of(next_wall(wall), zone, moment)
-    passes = _instants_of(wall, zone)
-    if len(passes) == 1 or moment == passes[-1]:
-        return ahead
-    return _earlier(ahead, _first_in_second_pass(passes, zone, next_wall))
-
-
-def _first_of_each(
-    moment: datetime, zone: tzinfo, next_wall: NextWall, wall: datetime
-) -> datetime | None:
-    named = next_wall(wall)
-    while named is not None:
-        instant = _instants_of(named, zone)[0]
-        if instant > moment:
-            return instant
-        named = next_wall(named)
-    return None
-
-
-def _first_in_second_pass(
-    passes: tuple[datetime, ...], zone: tzinfo, next_wall: NextWall
-) -> datetime | None:
-    seam = _transition_between(passes[0], passes[-1], zone)
-    return _first_instant_of(next_wall(_wall_at(seam, zone) - TICK), zone, seam - TICK)
-
-
-def _first_instant_of(wall: datetime | None, zone: tzinfo, after: datetime) -> datetime | None:
-    if wall is None:
-        return None
-    return next((instant for instant in _instants_of(wall, zone) if instant > after), None)
-
-
-def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
-    return min((instant for instant in (one, other) if instant is not None), default=None)
-
-
-def _wall_at(moment: datetime, zone: tzinfo) -> datetime:
-    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
-
-
-def _offset_at(moment: datetime, zone: tzinfo) -> timedelta:
-    # Only the way from UTC to a wall clock is asked of a zone: it is the one that pytz, dateutil
-    # and zoneinfo agree on.
-    return moment.astimezone(zone).utcoffset() or NOTHING
-
-
-def _instants_of(wall: datetime, zone: tzinfo) -> tuple[datetime, ...]:
-    """The one or two instants at which the clock shows `wall`; the end of the gap that skips it."""
-    reading = wall.replace(tzinfo=UTC)
-    before, after = _offset_at(reading - DAY, zone), _offset_at(reading + DAY, zone)
-    if before == after:
-        return (reading - before,)
-    shown = tuple(reading - offset for offset in (before, after) if _shows(reading, offset, zone))
-    return shown or (_transition_between(reading - after, reading - before, zone),)
-
-
-def _shows(reading: datetime, offset: timedelta, zone: tzinfo) -> bool:
-    return _offset_at(reading - offset, zone) == offset
-
-
-def _transition_between(low: datetime, high: datetime, zone: tzinfo) -> datetime:
-    """The instant, to the second, at which the offset of `low` ends; `high` lies after it."""
-    low, offset = low.replace(microsecond=0), _offset_at(low, zone)
-    while high - low > SECOND:
-        middle = low + (high - low) // 2 // SECOND * SECOND
-        low, high = (middle, high) if _offset_at(middle, zone) == offset else (low, middle)
-    return low + SECOND
-
-
 # Crontabs
 
 
@@ -412,65 +312,7 @@ def _cron_starting_deadline(schedule: celery_crontab) -> timedelta | None:
 
 
 def _crontab_slot_after(schedule: celery_crontab, moment: datetime) -> datetime | None:
-    return _first_instant_after(
-        moment,
-        named_zone(schedule.tz),
-        partial(_crontab_wall_after, schedule),
-        repeats=_runs_through_hours(schedule._orig_hour),
-    )
-
-
-def _runs_through_hours(hour_field: Any) -> bool:
-    return isinstance(hour_field, str) and any(mark in hour_field for mark in "*-/")
-
-
-def _crontab_wall_after(schedule: celery_crontab, wall: datetime) -> datetime | None:
-    """The first full minute after `wall` that all five fields allow."""
-    start = wall.replace(second=0, microsecond=0) + MINUTE
-    for day in _crontab_days(schedule, start.date()):
-        since = (start.hour, start.minute) if day == start.date() else (0, 0)
-        time = _crontab_time(schedule, *since)
-        if time is not None:
-            return datetime(day.year, day.month, day.day, *time)
-    return None
-
-
-def _crontab_days(schedule: celery_crontab, start: date) -> Iterator[date]:
-    """The days from `start` on that the crontab allows, as far as there can be a next one."""
-    for year, month in _months_from(start, CRONTAB_HORIZON_YEARS * 12):
-        if month in schedule.month_of_year:
-            first = start.day if (year, month) == (start.year, start.month) else 1
-            yield from _crontab_days_of_month(schedule, year, month, first)
-
-
-def _months_from(start: date, count: int) -> Iterator[tuple[int, int]]:
-    begin = start.year * 12 + start.month - 1
-    for number in range(begin, min(begin + count, CALENDAR_END.year * 12)):
-        yield number // 12, number % 12 + 1
-
-
-def _crontab_days_of_month(
-    schedule: celery_crontab, year: int, month: int, first: int
-) -> Iterator[date]:
-    for number in range(first, monthrange(year, month)[1] + 1):
-        if number in schedule.day_of_month:
-            day = date(year, month, number)
-            if day.isoweekday() % 7 in schedule.day_of_week:
-                yield day
-
-
-def _crontab_time(schedule: celery_crontab, hour: int, minute: int) -> tuple[int, int] | None:
-    """The first time of day that the crontab allows, from this one on."""
-    later_this_hour = _first_allowed(schedule.minute, minute, 60)
-    if hour in schedule.hour and later_this_hour is not None:
-        return hour, later_this_hour
-    later = _first_allowed(schedule.hour, hour + 1, 24)
-    first_minute = _first_allowed(schedule.minute, 0, 60)
-    return None if later is None or first_minute is None else (later, first_minute)
-
-
-def _first_allowed(allowed: set[int], low: int, high: int) -> int | None:
-    return next((number for number in range(low, high) if number in allowed), None)
+    return first_instant_after(moment, named_zone(schedule.tz), CrontabWalls(schedule))
 
 
 # Recurrence rules
@@ -661,101 +503,6 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         except OverflowError:
             return None
 
-    @cached_property
-    def _is_impossible(self) -> bool:
-        """Whether no year has a day that the rule names, such as 30 February."""
-        months, days = _values(self.bymonth), _values(self.bymonthday)
-        return bool(days) and not any(
-            abs(day) <= monthrange(2000, month)[1] for month in months or [1] for day in days
-        )
-
-    @cached_property
-    def _template(self) -> dict[str, Any]:
-        """The parameters with all that dateutil would take from `dtstart`, but without that."""
-        start, named = self._wall_start, self.parameters()
-        del named["dtstart"], named["until"]
-        _fill_day(named, start)
-        for part, below in (("byhour", HOURLY), ("byminute", 5), ("bysecond", 6)):
-            if named[part] is None and self.freq < below:
-                named[part] = getattr(start, part[2:])
-        return named
-
-    def _wall_after(self, wall: datetime) -> datetime | None:
-        """The first wall time after `wall` that the rule names, `until` aside."""
-        start = self._wall_start if self.count is not None else self._start_near(wall)
-        if start is None:
-            return None
-        found: datetime | None = recurrence.rrule(dtstart=start, **self._template).after(wall)
-        return None if found is None or found.year >= CALENDAR_END.year else found
-
-    def _start_near(self, wall: datetime) -> datetime | None:
-        """A start at or before `wall` that the rule could as well have: the same phase, later."""
-        if self.freq < recurrence.WEEKLY:
-            return self._start_of_period(wall)
-        if self.freq == recurrence.WEEKLY and self.bysetpos is not None:
-            return self._wall_start
-        step = _multiple(STEPS[self.freq], self.interval)
-        start = self._wall_start + max((wall - self._wall_start) // step, 0) * step
-        names_days = self.freq >= recurrence.DAILY and self._picks_days
-        return self._start_on_named_day(start, step) if names_days else start
-
-    def _start_of_period(self, wall: datetime) -> datetime:
-        start = self._wall_start
-        months = self.interval * (12 if self.freq == recurrence.YEARLY else 1)
-        elapsed = (wall.year - start.year) * 12
-        elapsed += wall.month - start.month if self.freq == recurrence.MONTHLY else 0
-        if elapsed < months:
-            return start
-        year, month = divmod(start.year * 12 + start.month - 1 + elapsed // months * months, 12)
-        return datetime(year, month + 1 if self.freq == recurrence.MONTHLY else 1, 1)
-
-    def _start_on_named_day(self, start: datetime, step: timedelta) -> datetime | None:
-        """The last start before the first day that the rule can name, from `start` on."""
-        stride = step if step % DAY == NOTHING else DAY
-        day = self._first_named_day(start, stride)
-        if day is None or day == start:
-            return day
-        midnight = day.replace(hour=0, minute=0, second=0)
-        if self.freq == recurrence.DAILY:
-            return midnight
-        return self._at_full_unit(start + (midnight - start) // step * step)
-
-    def _at_full_unit(self, start: datetime) -> datetime:
-        """`start` at the beginning of its hour, minute or second, whichever `freq` counts."""
-        second = start.second if self.freq == recurrence.SECONDLY else 0
-        return start.replace(minute=0 if self.freq == HOURLY else start.minute, second=second)
-
-    def _first_named_day(self, start: datetime, stride: timedelta) -> datetime | None:
-        day = start
-        for _ in range(CALENDAR_CYCLE):
-            if self._may_name(day):
-                return day
-            day = _later(day.replace(tzinfo=UTC), stride).replace(tzinfo=None)
-            if day.year >= CALENDAR_END.year:
-                break
-        return None
-
-    @cached_property
-    def _picks_days(self) -> bool:
-        return any(self._days.values())
-
-    @cached_property
-    def _days(self) -> dict[str, frozenset[int]]:
-        return {part: frozenset(_values(getattr(self, part))) for part in DAY_PARTS}
-
-    def _may_name(self, day: datetime) -> bool:
-        """Whether the rule's months, weekdays and day numbers allow `day`."""
-        named = self._days
-        if named["bymonth"] and day.month not in named["bymonth"]:
-            return False
-        if named["byweekday"] and day.weekday() not in named["byweekday"]:
-            return False
-        return _counts_among(
-            named["bymonthday"], day.day, monthrange(day.year, day.month)[1]
-        ) and _counts_among(
-            named["byyearday"], day.timetuple().tm_yday, 366 if isleap(day.year) else 365
-        )
-
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self.parameters(), nowfun=self.nowfun), ()
 
@@ -816,25 +563,6 @@ def _multiple(step: timedelta, number: int) -> timedelta:
         return step * number
     except OverflowError:
         return timedelta.max
-
-
-def _counts_among(named: frozenset[int], number: int, last: int) -> bool:
-    """Whether a day is named by its number from the front, or from the back (-1 the last)."""
-    return not named or number in named or number - last - 1 in named
-
-
-def _fill_day(named: dict[str, Any], start: datetime) -> None:
-    """Fill in the day that a rule longer than DAILY takes from its start."""
-    if any(_values(named[part]) for part in ("byweekno", "byyearday", "bymonthday")):
-        return
-    if named["byweekday"] is not None or named["byeaster"] is not None:
-        return
-    if named["freq"] == recurrence.YEARLY and named["bymonth"] is None:
-        named["bymonth"] = start.month
-    if named["freq"] in (recurrence.YEARLY, recurrence.MONTHLY):
-        named["bymonthday"] = start.day
-    if named["freq"] == recurrence.WEEKLY:
-        named["byweekday"] = start.weekday()
 
 
 # Sets of rules, and RFC 5545 text
@@ -1104,52 +832,6 @@ class once(_CalendarSchedule):  # noqa: N801  # beside crontab and rrule
 
     def __repr__(self) -> str:
         return f"<once: {self.at.isoformat()}>"
-
-
-# Zones
-
-
-def named_zone(zone: str | tzinfo) -> tzinfo:
-    """The zone of an IANA name; a pytz or dateutil zone by its name; any other tzinfo as it is.
-
-    Raises:
-        ValueError: there is no zone of that name.
-    """
-    if isinstance(zone, str):
-        return _zone_called(zone)
-    if not isinstance(zone, tzinfo):
-        raise ValueError(f"a time zone must be a name or a tzinfo, got {zone!r}")
-    name = None if isinstance(zone, ZoneInfo) else zone_name(zone)
-    return zone if name is None else _zone_called(name)
-
-
-def zone_name(zone: tzinfo | None) -> str | None:
-    """The IANA name of a zoneinfo, pytz or dateutil zone; None when it has none."""
-    if isinstance(zone, ZoneInfo):
-        return zone.key
-    # dateutil gives a zone's name nowhere but in the path that it was read from.
-    path = getattr(zone, "zone", None) or getattr(zone, "_filename", None)
-    name = str(path).rpartition("zoneinfo/")[2]
-    return name if path is not None and _is_zone_name(name) else None
-
-
-def has_one_offset(zone: tzinfo | None) -> bool:
-    """Whether the zone's offset never changes, so that a number says all about it."""
-    return zone is None or zone.utcoffset(None) is not None
-
-
-def _is_zone_name(name: str) -> bool:
-    try:
-        return bool(_zone_called(name))
-    except ValueError:
-        return False
-
-
-def _zone_called(name: str) -> ZoneInfo:
-    try:
-        return ZoneInfo(name)
-    except (LookupError, OSError, ValueError) as error:
-        raise ValueError(f"there is no time zone {name[:100]!r}") from error
 
 
 OUR_CALENDARS = frozenset({crontab, rrule, rruleset, once})

@@ -118,6 +118,7 @@ class Project:
 
     def configure(self, **settings: Any) -> None:
         """Write the module anew; programs that start later see it."""
+        self.settings = settings
         source = PROJECT.format(settings=settings, runs_key=RUNS_KEY)
         (self.directory / "proj.py").write_text(source)
 

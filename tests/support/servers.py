@@ -106,6 +106,10 @@ class RedisServer:
         self.stop()
         self.start()
 
+    def forget(self) -> None:
+        """Lose all data that a stopped server kept."""
+        shutil.rmtree(self.directory)
+
     def freeze(self) -> None:
         """Hold the process: connections stay open, and nothing is answered."""
         os.kill(self.pid, signal.SIGSTOP)
