@@ -22,7 +22,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import FrameType
@@ -67,6 +67,11 @@ class Claim:
         #: Why the entry is to be set aside, as JSON.
         self.reason = ""
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is no such entry any more."""
+        return self.stored is not None and self.stored.definition is None
+
     def load(self, stored: Stored, build: Callable[[str, Stored], Any]) -> None:
         """Build the entry, or note why there is none."""
         self.stored = stored
@@ -98,7 +103,7 @@ class Claim:
         """What the commit has to write at ``now`` (aware)."""
         if self.stored is None:
             return self._given_back(now)
-        if self.stored.definition is None:
+        if self.is_gone:
             return Outcome(self.key, None)
         try:
             if not self.reason:
@@ -189,6 +194,10 @@ class Batch:
             claim.load(fields, build)
         return [claim for claim in self.claims if claim.entry is not None]
 
+    def gone(self) -> list[str]:
+        """The keys in the schedule whose hashes were found to be gone."""
+        return [claim.key for claim in self.claims if claim.is_gone]
+
     def retract(self) -> None:
         """Nothing of this batch has reached the broker: no run counts."""
         for claim in self.claims:
@@ -199,6 +208,28 @@ class Batch:
         if self._outcomes is None:
             self._outcomes = [claim.outcome(self.now) for claim in self.claims]
         self.storage.commit(self._lease, self._outcomes)
+
+
+def retry_set_aside(storage: Storage, members: Sequence[Member], now: datetime) -> int:
+    """Make due now the entries whose definition was written anew since they were set aside.
+
+    Returns how many that were. Two round trips at the most, none for no members.
+    """
+    stored = storage.read_entries([member.key for member in members])
+    changed = [
+        Outcome(member.key, now.timestamp())
+        for member, fields in zip(members, stored, strict=True)
+        if fingerprint(fields) != _fingerprint_set_aside(fields)
+    ]
+    return storage.commit(SET_ASIDE, changed)
+
+
+def _fingerprint_set_aside(stored: Stored) -> str | None:
+    try:
+        fingerprint: str = json.loads(stored.set_aside or "")["definition"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    return fingerprint
 
 
 def release_abandoned(

@@ -205,8 +205,10 @@ class Leadership:
         get_storage: Callable[[], Storage],
         failover_timeout: float,
         stall_timeout: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.candidate = candidate
+        self.clock = clock
         self.get_storage = get_storage
         self.failover_timeout = failover_timeout
         self.stall_timeout = stall_timeout
@@ -254,7 +256,7 @@ class Leadership:
         """Become leader if the lock is free or its holder is silent; one or two round trips."""
         logger.debug("beat: Acquiring lock...")
         storage = self.get_storage()
-        began = time.monotonic()
+        began = self.clock()
         lock = LeaderLock(storage, key, self.candidate.lock_timeout, self._heartbeat is not None)
         holder = read_holder(storage, key)
         if holder is None:
@@ -300,7 +302,7 @@ class Leadership:
         """Renew the lock to its full time to live, ``False`` if it is lost; one round trip."""
         lock = self.candidate.lock
         logger.debug("beat: Extending lock...")
-        began = time.monotonic()
+        began = self.clock()
         try:
             lock.extend(self.candidate.lock_timeout)
         except LockNotOwnedError as exc:
@@ -322,7 +324,7 @@ class Leadership:
         """Whether the lock is held for certain; a round trip where it was not renewed in time."""
         if not self.candidate.lock_key:
             return True
-        if time.monotonic() < self._renewed_at + self._trust:
+        if self.clock() < self._renewed_at + self._trust:
             return True
         try:
             return self.candidate.lock is not None and self.renew()
@@ -353,12 +355,12 @@ class Leadership:
 
     def expect(self, seconds: float) -> None:
         """The main thread is alive, and means to be heard of again in so many seconds."""
-        self._expected_at = time.monotonic() + seconds
+        self._expected_at = self.clock() + seconds
 
     @property
     def is_stalled(self) -> bool:
         """Whether the main thread is overdue by more than the stall timeout."""
-        return time.monotonic() > self._expected_at + self.stall_timeout
+        return self.clock() > self._expected_at + self.stall_timeout
 
     @property
     def heartbeat_interval(self) -> float:
@@ -367,7 +369,7 @@ class Leadership:
 
     def beat(self) -> bool:
         """Renew the lock if no tick just did; ``False`` if Redis could not be reached."""
-        if time.monotonic() < self._renewed_at + self.heartbeat_interval / 2:
+        if self.clock() < self._renewed_at + self.heartbeat_interval / 2:
             return True
         try:
             self.renew()

@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -33,7 +33,14 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES, check_key_expiry
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
-from .dispatch import Batch, Claim, DeferredSignals, deferred_signals, release_abandoned
+from .dispatch import (
+    Batch,
+    Claim,
+    DeferredSignals,
+    deferred_signals,
+    release_abandoned,
+    retry_set_aside,
+)
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
 from .schedules import due_state, next_due
@@ -864,6 +871,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self, lambda: get_storage(app), conf.failover_timeout, conf.stall_timeout
         )
         self._outages = 0
+        self._retries_set_aside_at = 0.0
         self._uncommitted: Batch | None = None
         self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
         super().__init__(app, lazy=True, **kwargs)
@@ -1092,6 +1100,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         while True:
             with deferred_signals() as stop:
                 batch = self._claim(now)
+                self._retry_set_aside(batch.set_aside, now)
                 if not batch.is_empty:
                     self._had_entries = True
                     self._run_batch(batch, stop, waits)
@@ -1113,6 +1122,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 self._publish(batch, loaded, stop, waits)
         finally:
             self._settle()
+        self._restore_statics(batch.gone())
         if batch.peeked:
             waits.append(self._look_ahead(batch.peeked))
 
@@ -1171,11 +1181,32 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
-        if peeked.entry is None:
-            if peeked.stored is not None and peeked.stored.definition is None:
-                get_storage(self.app).drop_member(peeked.key)
+        if peeked.entry is not None:
+            return self._run_claim(peeked)
+        if peeked.is_gone:
+            get_storage(self.app).drop_member(peeked.key)
+            self._restore_statics([peeked.key])
             return 0.0
-        return self._run_claim(peeked)
+        return max(peeked.score - time.time(), 0.0)
+
+    def _restore_statics(self, keys: Sequence[str]) -> None:
+        """Store anew those of the keys that belong to entries of ``beat_schedule``."""
+        if not keys:
+            return
+        schedule = ensure_conf(self.app).schedule
+        lost = {
+            name: schedule[name]
+            for name in schedule
+            if self.Entry.generate_key(self.app, name) in keys
+        }
+        self.update_from_dict(lost)
+
+    def _retry_set_aside(self, members: Sequence[Member], now: datetime) -> None:
+        """Give entries that were set aside another try, once their definition is another one."""
+        conf = ensure_conf(self.app)
+        if members and time.monotonic() >= self._retries_set_aside_at:
+            self._retries_set_aside_at = time.monotonic() + conf.poll_interval
+            retry_set_aside(get_storage(self.app), members, now)
 
     def _connected_producer(self) -> Any:
         try:

@@ -275,6 +275,37 @@ def test_an_entry_that_was_set_aside_runs_once_it_is_saved_anew(
     assert sent == ["tasks.a"]
 
 
+def test_an_entry_that_was_set_aside_runs_once_its_definition_is_another_one(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """Also when only the hash is written, as another language does; not before."""
+    scheduler.app.redbeat_conf.poll_interval = 0
+    good = due(scheduler.app, "a").encode_definition()
+    client.hset("redbeat:a", "definition", "{not json")
+    scheduler.tick()
+    scheduler.tick()
+    assert score_of(client, "a") == -2
+    client.hset("redbeat:a", "definition", good)
+    scheduler.tick()
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+    assert not client.hexists("redbeat:a", "set_aside")
+
+
+def test_a_static_entry_whose_hash_is_gone_is_restored(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """From `beat_schedule`, whether it was due or not."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {"due": STATIC, "later": STATIC}
+    scheduler = RedBeatScheduler(client_app)
+    client.delete("redbeat:due", "redbeat:later")
+    client.zadd(SCHEDULE, {"redbeat:due": 1})
+    scheduler.tick()
+    assert client.exists("redbeat:due", "redbeat:later") == 2
+    assert client.zcard(SCHEDULE) == 2
+
+
 def test_a_disabled_entry_is_skipped_at_its_time_and_moved_to_its_next(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:

@@ -1,0 +1,263 @@
+"""The states of leadership with a clock that the tests set, down to the margins."""
+
+import logging
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import LockNotOwnedError
+
+from redbeat.errors import BeatInitError
+from redbeat.leadership import Holder, LeaderLock, Leadership, new_token, read_holder
+from redbeat.storage import Storage
+from support.fakes import fake_client, fake_client_without_lua
+from support.waiting import wait_until
+
+KEY = "redbeat::lock"
+FAILOVER = 15
+LIFETIME = 1500.0
+
+
+@dataclass
+class Beat:
+    """A candidate with a leadership of its own, and a clock that is set by hand."""
+
+    client: Any
+    lock_key: str | None = KEY
+    lock_timeout: float = LIFETIME
+    lock: Any = None
+    now: float = 1000.0
+    leadership: Leadership = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.leadership = Leadership(
+            self, lambda: Storage(self.client, "s", "t"), FAILOVER, 60, clock=lambda: self.now
+        )
+
+
+@pytest.fixture(params=[fake_client, fake_client_without_lua])
+def client(request: pytest.FixtureRequest) -> Any:
+    """A server in memory, with and without scripting."""
+    return request.param()
+
+
+@pytest.fixture
+def leader(client: Any) -> Any:
+    """A beat that leads, with a heartbeat."""
+    beat = Beat(client)
+    beat.leadership.campaign(with_heartbeat=True)
+    assert beat.lock is not None
+    yield beat
+    beat.leadership.release()
+
+
+@pytest.fixture
+def standby(client: Any, leader: Beat) -> Beat:
+    """Another beat, which waits."""
+    beat = Beat(client)
+    beat.leadership.campaign(with_heartbeat=False)
+    assert beat.lock is None
+    return beat
+
+
+def silence(client: Any, seconds: float) -> None:
+    """Let the lock look as if it had been renewed so long ago."""
+    client.pexpire(KEY, int((LIFETIME - seconds) * 1000))
+
+
+def test_a_tick_before_the_campaign_is_an_attribute_error(client: Any) -> None:
+    """And says which hook did not run."""
+    with pytest.raises(BeatInitError, match="beat_init") as error:
+        Beat(client).leadership.leads()
+    assert isinstance(error.value, AttributeError)
+
+
+def test_without_a_lock_key_everybody_leads(client: Any) -> None:
+    """Beats share the work through claims."""
+    beat = Beat(client, lock_key=None)
+    assert beat.leadership.leads()
+    assert beat.leadership.may_dispatch()
+    assert client.keys("*") == []
+
+
+def test_the_token_tells_who_holds_the_lock_and_for_how_long(leader: Beat, client: Any) -> None:
+    """Host, process, since when, last sign of life."""
+    holder = read_holder(Storage(client, "s", "t"), KEY)
+    assert holder is not None
+    assert "pid" in holder.name
+    assert holder.silence is not None
+    assert holder.silence < 5
+    assert holder.since is not None
+    assert abs(holder.since - datetime.now(timezone.utc)).total_seconds() < 5
+    assert "last sign of life" in str(holder)
+
+
+def test_a_token_of_2x_tells_nothing(client: Any) -> None:
+    """A bare 32-digit hex token."""
+    client.set(KEY, "fd1fba94e53d11f18cae02fc00000001", px=5000)
+    holder = read_holder(Storage(client, "s", "t"), KEY)
+    assert holder == Holder("fd1fba94e53d11f18cae02fc00000001")
+    assert str(holder) == "fd1fba94e53d11f18cae02fc00000001"
+
+
+def test_a_silent_holder_is_taken_over_past_the_failover_timeout(
+    standby: Beat, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not a moment before."""
+    caplog.set_level(logging.INFO, "celery.beat")
+    silence(client, FAILOVER - 1)
+    assert not standby.leadership.leads()
+    silence(client, FAILOVER + 0.5)
+    assert standby.leadership.leads()
+    assert standby.lock.owned()
+    assert "taken over from" in caplog.text
+
+
+def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any) -> None:
+    """The check and the change are one."""
+    storage = Storage(client, "s", "t")
+    silence(client, FAILOVER + 1)
+    silent = read_holder(storage, KEY)
+    assert silent is not None
+    leader.leadership.renew()
+    rival = LeaderLock(storage, KEY, LIFETIME, has_heartbeat=True)
+    assert not rival.take_over(silent, FAILOVER)
+    assert leader.lock.owned()
+
+
+def test_of_two_standbys_one_takes_over(standby: Beat, client: Any) -> None:
+    """The second finds another token."""
+    storage = Storage(client, "s", "t")
+    silence(client, FAILOVER + 1)
+    silent = read_holder(storage, KEY)
+    assert silent is not None
+    rivals = [LeaderLock(storage, KEY, LIFETIME, has_heartbeat=True) for _ in range(2)]
+    assert [rival.take_over(silent, FAILOVER) for rival in rivals] == [True, False]
+
+
+@pytest.mark.parametrize("token", ["fd1fba94e53d11f18cae02fc00000001", new_token(0)])
+def test_a_holder_that_promised_no_sign_of_life_is_waited_for(client: Any, token: str) -> None:
+    """2.x, or a scheduler without a heartbeat: until the lock expires."""
+    client.set(KEY, token, px=1000)
+    beat = Beat(client)
+    beat.leadership.campaign(with_heartbeat=False)
+    assert not beat.leadership.leads()
+    client.delete(KEY)
+    assert beat.leadership.leads()
+
+
+def test_a_lock_is_trusted_for_two_thirds_of_the_failover_timeout(
+    leader: Beat, client: Any
+) -> None:
+    """From when the last renewal began; past that it is renewed before anything is sent."""
+    client.set(KEY, "another")
+    leader.now += FAILOVER * 2 / 3 - 0.01
+    assert leader.leadership.may_dispatch()
+    leader.now += 0.02
+    assert not leader.leadership.may_dispatch()
+    assert leader.lock is None
+
+
+def test_an_untrusted_lock_that_is_still_ours_is_renewed(leader: Beat, client: Any) -> None:
+    """A late heartbeat is no reason to stop."""
+    silence(client, FAILOVER - 2)
+    leader.now += FAILOVER
+    assert leader.leadership.may_dispatch()
+    assert client.pttl(KEY) > (LIFETIME - 2) * 1000
+
+
+def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> None:
+    """The lead is kept for when it is back."""
+
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            raise redis.ConnectionError("refused")
+
+    lock, leader.lock = (
+        leader.lock,
+        LeaderLock(Storage(Away(), "s", "t"), KEY, LIFETIME, has_heartbeat=True),
+    )
+    leader.lock.local.token = lock.local.token
+    leader.now += FAILOVER
+    assert not leader.leadership.may_dispatch()
+    leader.lock = lock
+    assert leader.leadership.may_dispatch()
+
+
+def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client: Any) -> None:
+    """The log says who has it now."""
+    client.set(KEY, "another")
+    leader.leadership.beat()
+    leader.now += FAILOVER
+    leader.leadership.beat()
+    assert leader.leadership.lost.is_set()
+    assert leader.lock is None
+    assert not leader.leadership.leads()
+
+
+def test_a_lock_given_by_hand_that_is_lost_raises(client: Any) -> None:
+    """Without a campaign there is no way back; subclasses catch this error from `tick`."""
+    beat = Beat(client)
+    beat.lock = LeaderLock(Storage(client, "s", "t"), KEY, LIFETIME, has_heartbeat=False)
+    assert beat.lock.acquire_free()
+    assert beat.leadership.leads()
+    client.delete(KEY)
+    with pytest.raises(LockNotOwnedError):
+        beat.leadership.leads()
+
+
+def test_a_new_lock_timeout_goes_into_the_token(leader: Beat, client: Any) -> None:
+    """Else a standby would take the shorter time to live for silence."""
+    leader.lock_timeout = 20
+    assert leader.leadership.leads()
+    holder = read_holder(Storage(client, "s", "t"), KEY)
+    assert holder is not None
+    assert holder.silence is not None
+    assert holder.silence < 2
+    assert leader.lock.owned()
+
+
+def test_releasing_is_for_the_holder_and_may_be_repeated(leader: Beat, client: Any) -> None:
+    """A lock that another holds stays."""
+    client.set(KEY, "another")
+    leader.leadership.release()
+    leader.leadership.release()
+    assert client.get(KEY) == "another"
+
+
+def test_a_heartbeat_renews_whatever_the_main_thread_does(client: Any) -> None:
+    """A lock of three seconds is renewed each second, with nobody ticking."""
+    beat = Beat(client, lock_timeout=0.3)
+    beat.leadership.campaign(with_heartbeat=True)
+    beat.leadership.expect(1e9)
+    client.pexpire(KEY, 200)
+    beat.now += 1
+    wait_until(lambda: client.pttl(KEY) > 200, 5, "a renewal")
+    beat.leadership.release()
+    assert client.get(KEY) is None
+
+
+def test_a_wedged_main_thread_is_reported_and_renewed_no_more(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At critical, with the place where it hangs."""
+    beat = Beat(client, lock_timeout=0.3)
+    beat.leadership.campaign(with_heartbeat=True)
+    beat.now += 61
+    wait_until(lambda: "main thread" in caplog.text, 5, "the report")
+    (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+    assert "test_a_wedged_main_thread" in record.getMessage()
+    wait_until(lambda: client.get(KEY) is None, 5, "the lock to expire")
+
+
+def test_a_sleeper_and_a_long_tick_are_not_wedged(leader: Beat) -> None:
+    """Progress, or a sleep that was meant to be that long."""
+    leader.leadership.expect(300)
+    leader.now += 359
+    assert not leader.leadership.is_stalled
+    leader.now += 2
+    assert leader.leadership.is_stalled
+    leader.leadership.expect(0)
+    assert not leader.leadership.is_stalled
