@@ -20,7 +20,7 @@ from bisect import bisect_left
 from calendar import isleap, monthrange
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from itertools import islice
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
@@ -44,6 +44,12 @@ CALENDAR_END = datetime(9999, 12, 28, tzinfo=UTC)
 #: The Gregorian calendar, weekdays included, repeats after this many days (400 years).
 CALENDAR_CYCLE = 146_097
 
+
+def shown(value: Any) -> str:
+    """The value as an error message shows it, however long it is."""
+    return repr(value)[:100]
+
+
 def as_utc(moment: datetime) -> datetime:
     """`moment` as an aware UTC datetime: naive means UTC, and what UTC cannot hold is clamped."""
     if moment.tzinfo is None or moment.utcoffset() is None:
@@ -66,7 +72,7 @@ def first_instant_after(moment: datetime, zone: tzinfo, walls: Walls) -> datetim
         walls: a calendar without zone.
     """
     moment = min(max(moment, CALENDAR_START), CALENDAR_END)
-    wall = _wall_at(moment, zone)
+    wall = wall_at(moment, zone)
     if not walls.runs_through_hours:
         return _first_of_each(moment, zone, walls, wall)
     ahead = _first_instant_of(walls.after(wall), zone, moment)
@@ -76,9 +82,7 @@ def first_instant_after(moment: datetime, zone: tzinfo, walls: Walls) -> datetim
     return _earlier(ahead, _first_in_second_pass(passes, zone, walls))
 
 
-def _first_of_each(
-    moment: datetime, zone: tzinfo, walls: Walls, wall: datetime
-) -> datetime | None:
+def _first_of_each(moment: datetime, zone: tzinfo, walls: Walls, wall: datetime) -> datetime | None:
     named = walls.after(wall)
     while named is not None:
         instant = _instants_of(named, zone)[0]
@@ -92,7 +96,7 @@ def _first_in_second_pass(
     passes: tuple[datetime, ...], zone: tzinfo, walls: Walls
 ) -> datetime | None:
     seam = _transition_between(passes[0], passes[-1], zone)
-    return _first_instant_of(walls.after(_wall_at(seam, zone) - TICK), zone, seam - TICK)
+    return _first_instant_of(walls.after(wall_at(seam, zone) - TICK), zone, seam - TICK)
 
 
 def _first_instant_of(wall: datetime | None, zone: tzinfo, after: datetime) -> datetime | None:
@@ -105,7 +109,8 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
     return min((instant for instant in (one, other) if instant is not None), default=None)
 
 
-def _wall_at(moment: datetime, zone: tzinfo) -> datetime:
+def wall_at(moment: datetime, zone: tzinfo) -> datetime:
+    """What the clock in `zone` shows at the UTC instant `moment`, naive."""
     return moment.astimezone(zone).replace(tzinfo=None, fold=0)
 
 
@@ -253,10 +258,30 @@ def _days_of_month(year: int, month: int, start: date) -> Iterator[date]:
 # Recurrence rules
 
 
+#: What each parameter may hold: lowest and highest value, and whether zero is one of them.
+#: From RFC 5545, section 3.3.10; a leap second (60) has no place in a datetime.
+PARTS: dict[str, tuple[int, int, bool]] = {
+    "bysetpos": (-366, 366, False),
+    "bymonth": (1, 12, False),
+    "bymonthday": (-31, 31, False),
+    "byyearday": (-366, 366, False),
+    "byeaster": (-366, 366, True),
+    "byweekno": (-53, 53, False),
+    "byweekday": (0, 6, True),
+    "byhour": (0, 23, True),
+    "byminute": (0, 59, True),
+    "bysecond": (0, 59, True),
+}
+
+RULE_PARAMETERS = ("freq", "dtstart", "interval", "wkst", "count", "until", *PARTS)
+
 YEARLY, MONTHLY, WEEKLY, DAILY, HOURLY, MINUTELY, SECONDLY = range(7)
 
 #: Seconds in one step of the frequencies below a day.
 STEP_SECONDS = {HOURLY: HOUR_SECONDS, MINUTELY: 60, SECONDLY: 1}
+
+#: The years, months, weeks and days of 400 years.
+PERIODS_IN_CYCLE = {YEARLY: 400, MONTHLY: 4_800, WEEKLY: 20_871, DAILY: CALENDAR_CYCLE}
 
 #: How often a rule below a day looks for a time of day that its interval meets. A rule whose
 #: interval and parts meet more seldom than that counts as one that never fires.
@@ -345,17 +370,12 @@ class RuleWalls:
     # Below a day: times of day that are whole intervals from the start.
 
     def _in_phase_from(self, wall: datetime) -> datetime | None:
-        candidate: datetime | None = wall
         for _ in range(PHASE_LIMIT):
-            candidate = _first_wall(candidate, self._days_from(candidate.date()), self.times)
-            if candidate is None:
-                return None
-            ahead = self._distance_to_phase(candidate)
-            if not ahead:
-                return candidate
-            candidate = _unit_after(candidate, ahead, STEP_SECONDS[self.freq])
-            if candidate is None:
-                return None
+            found = _first_wall(wall, self._days_from(wall.date()), self.times)
+            units = 0 if found is None else self._distance_to_phase(found)
+            if found is None or units == 0:
+                return found
+            wall = _unit_after(found, units, STEP_SECONDS[self.freq])
         return None
 
     def _distance_to_phase(self, wall: datetime) -> int:
@@ -372,15 +392,26 @@ class RuleWalls:
 
         A pattern of days that has not come up in one cycle of the calendar never will.
         """
-        days = self._every_nth_day(first) if self.freq == DAILY else self._days_in_months(first)
         looked_at = 0
-        for day in days:
+        for day in self._days_in_phase(first):
             looked_at += 1
             if self._names(day):
                 looked_at = 0
                 yield day
             if looked_at > CALENDAR_CYCLE:
                 return
+
+    def _days_in_phase(self, first: date) -> Iterator[date]:
+        if self.freq == DAILY:
+            return self._every_nth_day(first)
+        return self._every_nth_week(first) if self.freq == WEEKLY else self._days_in_months(first)
+
+    def _every_nth_week(self, first: date) -> Iterator[date]:
+        week, stride = self._week_of(first).toordinal(), 7 * self.interval
+        begin = week + (self._week_of(self.start).toordinal() - week) % stride
+        for monday in range(begin, CALENDAR_END.toordinal(), stride):
+            for number in range(max(monday, first.toordinal()), monday + 7):
+                yield date.fromordinal(number)
 
     def _every_nth_day(self, first: date) -> Iterator[date]:
         start = self.start.toordinal()
@@ -391,7 +422,7 @@ class RuleWalls:
     def _days_in_months(self, first: date) -> Iterator[date]:
         for year, month in _months_from(first):
             if self._names_month(year, month):
-                yield from filter(self._is_in_phase_week, _days_of_month(year, month, first))
+                yield from _days_of_month(year, month, first)
 
     def _names_month(self, year: int, month: int) -> bool:
         if self.months and month not in self.months:
@@ -400,12 +431,6 @@ class RuleWalls:
             return (year - self.start.year) % self.interval == 0
         months = (year - self.start.year) * 12 + month - self.start.month
         return self.freq != MONTHLY or months % self.interval == 0
-
-    def _is_in_phase_week(self, day: date) -> bool:
-        if self.freq != WEEKLY or self.interval == 1:
-            return True
-        weeks = (self._week_of(day) - self._week_of(self.start)).days // 7
-        return weeks % self.interval == 0
 
     def _week_of(self, day: date) -> date:
         number = day.toordinal() - (day.weekday() - self.week_start) % 7
@@ -456,7 +481,8 @@ class RuleWalls:
     # `bysetpos`: some of the times of each year, month, week or day.
 
     def _selected_from(self, wall: datetime) -> Iterator[datetime]:
-        for days in self._periods_from(wall.date()):
+        # What no period of a whole cycle has, none ever will.
+        for days in islice(self._periods_from(wall.date()), PERIODS_IN_CYCLE[self.freq] + 2):
             yield from self._selected(days)
 
     def _selected(self, days: list[date]) -> list[datetime]:
@@ -466,7 +492,7 @@ class RuleWalls:
             for position in self.positions
             if abs(position) <= total
         }
-        chosen = [(divmod(number, per_day)) for number in sorted(numbers)]
+        chosen = [divmod(number, per_day) for number in sorted(numbers)]
         found = [datetime.combine(days[day], self.times[number]) for day, number in chosen]
         return [moment for moment in found if moment >= self.start]
 
@@ -494,16 +520,14 @@ class RuleWalls:
     # `count`
 
     def _is_past_count(self, wall: datetime) -> bool:
-        last = None if self.count is None else self._last
-        return last is not None and wall > last
-
-    @cached_property
-    def _last(self) -> datetime | None:
-        """The last of `count` occurrences; None if there are fewer."""
-        found: datetime | None = self.start - TICK
-        for _ in range(self.count or 0):
-            found = found and self._after(found)
-        return found
+        if self.count is None:
+            return False
+        occurrence = self.start - TICK
+        for _ in range(self.count):
+            occurrence = self._after(occurrence) or wall
+            if occurrence >= wall:
+                return False
+        return True
 
 
 def part_values(given: Any) -> list[Any]:
@@ -539,14 +563,14 @@ def _at_positions(found: Sequence[int], positions: frozenset[int]) -> list[int]:
     ]
 
 
-def _unit_after(wall: datetime, units: int, seconds: int) -> datetime | None:
+def _unit_after(wall: datetime, units: int, seconds: int) -> datetime:
     """The beginning of the unit (an hour, a minute or a second) that is `units` after wall's."""
     minute = 0 if seconds == HOUR_SECONDS else wall.minute
     second = wall.second if seconds == 1 else 0
     try:
         return wall.replace(minute=minute, second=second) + units * timedelta(seconds=seconds)
     except OverflowError:
-        return None
+        return datetime.max
 
 
 def _year_day(day: date) -> tuple[int, int]:

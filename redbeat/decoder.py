@@ -32,17 +32,8 @@ from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
 from dateutil.rrule import weekday
 
-from redbeat.schedules import (
-    UTC,
-    as_utc,
-    crontab,
-    has_one_offset,
-    named_zone,
-    once,
-    rrule,
-    rruleset,
-    zone_name,
-)
+from .calendars import NOTHING, UTC, as_utc, has_one_offset, named_zone, shown, zone_name
+from .schedules import crontab, once, rrule, rruleset
 
 __all__ = (
     "RedBeatJSONDecoder",
@@ -183,7 +174,7 @@ def _decoded(codec: Codec, fields: Fields) -> Any:
     try:
         return codec.decode(fields)
     except Exception as error:
-        raise ValueError(f"no {codec.tag} can be made of {_shown(fields)}: {error}") from error
+        raise ValueError(f"no {codec.tag} can be made of {shown(fields)}: {error}") from error
 
 
 def _zones_given_first(pairs: list[tuple[str, Any]]) -> Fields:
@@ -196,10 +187,6 @@ def _refusal(value: Any) -> str:
     if isinstance(value, BaseSchedule):
         return f"a schedule of type {name} has no codec: redbeat.decoder.register_codec adds one"
     return f"a value of type {name} cannot be stored as JSON"
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:200]
 
 
 def _place_of_the_unstorable(value: Any) -> str:
@@ -253,7 +240,7 @@ def _decode_interval(fields: Fields) -> interval:
 def _positive_seconds(every: Any) -> float:
     seconds = _number("every", every)
     if not 0 < seconds <= timedelta.max.total_seconds() or timedelta(seconds=seconds) <= NOTHING:
-        raise ValueError(f"every must be a number of seconds above 0, got {_shown(every)}")
+        raise ValueError(f"every must be a number of seconds above 0, got {shown(every)}")
     return seconds
 
 
@@ -363,7 +350,7 @@ def _encode_weekday(day: weekday) -> Fields:
 def _decode_weekday(fields: Fields) -> weekday:
     day = _required(fields, "wkday")
     if type(day) is not int or not 0 <= day <= 6:
-        raise ValueError(f"wkday must be 0 to 6, got {_shown(day)}")
+        raise ValueError(f"wkday must be 0 to 6, got {shown(day)}")
     return weekday(**_known(fields, ("wkday", "n")))
 
 
@@ -409,8 +396,6 @@ def _decode_signature(fields: Fields) -> Signature:
     fields["args"] = tuple(fields.get("args", ()))
     return Signature.from_dict(fields)
 
-
-NOTHING = timedelta(0)
 
 CODECS = (
     Codec("datetime", datetime, _encode_datetime, _decode_datetime),
@@ -486,13 +471,13 @@ def _required(fields: Fields, name: str) -> Any:
 def _known(fields: Fields, names: tuple[str, ...]) -> Fields:
     unknown = sorted(fields.keys() - set(names))
     if unknown:
-        raise ValueError(f"{_shown(unknown)} are no fields of it")
+        raise ValueError(f"{shown(unknown)} are no fields of it")
     return fields
 
 
 def _number(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
-        raise ValueError(f"{name} must be a number, got {_shown(value)}")
+        raise ValueError(f"{name} must be a number, got {shown(value)}")
     return value
 
 
@@ -507,7 +492,7 @@ def _instant(name: str, seconds: Any) -> datetime:
     try:
         return UNIX_EPOCH + timedelta(seconds=_number(name, seconds))
     except OverflowError as error:
-        raise ValueError(f"{name} is out of range, got {_shown(seconds)}") from error
+        raise ValueError(f"{name} is out of range, got {shown(seconds)}") from error
 
 
 def _zone(given: Any) -> tzinfo:
@@ -520,4 +505,4 @@ def _offset(name: str, number: Any, unit: timedelta) -> timezone:
     try:
         return timezone(_number(name, number) * unit)
     except OverflowError as error:
-        raise ValueError(f"the offset of {name} is out of range: {_shown(number)}") from error
+        raise ValueError(f"the offset of {name} is out of range: {shown(number)}") from error

@@ -30,6 +30,7 @@ from typing import Any
 
 from celery.utils.log import get_logger
 
+from .calendars import as_utc
 from .schedules import next_due
 from .storage import FINISHED, SET_ASIDE, Member, Outcome, Storage, Stored
 
@@ -51,10 +52,25 @@ REASON_LENGTH = 1000
 class Claim:
     """One claimed entry: what was claimed, and what became of it."""
 
-    __slots__ = ("advanced", "entry", "is_leased", "key", "reason", "score", "stored")
+    __slots__ = (
+        "advanced",
+        "entry",
+        "is_leased",
+        "key",
+        "now",
+        "ran_at",
+        "reason",
+        "score",
+        "stored",
+    )
 
-    def __init__(self, member: Member, is_leased: bool = True) -> None:
+    def __init__(
+        self, member: Member, now: datetime, ran_at: datetime, is_leased: bool = True
+    ) -> None:
         self.key = member.key
+        #: The tick's one reading of the clock, in UTC, and in the application's time zone.
+        self.now = now
+        self.ran_at = ran_at
         #: The due time before the claim.
         self.score = member.score
         #: Whether the entry may run; one that is only looked at may not.
@@ -99,59 +115,60 @@ class Claim:
             }
         )
 
-    def outcome(self, now: datetime) -> Outcome:
-        """What the commit has to write at ``now`` (aware)."""
+    def outcome(self) -> Outcome:
+        """What the commit has to write."""
         if self.stored is None:
-            return self._given_back(now)
+            return self._given_back()
         if self.is_gone:
             return Outcome(self.key, None)
         try:
             if not self.reason:
-                return self._idle(now) if self.advanced is None else self._run(now)
+                return self._idle() if self.advanced is None else self._run()
         except Exception as exc:
             self.set_aside(exc)
         return Outcome(self.key, SET_ASIDE, reason=self.reason)
 
-    def _run(self, now: datetime) -> Outcome:
+    def _run(self) -> Outcome:
         entry = self.advanced
-        return Outcome(
-            self.key,
-            _score(next_due(entry.schedule, entry.last_run_at, now)),
-            meta=entry.encode_meta(),
-            runs=entry.total_run_count,
-            clears=self.stored is not None and self.stored.set_aside is not None,
-        )
+        due = next_due(entry.schedule, entry.last_run_at, self.now)
+        return self._due(due, entry.encode_meta(), entry.total_run_count)
 
-    def _idle(self, now: datetime) -> Outcome:
+    def _idle(self) -> Outcome:
         """The entry did not run: not due yet, disabled, or held back by an override."""
         entry = self.entry
         if not entry.enabled:
-            return Outcome(self.key, _score(next_due(entry.schedule, now, now)))
-        due = next_due(entry.schedule, entry.last_run_at, now)
-        if due is not None and due <= now:
-            return self._given_back(now)
+            return self._due(next_due(entry.schedule, self.now, self.now))
+        due = next_due(entry.schedule, entry.last_run_at, self.now)
+        if due is not None and due <= self.now:
+            return self._given_back()
         if entry.last_run_at is None:
-            entry.last_run_at = now
-            return Outcome(self.key, _score(due), meta=entry.encode_meta())
-        return Outcome(self.key, _score(due))
+            # A calendar entry without a history: its timetable counts from here.
+            entry.last_run_at = self.ran_at
+            return self._due(due, entry.encode_meta())
+        return self._due(due)
 
-    def _given_back(self, now: datetime) -> Outcome:
+    def _due(self, due: datetime | None, meta: str = "", runs: int = 0) -> Outcome:
+        score = FINISHED if due is None else due.timestamp()
+        was_set_aside = self.stored is not None and self.stored.set_aside is not None
+        return Outcome(self.key, score, meta, runs, clears=was_set_aside)
+
+    def _given_back(self) -> Outcome:
         """Due as before, but not again in the same tick."""
-        return Outcome(self.key, max(self.score, now.timestamp() + GIVEN_BACK_DELAY))
+        return Outcome(self.key, max(self.score, self.now.timestamp() + GIVEN_BACK_DELAY))
 
 
 class Batch:
     """The entries of one claim.
 
-    ``now`` is the tick's one reading of the clock (aware, UTC). ``horizon`` and ``claim_timeout``
-    are seconds from then. Making one costs a round trip: the claim.
+    ``ran_at`` is the tick's one reading of the clock, in the application's time zone; ``horizon``
+    and ``claim_timeout`` are seconds from then. Making one costs a round trip: the claim.
     """
 
     def __init__(
-        self, storage: Storage, now: datetime, limit: int, horizon: float, claim_timeout: float
+        self, storage: Storage, ran_at: datetime, limit: int, horizon: float, claim_timeout: float
     ) -> None:
         self.storage = storage
-        self.now = now
+        self.now = now = as_utc(ran_at)
         self._limit = limit
         self._outcomes: list[Outcome] | None = None
         began = time.monotonic()
@@ -160,9 +177,9 @@ class Batch:
         self._lease = unique_lease(now.timestamp(), claim_timeout)
         timestamp = now.timestamp()
         found = storage.claim_due(timestamp, self._lease, limit, timestamp + horizon)
-        self.claims = [Claim(member) for member in found.due]
+        self.claims = [Claim(member, now, ran_at) for member in found.due]
         #: The first entry that is due later, within the horizon.
-        self.peeked = Claim(found.later, is_leased=False) if found.later else None
+        self.peeked = Claim(found.later, now, ran_at, is_leased=False) if found.later else None
         #: The entries that are set aside.
         self.set_aside = found.set_aside
 
@@ -206,7 +223,7 @@ class Batch:
     def commit(self) -> None:
         """Write what became of every claimed entry; one round trip, and harmless to repeat."""
         if self._outcomes is None:
-            self._outcomes = [claim.outcome(self.now) for claim in self.claims]
+            self._outcomes = [claim.outcome() for claim in self.claims]
         self.storage.commit(self._lease, self._outcomes)
 
 
@@ -280,10 +297,6 @@ def fingerprint(stored: Stored | None) -> str:
     """Tells one definition from another."""
     definition = (stored.definition if stored else None) or ""
     return hashlib.sha1(definition.encode(), usedforsecurity=False).hexdigest()
-
-
-def _score(due: datetime | None) -> float:
-    return FINISHED if due is None else due.timestamp()
 
 
 class DeferredSignals:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import ssl
 import sys
 import threading
@@ -11,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,6 +30,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from .calendars import as_utc
 from .checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES, check_key_expiry
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
 from .dispatch import (
@@ -66,8 +66,6 @@ __all__ = [
 ]
 
 logger = get_logger("celery.beat")
-
-UTC = timezone.utc
 
 REDBEAT_REDIS_KEY = "redbeat_redis"
 REDBEAT_SENTINEL_KEY = "redbeat_sentinel"
@@ -402,7 +400,8 @@ class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
         dict.__init__(self, host=host, port=int(port))
         redis.cluster.ClusterNode.__init__(self, host, int(port))  # type: ignore[no-untyped-call]
 
-    __hash__ = redis.cluster.ClusterNode.__hash__  # type: ignore[assignment]  # a dict has none
+    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none
+        return hash(self.name)
 
 
 _client_lock = threading.Lock()
@@ -607,7 +606,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     @staticmethod
     def decode_definition(definition: str) -> dict[str, Any]:
         """The fields in a stored ``definition``; raises ``ValueError`` if it is malformed."""
-        fields: dict[str, Any] = json.loads(definition, cls=RedBeatJSONDecoder)
+        fields: dict[str, Any] = _DECODER.decode(definition)
         return fields
 
     @staticmethod
@@ -627,7 +626,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         """The fields in a stored ``meta``; raises ``ValueError`` if it is malformed."""
         if not meta:
             return {"last_run_at": None}
-        fields: dict[str, Any] = json.loads(meta, cls=RedBeatJSONDecoder)
+        fields: dict[str, Any] = _DECODER.decode(meta)
         return fields
 
     @staticmethod
@@ -659,8 +658,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     # Time
 
     def now(self) -> datetime:
-        """The schedule's clock, aware, UTC."""
-        return _as_utc(self.default_now())
+        """The schedule's clock: aware, UTC."""
+        return as_utc(self.default_now())
 
     @property
     def due_at(self) -> datetime | None:
@@ -685,10 +684,14 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         return get_storage(self.app).read_rank(self.key)
 
     def is_due(self) -> tuple[bool, float | None]:
-        """Whether to run now, and the seconds until it should be asked again."""
+        """Whether to run now, and the seconds until it should be asked again.
+
+        In a tick, *now* is when the tick began.
+        """
         if not self.enabled:
             return False, DISABLED_CHECK_INTERVAL
-        is_due, wait = due_state(self.schedule, self.last_run_at, self.now())
+        now = self.now() if self.claim is None else self.claim.now
+        is_due, wait = due_state(self.schedule, self.last_run_at, now)
         return is_due, wait
 
     # Writing
@@ -723,8 +726,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     ) -> RedBeatSchedulerEntry:
         """The entry after a run at ``last_run_at`` (default: now), stored too; one round trip.
 
-        Under a tick's claim nothing is written here: the tick commits the whole batch.
+        In a tick, *now* is when the tick began, and nothing is written here: the tick commits the
+        whole batch.
         """
+        if self.claim is not None:
+            last_run_at = last_run_at or self.claim.ran_at
         advanced: RedBeatSchedulerEntry = super()._next_instance(last_run_at=last_run_at)
         if only_update_last_run_at:
             advanced.total_run_count = self.total_run_count
@@ -805,10 +811,6 @@ def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBea
     return cls(**fields)
 
 
-def _encode(value: Any) -> str:
-    return json.dumps(value, cls=RedBeatJSONEncoder)
-
-
 def _interval_due_at(
     interval: celery.schedules.schedule, last_run_at: datetime, now: datetime
 ) -> datetime:
@@ -820,8 +822,13 @@ def _interval_due_at(
     return now + remaining
 
 
-def _as_utc(moment: datetime) -> datetime:
-    return (moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment).astimezone(UTC)
+#: One for all: making them costs as much as using them.
+_DECODER = RedBeatJSONDecoder()
+_ENCODER = RedBeatJSONEncoder()
+
+
+def _encode(value: Any) -> str:
+    return _ENCODER.encode(value)
 
 
 def _has_current_app() -> bool:
@@ -975,7 +982,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
         A view, two round trips: changing it stores nothing. A key whose entry is gone is removed.
         """
-        storage, now = get_storage(self.app), time.time()
+        storage, now = get_storage(self.app), as_utc(self.app.now()).timestamp()
         members = storage.read_due(now, now + self.max_interval)
         entries = (self._load_member(member, stored) for member, stored in self._read(members))
         return {entry.name: entry for entry in entries if entry is not None}
@@ -1076,7 +1083,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if is_back or not self._has_statics:
             self._store_statics()
         if self.lock_key:
-            now = datetime.now(UTC)
+            now = as_utc(self.app.now())
             released = release_abandoned(
                 storage, now, conf.claim_timeout, conf.batch_size, self._build
             )
@@ -1095,12 +1102,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_due(self) -> list[float | None]:
         """Run batch after batch, and return what ``maybe_due`` gave for the entries looked at."""
         logger.debug("beat: Selecting tasks")
-        now = datetime.now(UTC)
+        now = self.app.now()
         waits: list[float | None] = []
         while True:
             with deferred_signals() as stop:
                 batch = self._claim(now)
-                self._retry_set_aside(batch.set_aside, now)
+                self._retry_set_aside(batch.set_aside, batch.now)
                 if not batch.is_empty:
                     self._had_entries = True
                     self._run_batch(batch, stop, waits)

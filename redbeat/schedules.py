@@ -24,17 +24,38 @@ a calendar.
 
 from __future__ import annotations
 
-from calendar import isleap, monthrange
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import date, datetime, timedelta, timezone, tzinfo
+from collections.abc import Mapping
+from datetime import datetime, timedelta, tzinfo
 from functools import cached_property, partial
-from typing import Any, NamedTuple
-from zoneinfo import ZoneInfo
+from typing import Any
 
 from celery.schedules import BaseSchedule, schedstate
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule as interval
 from dateutil import rrule as recurrence
+
+from .calendars import (
+    CALENDAR_END,
+    EARLIEST,
+    HOURLY,
+    LATEST,
+    NOTHING,
+    PARTS,
+    RULE_PARAMETERS,
+    STEP_SECONDS,
+    TICK,
+    UTC,
+    CrontabWalls,
+    RuleWalls,
+    as_utc,
+    first_instant_after,
+    named_zone,
+    part_values,
+    shown,
+    wall_at,
+    weekday_number,
+)
+from .rfc5545 import Lines
 
 __all__ = (
     "crontab",
@@ -45,19 +66,8 @@ __all__ = (
     "rruleset",
 )
 
-UTC = timezone.utc
-EARLIEST = datetime.min.replace(tzinfo=UTC)
-LATEST = datetime.max.replace(tzinfo=UTC)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-TICK = timedelta(microseconds=1)
-SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
-DAY = timedelta(days=1)
-NOTHING = timedelta(0)
-
-#: Wall clocks are read between these, so that no zone's offset leaves datetime's range.
-CALENDAR_START = datetime(1, 1, 4, tzinfo=UTC)
-CALENDAR_END = datetime(9999, 12, 28, tzinfo=UTC)
 
 #: A never-run rule still takes the occurrence at its `dtstart` when that is this recently past:
 #: a rule that starts now is a moment old by the time it has been stored.
@@ -319,40 +329,6 @@ def _crontab_slot_after(schedule: celery_crontab, moment: datetime) -> datetime 
 
 
 FREQUENCIES = recurrence.FREQNAMES
-HOURLY = recurrence.HOURLY
-
-#: The length of one step of the frequencies that have one.
-STEPS = {
-    recurrence.WEEKLY: timedelta(weeks=1),
-    recurrence.DAILY: DAY,
-    recurrence.HOURLY: timedelta(hours=1),
-    recurrence.MINUTELY: MINUTE,
-    recurrence.SECONDLY: SECOND,
-}
-
-#: What each parameter may hold: lowest and highest value, and whether zero is one of them.
-#: From RFC 5545, section 3.3.10; a leap second (60) has no place in a datetime.
-PARTS: dict[str, tuple[int, int, bool]] = {
-    "bysetpos": (-366, 366, False),
-    "bymonth": (1, 12, False),
-    "bymonthday": (-31, 31, False),
-    "byyearday": (-366, 366, False),
-    "byeaster": (-366, 366, True),
-    "byweekno": (-53, 53, False),
-    "byweekday": (0, 6, True),
-    "byhour": (0, 23, True),
-    "byminute": (0, 59, True),
-    "bysecond": (0, 59, True),
-}
-
-#: The parts that pick days. A rule longer than DAILY that names none of the last five takes its
-#: day from `dtstart`.
-DAY_PARTS = ("bymonth", "byweekno", "byyearday", "bymonthday", "byweekday", "byeaster")
-
-RULE_PARAMETERS = ("freq", "dtstart", "interval", "wkst", "count", "until", *PARTS)
-
-#: The Gregorian calendar, weekdays included, repeats after this many days (400 years).
-CALENDAR_CYCLE = 146_097
 
 
 class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
@@ -422,7 +398,10 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         Raises:
             ValueError: the text is not RFC 5545; the message names the part that is wrong.
         """
-        return _recurrence_from_text(text, **kwargs)
+        found = rruleset(text, **kwargs)
+        if found.names != ["DTSTART", "RRULE"]:
+            return found
+        return rrule(**found.rules[0].parameters(), **kwargs)
 
     def parameters(self) -> dict[str, Any]:
         """The parameters by name, as attributes hold them."""
@@ -434,13 +413,10 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
             return self._unless_over(self._start)
         if self._counts_elapsed_time:
             return self._unless_over(self._elapsed_after(moment))
-        if self._is_impossible or (self._end is not None and moment >= self._end):
+        if self._end is not None and moment >= self._end:
             return None
-        repeats = self.freq >= HOURLY
-        moment = max(moment, self._start)
-        return self._unless_over(
-            _first_instant_after(moment, self._zone, self._wall_after, repeats=repeats)
-        )
+        found = first_instant_after(max(moment, self._start), self._zone, self._walls)
+        return self._unless_over(found)
 
     def before_first_run(self, now: datetime) -> datetime:
         """The instant before `now`; before the start, if that is only just over."""
@@ -477,24 +453,27 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         return None if self.until is None else as_utc(self.until)
 
     @cached_property
-    def _wall_start(self) -> datetime:
-        return _wall_at(self._start, self._zone)
+    def _walls(self) -> RuleWalls:
+        return RuleWalls(self.parameters(), wall_at(self._start, self._zone))
 
     @cached_property
     def _starts_with_an_occurrence(self) -> bool:
-        if self._counts_elapsed_time:
-            return True
-        return (
-            not self._is_impossible
-            and self._wall_after(self._wall_start - TICK) == self._wall_start
-        )
+        start = self._walls.start
+        return self._counts_elapsed_time or self._walls.after(start - TICK) == start
 
     @cached_property
     def _counts_elapsed_time(self) -> bool:
         return self.freq >= HOURLY and all(getattr(self, part) is None for part in PARTS)
 
+    @cached_property
+    def _step(self) -> timedelta:
+        try:
+            return timedelta(seconds=STEP_SECONDS[self.freq]) * self.interval
+        except OverflowError:
+            return timedelta.max
+
     def _elapsed_after(self, moment: datetime) -> datetime | None:
-        step = _multiple(STEPS[self.freq], self.interval)
+        step = self._step
         number = max((moment - self._start) // step + 1, 0)
         if self.count is not None and number >= self.count:
             return None
@@ -516,53 +495,33 @@ def _frequency(freq: Any) -> int:
     if _is_whole(freq) and 0 <= freq < len(FREQUENCIES):
         return int(freq)
     names = ", ".join(FREQUENCIES)
-    raise ValueError(f"freq must be one of {names}, or its number, got {_shown(freq)}")
+    raise ValueError(f"freq must be one of {names}, or its number, got {shown(freq)}")
 
 
 def _positive(name: str, number: Any) -> int:
     if not _is_whole(number) or number < 1:
-        raise ValueError(f"{name} must be a whole number, 1 or more, got {_shown(number)}")
+        raise ValueError(f"{name} must be a whole number, 1 or more, got {shown(number)}")
     return int(number)
 
 
 def _week_start(day: Any) -> Any:
     if day is None or isinstance(day, recurrence.weekday) or (_is_whole(day) and 0 <= day <= 6):
         return day
-    raise ValueError(f"wkst must be a weekday or 0 to 6, got {_shown(day)}")
+    raise ValueError(f"wkst must be a weekday or 0 to 6, got {shown(day)}")
 
 
 def _part(name: str, given: Any) -> Any:
     """`given`, once it is known to be what the part `name` can hold."""
     low, high, takes_zero = PARTS[name]
-    for value in _values(given, name):
+    for value in map(weekday_number, part_values(given)):
         if not _is_whole(value) or not low <= value <= high or (value == 0 and not takes_zero):
             bounds = f"{low} to {high}" if takes_zero or low > 0 else f"{low} to {high} without 0"
-            raise ValueError(f"{name} must be one or more of {bounds}, got {_shown(value)}")
+            raise ValueError(f"{name} must be one or more of {bounds}, got {shown(value)}")
     return given
-
-
-def _values(given: Any, name: str = "") -> list[Any]:
-    """The values of a part, weekdays as numbers."""
-    if given is None:
-        return []
-    many = isinstance(given, Iterable) and not isinstance(given, (str, bytes, Mapping))
-    values = list(given) if many else [given]
-    return [day.weekday if isinstance(day, recurrence.weekday) else day for day in values]
 
 
 def _is_whole(number: Any) -> bool:
     return isinstance(number, int) and not isinstance(number, bool)
-
-
-def _shown(value: Any) -> str:
-    return repr(value)[:100]
-
-
-def _multiple(step: timedelta, number: int) -> timedelta:
-    try:
-        return step * number
-    except OverflowError:
-        return timedelta.max
 
 
 # Sets of rules, and RFC 5545 text
@@ -588,14 +547,15 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
 
     def __init__(self, text: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        lines = _Lines(text, self)
+        lines = Lines(text, named_zone(self.tz), as_utc(self.now()))
         self.text = lines.text
+        self.names = lines.names
         self.dtstart = lines.start
-        self._rules = lines.rules("RRULE")
-        self._excluded_rules = lines.rules("EXRULE")
+        self.rules = [rrule(**parameters) for parameters in lines.rules("RRULE")]
+        self._excluded_rules = [rrule(**parameters) for parameters in lines.rules("EXRULE")]
         self._dates = sorted(as_utc(moment) for moment in lines.dates("RDATE"))
         self._excluded_dates = frozenset(as_utc(moment) for moment in lines.dates("EXDATE"))
-        if not self._rules:
+        if not self.rules:
             self._dates = sorted({as_utc(self.dtstart), *self._dates})
         self.rrule = self._dateutil_set()
 
@@ -614,7 +574,7 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
         return (start if now - START_GRACE < start <= now else now) - TICK
 
     def _candidate_after(self, moment: datetime) -> datetime | None:
-        candidates = [rule.following(moment) for rule in self._rules]
+        candidates = [rule.following(moment) for rule in self.rules]
         candidates.append(next((date for date in self._dates if date > moment), None))
         return min((found for found in candidates if found is not None), default=None)
 
@@ -625,7 +585,7 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
 
     def _dateutil_set(self) -> recurrence.rruleset:
         members = recurrence.rruleset()
-        for rule in self._rules:
+        for rule in self.rules:
             members.rrule(rule.rrule)
         for rule in self._excluded_rules:
             members.exrule(rule.rrule)
@@ -640,155 +600,6 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
 
     def __repr__(self) -> str:
         return f"<rruleset: {self.text!r}>"
-
-
-def _recurrence_from_text(text: str, **kwargs: Any) -> rrule | rruleset:
-    found = rruleset(text, **kwargs)
-    lines = _Lines(found.text, found)
-    if lines.names != ["DTSTART", "RRULE"]:
-        return found
-    return rrule(**lines.rule_parameters("RRULE")[0], **kwargs)
-
-
-class _Line(NamedTuple):
-    """One content line (RFC 5545, section 3.1)."""
-
-    name: str
-    parameters: dict[str, str]
-    value: str
-
-
-class _Lines:
-    """RFC 5545 recurrence text, line by line, read in the zone of its `DTSTART`."""
-
-    NAMES = ("DTSTART", "RRULE", "RDATE", "EXRULE", "EXDATE")
-
-    def __init__(self, text: str, schedule: BaseSchedule) -> None:
-        self.lines = [_content_line(line) for line in _unfolded(text)]
-        unknown = [line.name for line in self.lines if line.name not in self.NAMES]
-        if unknown or not self.lines:
-            names = ", ".join(self.NAMES)
-            raise ValueError(f"a recurrence consists of {names}, not of {_shown(unknown)}")
-        self.start = self._read_start(schedule)
-        body = [line for line in _unfolded(text) if _content_line(line).name != "DTSTART"]
-        self.text = "\n".join([_start_line(self.start), *body])
-
-    @property
-    def names(self) -> list[str]:
-        return [line.name for line in self.lines]
-
-    def rules(self, name: str) -> list[rrule]:
-        return [rrule(**parameters) for parameters in self.rule_parameters(name)]
-
-    def rule_parameters(self, name: str) -> list[dict[str, Any]]:
-        """What `rrule` takes, for each line of that name."""
-        lines = [line for line in self.lines if line.name == name]
-        return [{"dtstart": self.start, **self._read_rule(line.value)} for line in lines]
-
-    def dates(self, name: str) -> list[datetime]:
-        lines = [line for line in self.lines if line.name == name]
-        return [
-            self._read_moment(text, line.parameters)
-            for line in lines
-            for text in line.value.split(",")
-        ]
-
-    def _read_start(self, schedule: BaseSchedule) -> datetime:
-        starts = [line for line in self.lines if line.name == "DTSTART"]
-        if len(starts) > 1:
-            raise ValueError("a recurrence has one DTSTART at most")
-        self.zone: tzinfo = named_zone(schedule.tz)
-        if not starts:
-            now: datetime = as_utc(schedule.now()).astimezone(self.zone)
-            return now.replace(microsecond=0)
-        start = self._read_moment(starts[0].value, starts[0].parameters)
-        self.zone = start.tzinfo or UTC
-        return start
-
-    def _read_moment(self, text: str, parameters: Mapping[str, str]) -> datetime:
-        """A DATE or DATE-TIME (RFC 5545, sections 3.3.4 and 3.3.5)."""
-        if parameters.get("VALUE", "DATE-TIME").upper() not in ("DATE", "DATE-TIME"):
-            raise ValueError(f"VALUE={parameters['VALUE']} is not supported, only dates and times")
-        zone = named_zone(parameters["TZID"]) if "TZID" in parameters else self.zone
-        return _moment(text.strip().upper(), zone)
-
-    def _read_rule(self, value: str) -> dict[str, Any]:
-        parts = [part.partition("=") for part in value.strip(";").split(";")]
-        read = {}
-        for name, _, text in parts:
-            parameter = RULE_PART_NAMES.get(name.strip().upper())
-            if parameter is None or parameter in read:
-                raise ValueError(f"{_shown(name)} is no part of a rule, or is there twice")
-            read[parameter] = self._read_part(parameter, text.strip().upper())
-        if "freq" not in read:
-            raise ValueError("a rule needs FREQ")
-        return read
-
-    def _read_part(self, parameter: str, text: str) -> Any:
-        if parameter == "freq":
-            return text
-        if parameter == "until":
-            return _moment(text, self.zone)
-        if parameter in ("byweekday", "wkst"):
-            days = [_weekday(day) for day in text.split(",")]
-            return days if parameter == "byweekday" else days[0]
-        numbers = [_number(parameter, number) for number in text.split(",")]
-        return numbers if parameter in PARTS else numbers[0]
-
-
-RULE_PART_NAMES = {
-    "BYDAY": "byweekday",
-    **{name.upper(): name for name in RULE_PARAMETERS if name != "dtstart"},
-}
-WEEKDAYS: dict[str, recurrence.weekday] = {
-    day: getattr(recurrence, day) for day in ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
-}
-
-
-def _unfolded(text: str) -> list[str]:
-    if not isinstance(text, str):
-        raise ValueError(f"a recurrence must be text, got {_shown(text)}")
-    lines = text.replace("\r\n", "\n").replace("\n ", "").replace("\n\t", "").split("\n")
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _content_line(line: str) -> _Line:
-    head, colon, value = line.partition(":")
-    if not colon:
-        head, value = "RRULE", line
-    name, *parameters = head.split(";")
-    pairs = [parameter.partition("=") for parameter in parameters]
-    return _Line(name.strip().upper(), {key.upper(): text for key, _, text in pairs}, value)
-
-
-def _start_line(start: datetime) -> str:
-    if start.tzinfo is not None and not has_one_offset(start.tzinfo):
-        return f"DTSTART;TZID={zone_name(start.tzinfo)}:{start:%Y%m%dT%H%M%S}"
-    return f"DTSTART:{as_utc(start):%Y%m%dT%H%M%SZ}"
-
-
-def _moment(text: str, zone: tzinfo) -> datetime:
-    for form in ("%Y%m%dT%H%M%SZ", "%Y%m%dT%H%M%S", "%Y%m%d"):
-        try:
-            moment = datetime.strptime(text, form)
-        except ValueError:
-            continue
-        return moment.replace(tzinfo=UTC if form.endswith("Z") else zone)
-    raise ValueError(f"{_shown(text)} is no date or time such as 19970902T090000Z")
-
-
-def _weekday(text: str) -> recurrence.weekday:
-    day, number = WEEKDAYS.get(text[-2:]), text[:-2]
-    if day is None:
-        raise ValueError(f"{_shown(text)} is no weekday such as MO or -1FR")
-    return recurrence.weekday(day.weekday, _number("byweekday", number)) if number else day
-
-
-def _number(parameter: str, text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise ValueError(f"{parameter} must be whole numbers, got {_shown(text)}") from error
 
 
 # One-off schedules
@@ -810,7 +621,7 @@ class once(_CalendarSchedule):  # noqa: N801  # beside crontab and rrule
     def __init__(self, at: datetime, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if not isinstance(at, datetime):
-            raise ValueError(f"at must be a datetime, got {_shown(at)}")
+            raise ValueError(f"at must be a datetime, got {shown(at)}")
         self.at = at
 
     def following(self, moment: datetime) -> datetime | None:

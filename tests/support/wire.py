@@ -14,6 +14,9 @@ from support.ports import LOOPBACK, free_port
 CHUNK = 1 << 16
 CRLF = b"\r\n"
 
+# Seconds: longer than any pause between two pieces of one pipeline, on a busy machine too.
+SILENCE_BEFORE_ANSWER = 0.05
+
 
 @dataclass(eq=False)
 class Traffic:
@@ -55,16 +58,17 @@ class RequestParser:
 class Proxy:
     """Stands between clients and one server, on a loopback port of its own.
 
-    An answer is handed on when its client has been silent for `delay` seconds. That is what a
-    network with this round-trip time does, and it is what tells one pipeline, sent in pieces, from
-    two requests that follow each other. Hence no delay, no exact count.
+    An answer is handed on when its client has been silent for `delay` seconds, which is what a
+    network with this round-trip time does. While the proxy counts, it waits for a longer silence:
+    that tells one pipeline, sent in pieces, from two requests that follow each other. So count and
+    measure time in separate runs.
 
     Args:
         server_port: The port of the server on the loopback address.
-        delay: Seconds per round trip.
+        delay: Seconds per round trip; it can be set at any time.
     """
 
-    def __init__(self, server_port: int, delay: float = 0.002) -> None:
+    def __init__(self, server_port: int, delay: float = 0) -> None:
         self.delay = delay
         self._server_port = server_port
         self._counters: list[Traffic] = []
@@ -72,6 +76,11 @@ class Proxy:
         self._lock = threading.Lock()
         self.port = free_port()
         self.accept()
+
+    @property
+    def hold(self) -> float:
+        """For how many seconds a client must be silent before it gets its answers."""
+        return max(self.delay, SILENCE_BEFORE_ANSWER) if self._counters else self.delay
 
     def url(self, db: int = 0) -> str:
         """The URL of a database behind this proxy."""
@@ -162,7 +171,7 @@ class _Relay:
                 return
             if self._server in readable and not self._take_answers():
                 return
-            if self._held_answers and self._silence() >= self._proxy.delay:
+            if self._held_answers and self._silence() >= self._proxy.hold:
                 self._pass_answers()
 
     def _silence(self) -> float:
@@ -171,7 +180,7 @@ class _Relay:
     def _patience(self) -> float | None:
         if not self._held_answers:
             return None
-        return max(0.0, self._proxy.delay - self._silence())
+        return max(0.0, self._proxy.hold - self._silence())
 
     def _pass_requests(self) -> bool:
         received = self._client.recv(CHUNK)

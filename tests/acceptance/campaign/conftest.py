@@ -1,0 +1,97 @@
+"""The field of the crash campaign, and the table of its outcome."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.campaign import Field, MakeField
+from support.programs import Project
+from support.runs import Runs, Tally
+from support.servers import StartRedis
+from support.tripwire import MakeTripwire, Tripwire
+
+ENTRIES = 300
+OUTCOME = "campaign"
+COLUMNS = "{:<84} {:>6} {:>8} {:>10} {:>6} {:>8} {:>10}"
+
+HEADINGS = ("rounds", "runs", "unfinished", "lost", "doubled", "in window")
+
+
+@pytest.fixture
+def make_field(
+    start_redis: StartRedis, tmp_path: Path, request: pytest.FixtureRequest
+) -> Iterator[MakeField]:
+    """Lay a field: `make_field(entries=400, redbeat_batch_size=10)`; both servers keep data."""
+    book: list[Tally] = []
+    with contextlib.ExitStack() as stack:
+
+        def make(entries: int = ENTRIES, **settings: Any) -> Field:
+            servers = [start_redis(appendonly="yes", appendfsync="always") for _ in range(2)]
+            clients = [stack.enter_context(contextlib.closing(each.client())) for each in servers]
+            directory = tmp_path / "project"
+            directory.mkdir()
+            project = stack.enter_context(contextlib.closing(Project(directory)))
+            field = Field(*servers, *clients, project, Runs(*clients, entries), settings, book)
+            field.runs.store()
+            return field
+
+        yield make
+    request.node.user_properties.append((OUTCOME, _sum_up(book)))
+
+
+@pytest.fixture
+def field(make_field: MakeField) -> Field:
+    """A field without a leader: beats share the work."""
+    return make_field()
+
+
+@pytest.fixture
+def make_tripwire() -> Iterator[MakeTripwire]:
+    """Stretch a tripwire before a server: `make_tripwire(server)`."""
+    with contextlib.ExitStack() as stack:
+
+        def make(*args: Any) -> Tripwire:
+            tripwire = Tripwire(*args)
+            stack.callback(tripwire.refuse)
+            return tripwire
+
+        yield make
+
+
+def _sum_up(book: list[Tally]) -> list[int]:
+    return [
+        len(book),
+        sum(tally.runs for tally in book),
+        sum(tally.unfinished for tally in book),
+        sum(len(tally.lost) for tally in book),
+        sum(len(tally.doubled) for tally in book),
+        sum(len(tally.excused) for tally in book),
+    ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many runs each scenario had due, lost and doubled.
+
+    `unfinished` are those that beat had not yet committed when it was struck, and `in window` those
+    that were doubled because their batch was caught between the broker's acceptance and the commit.
+    """
+    terminalreporter.section("campaign: runs that were lost or doubled")
+    terminalreporter.line(COLUMNS.format("", *HEADINGS))
+    for report in _reports(terminalreporter):
+        name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+        outcome = dict(report.user_properties)[OUTCOME]
+        terminalreporter.line(COLUMNS.format(name, *outcome))
+
+
+def _reports(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
+    return [
+        report
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if isinstance(report, pytest.TestReport)
+        and report.when == "teardown"
+        and OUTCOME in dict(report.user_properties)
+    ]

@@ -1,0 +1,34 @@
+"""Several beats on one schedule without a lock."""
+
+import pytest
+
+from support.campaign import Field, take_share
+from support.waiting import wait_until
+
+RUNS_PER_ENTRY = 4
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("beats", [2, 3])
+def test_each_run_is_dispatched_by_exactly_one_of_several_beats(field: Field, beats: int) -> None:
+    """Entries become due again as soon as they have run, and every beat gets a part of them."""
+    programs = [field.start_beat() for _ in range(beats)]
+    for _ in range(take_share(0.5)):
+        field.run_continuously(RUNS_PER_ENTRY)
+        field.note()
+    assert all(program.terminate() == 0 for program in programs)
+    assert all("Sending due task" in program.log for program in programs)
+
+
+@pytest.mark.timeout(1200)
+def test_no_run_is_lost_when_one_of_two_sharing_beats_is_killed(field: Field) -> None:
+    """The survivor goes on at once with what is due, and with the rest when its lease runs out."""
+    survivor = field.start_beat()
+    for _ in range(take_share(0.25)):
+        victim = field.start_beat()
+        field.runs.arm()
+        wait_until(lambda: "Sending due task" in victim.log, 30, "a run by the victim")  # noqa: B023
+        strike = field.kill(victim)
+        field.runs.wait_until_settled()
+        field.note(strike)
+    assert survivor.terminate() == 0

@@ -1,0 +1,75 @@
+"""SIGTERM in the middle of a tick."""
+
+import time
+
+import pytest
+
+from support.campaign import WITH_A_LEADER, Field, MakeField, take_share
+from support.programs import Program
+
+# What is promised for the end of a beat, and for the first run by the next.
+EXIT_SECONDS = 2.0
+HANDOVER_SECONDS = 2.0
+
+
+def terminate_in_mid_tick(field: Field, beat: Program) -> None:
+    """End a beat while it dispatches; it leaves nothing leased and nothing in the window."""
+    field.runs.arm()
+    field.runs.wait_for_first_message()
+    field.pass_part_of_a_tick()
+    began = time.monotonic()
+    assert beat.terminate() == 0
+    assert time.monotonic() - began < EXIT_SECONDS
+
+
+@pytest.mark.timeout(1200)
+def test_a_terminated_beat_commits_what_it_published_and_gives_the_rest_back(field: Field) -> None:
+    """Each entry has its message and its next time, or has no message and is due."""
+    for _ in range(take_share(0.3)):
+        terminate_in_mid_tick(field, field.start_beat())
+        strike = field.runs.find_struck()
+        assert not strike.caught
+        scores = field.runs.scores()
+        assert all(scores[name] <= time.time() for name in strike.unfinished)
+        next_beat = field.start_beat()
+        field.runs.wait_until_settled()
+        assert next_beat.terminate() == 0
+        assert not field.find_miscounted()
+        field.note(strike)
+
+
+@pytest.mark.timeout(1200)
+def test_a_standby_goes_on_when_the_leader_is_terminated_in_mid_tick(make_field: MakeField) -> None:
+    """Nothing is lost or doubled on the way from one to the other."""
+    field = make_field(**WITH_A_LEADER)
+    leader = field.start_beat()
+    leader.wait_for_line("Acquired lock")
+    for _ in range(take_share(0.3)):
+        standby = field.start_beat()
+        terminate_in_mid_tick(field, leader)
+        field.runs.wait_until_settled(HANDOVER_SECONDS)
+        field.note()
+        leader = standby
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("program", ["broker_server", "schedule_server"])
+def test_a_beat_whose_server_is_frozen_ends_in_time(field: Field, program: str) -> None:
+    """SIGTERM while a server answers nothing: beat does not wait for the answer."""
+    server = getattr(field, program)
+    beat = field.start_beat()
+    field.runs.arm()
+    field.runs.wait_for_first_message()
+    server.freeze()
+    try:
+        began = time.monotonic()
+        beat.terminate(timeout=20)
+        took = time.monotonic() - began
+    finally:
+        server.thaw()
+    next_beat = field.start_beat()
+    field.runs.wait_until_settled()
+    assert next_beat.terminate() == 0
+    field.runs.find_struck()
+    assert not field.runs.unsettled()
+    assert took < 10, took

@@ -1,0 +1,51 @@
+"""Real `celery beat` programs with default settings."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import redis
+
+from benchmarks.entries import HOURLY, fill, overdue
+from benchmarks.house import Route
+from support.messages import QUEUE
+from support.programs import Program, Project
+from support.waiting import wait_until
+
+START_TIMEOUT = 60
+
+#: Fields of `/proc/<pid>/stat` behind the name: the times in user mode and in the kernel.
+CPU_FIELDS = slice(11, 13)
+
+
+@contextlib.contextmanager
+def running_beat(python: str, route: Route) -> Iterator[Program]:
+    """A beat that has run its first entry; whatever it finds due runs as well."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        contextlib.closing(Project(Path(directory), **_settings(route))) as project,
+        redis.Redis.from_url(route.schedule) as schedule,
+        redis.Redis.from_url(route.broker) as broker,
+    ):
+        fill(schedule, overdue(HOURLY, prefix="first-"), 1)
+        beat = project.beat(python=python, level="warning")
+        wait_until(lambda: broker.llen(QUEUE), START_TIMEOUT, f"the first message\n{beat.log}")
+        yield beat
+
+
+def cpu_seconds(beat: Program) -> float:
+    """The processor time that a running program has used so far."""
+    stat = Path(f"/proc/{beat.pid}/stat").read_text()
+    times = stat.rpartition(")")[2].split()[CPU_FIELDS]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
+def _settings(route: Route) -> dict[str, object]:
+    return {
+        "broker_url": route.broker,
+        "redbeat_redis_url": route.schedule,
+        "redbeat_redis_options": {},
+        "broker_connection_retry_on_startup": True,
+    }

@@ -1,0 +1,100 @@
+"""A real beat with hundreds of one-second entries, watched for a minute."""
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+
+from benchmarks.beats import cpu_seconds, running_beat
+from benchmarks.contestants import OURS, PEER, Figures, column, medians
+from benchmarks.entries import EVERY_SECOND, Kind, fill
+from benchmarks.house import House
+from benchmarks.table import Row, at_most, duration, no_less_than, no_more_than, number
+from support.messages import QUEUE
+
+PERIOD = 1.0
+PREFIX = "phased-"
+
+#: Seconds until a beat that has just started keeps pace.
+SETTLING = 3
+
+
+def punctuality(house: House) -> list[Row]:
+    """Runs delivered, the gaps between them, and what they cost."""
+    results = medians(
+        house.sizes.slow_runs,
+        {
+            OURS: partial(_watch_beat, house, house.ours),
+            PEER: partial(_watch_beat, house, house.peer),
+        },
+    )
+    shares, deviations, costs = (column(results, name) for name in ("share", "deviation", "cpu"))
+    measure = f"{house.sizes.phased} one-second entries for {house.sizes.minute} s"
+    return [
+        Row(
+            f"{measure}: runs delivered / ideal",
+            shares,
+            number,
+            [no_less_than(0.98, shares[OURS], number)],
+        ),
+        Row(
+            f"{measure}: deviation of the gap, 99th percentile",
+            deviations,
+            duration,
+            [no_more_than(0.03, deviations[OURS], duration)],
+        ),
+        Row(
+            f"{measure}: CPU of beat",
+            costs,
+            duration,
+            [at_most(1 / 3, costs[OURS] / costs[PEER], PEER)],
+        ),
+    ]
+
+
+def _watch_beat(house: House, python: str) -> Figures:
+    house.clear()
+    _fill_phases(house)
+    with running_beat(python, house.loopback) as beat:
+        time.sleep(SETTLING)
+        house.broker.delete(QUEUE)
+        cpu_before = cpu_seconds(beat)
+        arrivals = list(_arrivals(house, house.sizes.minute))
+        cpu = cpu_seconds(beat) - cpu_before
+    return {
+        "share": len(arrivals) * PERIOD / (house.sizes.phased * house.sizes.minute),
+        "deviation": _deviation(arrivals),
+        "cpu": cpu,
+    }
+
+
+def _fill_phases(house: House) -> None:
+    now, count = time.time(), house.sizes.phased
+    for index in range(count):
+        last_run_at = now + PERIOD * index / count
+        kind = Kind(PREFIX, EVERY_SECOND, last_run_at, last_run_at + PERIOD)
+        fill(house.schedule, kind, 1, first=index)
+
+
+def _arrivals(house: House, seconds: float) -> Iterator[tuple[float, str | bytes]]:
+    """When each message came into the queue, and the message; they are taken out of it."""
+    deadline = time.monotonic() + seconds
+    while (left := deadline - time.monotonic()) > 0:
+        taken = house.broker.brpop([QUEUE], timeout=left)
+        if taken is not None:
+            yield time.monotonic(), taken[1]
+
+
+def _deviation(arrivals: list[tuple[float, str | bytes]]) -> float:
+    """Seconds by which the gap between two runs of an entry differs from its period."""
+    runs: dict[str, list[float]] = {}
+    for moment, message in arrivals:
+        runs.setdefault(json.loads(message)["headers"]["task"], []).append(moment)
+    deviations = [
+        abs(later - earlier - PERIOD)
+        for moments in runs.values()
+        for earlier, later in pairwise(moments)
+    ]
+    return statistics.quantiles(deviations, n=100)[-1]

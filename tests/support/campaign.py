@@ -1,0 +1,152 @@
+"""What the tests of the crash campaign share: a place to fight, and a book of the outcome."""
+
+import os
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from support.programs import Program, Project
+from support.runs import Runs, Strike, Tally
+from support.servers import RedisServer
+from support.waiting import wait_until
+
+# The number of kills in the kill scenario; the other scenarios take their share of it.
+ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "4"))
+
+BATCH_SIZE = 50
+CLAIM_TIMEOUT = 3
+FAILOVER_TIMEOUT = 2
+LOCK_TIMEOUT = 5
+LOOP_INTERVAL = 0.2
+
+# About the seconds that beat needs for all entries of a field, on a machine that is not idle.
+TICK = 0.15
+
+SETTINGS = {
+    "redbeat_lock_key": None,
+    "redbeat_batch_size": BATCH_SIZE,
+    "redbeat_claim_timeout": CLAIM_TIMEOUT,
+    "redbeat_poll_interval": LOOP_INTERVAL,
+    "beat_max_loop_interval": LOOP_INTERVAL,
+    "broker_connection_retry_on_startup": True,
+    # Else Celery adds an entry that cleans up.
+    "result_expires": None,
+}
+
+# Laid over SETTINGS: one beat leads, and the others wait.
+WITH_A_LEADER = {
+    "redbeat_lock_key": "redbeat::lock",
+    "redbeat_lock_timeout": LOCK_TIMEOUT,
+    "redbeat_failover_timeout": FAILOVER_TIMEOUT,
+}
+
+NO_STRIKE = Strike()
+
+
+def take_share(part: float) -> int:
+    """So many rounds for a scenario that gets this part of all, and at least one."""
+    return max(1, round(ROUNDS * part))
+
+
+@dataclass
+class Field:
+    """A schedule's server, a broker's server, entries, and a project for beats.
+
+    Attributes:
+        schedule: A client of the schedule's server.
+        broker: A client of the broker's server.
+        runs: The entries, stored and not yet due.
+        settings: What beats are given beside the usual settings.
+        book: What became of the runs, round by round.
+    """
+
+    schedule_server: RedisServer
+    broker_server: RedisServer
+    schedule: redis.Redis
+    broker: redis.Redis
+    project: Project
+    runs: Runs
+    settings: dict[str, Any]
+    book: list[Tally]
+
+    def _configure(self, **settings: Any) -> None:
+        urls = {
+            "broker_url": self.broker_server.url(),
+            "redbeat_redis_url": self.schedule_server.url(),
+        }
+        self.project.configure(**(urls | SETTINGS | self.settings | settings))
+
+    def start_beat(self, **settings: Any) -> Program:
+        """Start a beat and wait until it is up; `settings` are laid over those of all."""
+        self._configure(**settings)
+        beat = self.project.beat()
+        beat.wait_for_line("beat: Starting")
+        return beat
+
+    def kill(self, beat: Program) -> Strike:
+        """Kill -9 a beat; tells how the runs stood."""
+        beat.kill()
+        return self._find_struck()
+
+    def freeze(self, beat: Program) -> Strike:
+        """Hold a beat where it stands; tells how the runs stood."""
+        beat.freeze()
+        return self._find_struck()
+
+    def run_continuously(self, times: int) -> None:
+        """Let each entry run so many times, due again as soon as it is settled."""
+        left = dict.fromkeys(self.runs.names, times - 1)
+
+        def has_ended() -> bool:
+            again = [name for name in self.runs.settled() if left[name]]
+            self.runs.arm(again)
+            left.update({name: left[name] - 1 for name in again})
+            return not any(left.values())
+
+        self.runs.arm()
+        wait_until(has_ended, 120, f"{times} runs of each entry")
+        self.runs.wait_until_settled()
+
+    def pass_part_of_a_tick(self) -> None:
+        """Let a random time pass, about as much as beat needs for all that is due."""
+        time.sleep(random.uniform(0, TICK))
+
+    def _find_struck(self) -> Strike:
+        strike = self.runs.find_struck()
+        assert len(strike.caught) <= BATCH_SIZE, sorted(strike.caught)
+        return strike
+
+    def note(self, strike: Strike = NO_STRIKE) -> Tally:
+        """Take down what became of the runs that were due, and forget them.
+
+        Raises:
+            AssertionError: A run was lost or doubled; the beats' logs stand in the message.
+        """
+        tally = self.runs.tally(strike)
+        self.book.append(tally)
+        assert not tally.lost, self._explain(tally)
+        assert not tally.doubled, self._explain(tally)
+        assert len(tally.excused) <= BATCH_SIZE, self._explain(tally)
+        self.runs.clear()
+        return tally
+
+    def find_miscounted(self) -> set[str]:
+        """Entries whose meta does not tell of just one run since they were armed."""
+        return {name for name in self.runs.names if self.runs.counted(name) != 1}
+
+    def _explain(self, tally: Tally) -> str:
+        logs = map(_last_lines, sorted(self.project.directory.glob("*.log")))
+        return "\n".join([str(tally), *logs])
+
+
+def _last_lines(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if "entry-" not in line]
+    return "\n".join([f"--- {log.name}, without the lines about entries", *lines[-40:]])
+
+
+MakeField = Callable[..., Field]
