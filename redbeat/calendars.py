@@ -331,6 +331,7 @@ class RuleWalls:
             rule[part] is None for part in ("byweekday", "byeaster")
         ):
             self._take_day_of_start()
+        self._read_day_tests()
 
     def _read_weekdays(self, days: list[Any]) -> None:
         counts = self.freq <= MONTHLY
@@ -354,12 +355,15 @@ class RuleWalls:
         self.times = TimesOfDay(hours, self._seconds_of_hour(minutes, sorted(set(seconds))))
 
     def _seconds_of_hour(self, minutes: Iterable[int], seconds: list[int]) -> Sequence[int]:
-        if self.freq >= MINUTELY and self.positions:
-            seconds = _at_positions(seconds if self.freq == MINUTELY else [0], self.positions)
+        if self.freq == SECONDLY and not _at_positions([0], self.positions):
+            return ()
+        seconds = _at_positions(seconds, self.positions) if self.freq == MINUTELY else seconds
         found = _products(tuple(sorted(set(minutes))), tuple(seconds))
         return _at_positions(found, self.positions) if self.freq == HOURLY else found
 
     def _after(self, wall: datetime) -> datetime | None:
+        if not len(self.times):
+            return None
         if self.freq >= HOURLY:
             return self._in_phase_from(_next_second(wall))
         if self.positions:
@@ -392,13 +396,13 @@ class RuleWalls:
 
         A pattern of days that has not come up in one cycle of the calendar never will.
         """
-        looked_at = 0
+        cycle = CALENDAR_CYCLE * (self.interval if self.freq <= DAILY else 1)
+        last = first.toordinal()
         for day in self._days_in_phase(first):
-            looked_at += 1
             if self._names(day):
-                looked_at = 0
+                last = day.toordinal()
                 yield day
-            if looked_at > CALENDAR_CYCLE:
+            elif day.toordinal() - last > cycle:
                 return
 
     def _days_in_phase(self, first: date) -> Iterator[date]:
@@ -409,8 +413,8 @@ class RuleWalls:
     def _every_nth_week(self, first: date) -> Iterator[date]:
         week, stride = self._week_of(first).toordinal(), 7 * self.interval
         begin = week + (self._week_of(self.start).toordinal() - week) % stride
-        for monday in range(begin, CALENDAR_END.toordinal(), stride):
-            for number in range(max(monday, first.toordinal()), monday + 7):
+        for start in range(begin, CALENDAR_END.toordinal() - 7, stride):
+            for number in range(max(start, first.toordinal()), start + 7):
                 yield date.fromordinal(number)
 
     def _every_nth_day(self, first: date) -> Iterator[date]:
@@ -437,46 +441,42 @@ class RuleWalls:
         return date.fromordinal(max(number, 1))
 
     def _names(self, day: date) -> bool:
-        if self.months and day.month not in self.months:
-            return False
-        if self.weekdays and day.weekday() not in self.weekdays:
-            return False
-        days_in_month = monthrange(day.year, day.month)[1]
-        return (
-            _counts_among(self.month_days, day.day, days_in_month)
-            and (not self.year_days or _counts_among(self.year_days, *_year_day(day)))
-            and (not self.numbered_weekdays or self._numbers(day, days_in_month))
-            and (not self.weeks or self._names_week_of(day))
-            and (not self.easter_days or (day - easter(day.year)).days in self.easter_days)
-        )
+        return all(is_named(day) for is_named in self._day_tests)
 
-    def _numbers(self, day: date, days_in_month: int) -> bool:
+    def _read_day_tests(self) -> None:
+        tests = (
+            (self.months, lambda day: day.month in self.months),
+            (self.weekdays, lambda day: day.weekday() in self.weekdays),
+            (self.month_days, lambda day: _counts_among(self.month_days, *_month_day(day))),
+            (self.year_days, lambda day: _counts_among(self.year_days, *_year_day(day))),
+            (self.numbered_weekdays, self._names_numbered_weekday),
+            (self.weeks, self._names_week_of),
+            (self.easter_days, lambda day: (day - easter(day.year)).days in self.easter_days),
+        )
+        self._day_tests = [is_named for named, is_named in tests if named]
+
+    def _names_numbered_weekday(self, day: date) -> bool:
         """Whether `day` is a weekday such as the second or the last of its month (or year)."""
         by_month = self.freq == MONTHLY or bool(self.months)
-        number, last = (day.day, days_in_month) if by_month else _year_day(day)
-        named = self.numbered_weekdays
-        return (day.weekday(), (number - 1) // 7 + 1) in named or (
-            (day.weekday(), -((last - number) // 7 + 1)) in named
+        number, last = _month_day(day) if by_month else _year_day(day)
+        from_the_front, from_the_back = (number - 1) // 7 + 1, -((last - number) // 7 + 1)
+        return any(
+            (day.weekday(), n) in self.numbered_weekdays for n in (from_the_front, from_the_back)
         )
 
     def _names_week_of(self, day: date) -> bool:
-        """Whether the number of the week is named, the week having most of its days in the year.
+        """Whether the number of the week is named, the week being of the year of most of its days.
 
         Of weeks counted from the end, a week that reaches into another year is only the last one:
         so dateutil has it.
         """
-        middle = self._week_of(day) + 3 * DAY
-        number, weeks = (_year_day(middle)[0] - 1) // 7 + 1, self._weeks_in(middle.year)
-        if number in self.weeks:
+        week = self._week_of(day)
+        year = (week + 3 * DAY).year
+        first, last = self._week_of(date(year, 1, 4)), self._week_of(date(year, 12, 28))
+        if (week - first).days // 7 + 1 in self.weeks:
             return True
-        from_the_end = number - weeks - 1
-        return from_the_end in self.weeks and (middle.year == day.year or from_the_end == -1)
-
-    def _weeks_in(self, year: int) -> int:
-        middle = self._week_of(date(year, 12, 28)) + 3 * DAY
-        later = middle + 7 * DAY
-        last = later if later.year == year else middle
-        return (_year_day(last)[0] - 1) // 7 + 1
+        from_the_end = (week - last).days // 7 - 1
+        return from_the_end in self.weeks and (year == day.year or from_the_end == -1)
 
     # `bysetpos`: some of the times of each year, month, week or day.
 
@@ -571,6 +571,10 @@ def _unit_after(wall: datetime, units: int, seconds: int) -> datetime:
         return wall.replace(minute=minute, second=second) + units * timedelta(seconds=seconds)
     except OverflowError:
         return datetime.max
+
+
+def _month_day(day: date) -> tuple[int, int]:
+    return day.day, monthrange(day.year, day.month)[1]
 
 
 def _year_day(day: date) -> tuple[int, int]:

@@ -24,12 +24,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from types import FrameType
 from typing import Any
 
+from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
 
+from . import signals
 from .calendars import as_utc
 from .schedules import next_due
 from .storage import FINISHED, SET_ASIDE, Member, Outcome, Storage, Stored
@@ -38,6 +40,9 @@ logger = get_logger("celery.beat")
 
 #: Seconds by which what is given back lies past a tick's *now*: that tick does not claim it again.
 GIVEN_BACK_DELAY = 1e-6
+
+#: How late a tick may come to an entry that still counts as run at its due time.
+IN_TIME = timedelta(seconds=1)
 
 #: How much of the claim timeout a batch may use up before its messages must have been sent.
 PUBLISHING_SHARE = 0.5
@@ -55,22 +60,25 @@ class Claim:
     __slots__ = (
         "advanced",
         "entry",
+        "failure",
+        "is_given_back",
         "is_leased",
         "key",
         "now",
-        "ran_at",
         "reason",
         "score",
         "stored",
+        "ticked_at",
+        "wait",
     )
 
     def __init__(
-        self, member: Member, now: datetime, ran_at: datetime, is_leased: bool = True
+        self, member: Member, now: datetime, ticked_at: datetime, is_leased: bool = True
     ) -> None:
         self.key = member.key
         #: The tick's one reading of the clock, in UTC, and in the application's time zone.
         self.now = now
-        self.ran_at = ran_at
+        self.ticked_at = ticked_at
         #: The due time before the claim.
         self.score = member.score
         #: Whether the entry may run; one that is only looked at may not.
@@ -80,8 +88,35 @@ class Claim:
         self.entry: Any = None
         #: The entry after its run, ``None`` as long as it did not run.
         self.advanced: Any = None
-        #: Why the entry is to be set aside, as JSON.
+        #: What its message failed with, though the run is counted.
+        self.failure: Exception | None = None
+        #: Seconds until the entry wants to be asked again; ``None`` if it did not have its turn.
+        self.wait: float | None = None
+        #: Whether the commit leaves it due.
+        self.is_given_back = False
+        #: Why the entry is to be set aside.
         self.reason = ""
+
+    @property
+    def ran_at(self) -> datetime:
+        """When the run counts as made: at its due time, if the tick came to it in time, else now.
+
+        So an interval keeps its phase, and does not slip by the milliseconds that each tick takes.
+        """
+        if type(self.entry.schedule) is not interval or self.entry.last_run_at is None:
+            return self.ticked_at
+        due_at = self.due_at
+        if not timedelta(0) <= self.now - due_at < IN_TIME:
+            return self.ticked_at
+        return due_at.astimezone(self.ticked_at.tzinfo)
+
+    @property
+    def due_at(self) -> datetime:
+        """When the entry was due, in UTC; an entry that never ran: at its score."""
+        due = None
+        if self.entry.last_run_at is not None:
+            due = next_due(self.entry.schedule, self.entry.last_run_at, self.now)
+        return datetime.fromtimestamp(self.score, timezone.utc) if due is None else due
 
     @property
     def is_gone(self) -> bool:
@@ -108,12 +143,7 @@ class Claim:
             exc,
             exc_info=exc,
         )
-        self.reason = json.dumps(
-            {
-                "reason": f"{type(exc).__name__}: {exc}"[:REASON_LENGTH],
-                "definition": fingerprint(self.stored),
-            }
-        )
+        self.reason = f"{type(exc).__name__}: {exc}"[:REASON_LENGTH]
 
     def outcome(self) -> Outcome:
         """What the commit has to write."""
@@ -126,7 +156,21 @@ class Claim:
                 return self._idle() if self.advanced is None else self._run()
         except Exception as exc:
             self.set_aside(exc)
-        return Outcome(self.key, SET_ASIDE, reason=self.reason)
+        note = {"reason": self.reason, "definition": fingerprint(self.stored)}
+        return Outcome(self.key, SET_ASIDE, reason=json.dumps(note))
+
+    def announce(self, sender: Any) -> None:
+        """Send the signal of what became of the entry."""
+        if self.reason:
+            signals.entry_set_aside.send(sender, key=self.key, entry=self.entry, reason=self.reason)
+        elif self.failure is not None:
+            signals.entry_failed.send(sender, **self._run_facts(), exception=self.failure)
+        elif self.advanced is not None and signals.entry_dispatched.receivers:
+            signals.entry_dispatched.send(sender, **self._run_facts())
+
+    def _run_facts(self) -> dict[str, Any]:
+        delay = datetime.now(timezone.utc) - self.due_at
+        return {"entry": self.entry, "due_at": self.due_at, "delay": delay.total_seconds()}
 
     def _run(self) -> Outcome:
         entry = self.advanced
@@ -143,7 +187,7 @@ class Claim:
             return self._given_back()
         if entry.last_run_at is None:
             # A calendar entry without a history: its timetable counts from here.
-            entry.last_run_at = self.ran_at
+            entry.last_run_at = self.ticked_at
             return self._due(due, entry.encode_meta())
         return self._due(due)
 
@@ -154,21 +198,28 @@ class Claim:
 
     def _given_back(self) -> Outcome:
         """Due as before, but not again in the same tick."""
+        self.is_given_back = True
         return Outcome(self.key, max(self.score, self.now.timestamp() + GIVEN_BACK_DELAY))
 
 
 class Batch:
     """The entries of one claim.
 
-    ``ran_at`` is the tick's one reading of the clock, in the application's time zone; ``horizon``
-    and ``claim_timeout`` are seconds from then. Making one costs a round trip: the claim.
+    ``ticked_at`` is the tick's one reading of the clock, in the application's time zone;
+    ``horizon`` and ``claim_timeout`` are seconds from then. Making one costs a round trip: the
+    claim.
     """
 
     def __init__(
-        self, storage: Storage, ran_at: datetime, limit: int, horizon: float, claim_timeout: float
+        self,
+        storage: Storage,
+        ticked_at: datetime,
+        limit: int,
+        horizon: float,
+        claim_timeout: float,
     ) -> None:
         self.storage = storage
-        self.now = now = as_utc(ran_at)
+        self.now = now = as_utc(ticked_at)
         self._limit = limit
         self._outcomes: list[Outcome] | None = None
         began = time.monotonic()
@@ -177,9 +228,9 @@ class Batch:
         self._lease = unique_lease(now.timestamp(), claim_timeout)
         timestamp = now.timestamp()
         found = storage.claim_due(timestamp, self._lease, limit, timestamp + horizon)
-        self.claims = [Claim(member, now, ran_at) for member in found.due]
+        self.claims = [Claim(member, now, ticked_at) for member in found.due]
         #: The first entry that is due later, within the horizon.
-        self.peeked = Claim(found.later, now, ran_at, is_leased=False) if found.later else None
+        self.peeked = Claim(found.later, now, ticked_at, is_leased=False) if found.later else None
         #: The entries that are set aside.
         self.set_aside = found.set_aside
 
@@ -210,6 +261,22 @@ class Batch:
         for claim, fields in zip(claims, stored, strict=True):
             claim.load(fields, build)
         return [claim for claim in self.claims if claim.entry is not None]
+
+    def announce(self, sender: Any) -> None:
+        """Send the signals of what became of the entries."""
+        for claim in self.claims:
+            claim.announce(sender)
+
+    def first_due(self) -> float:
+        """When the first of the entries looked at wants its next turn, once this is committed."""
+        now = self.now.timestamp()
+        scores = [self.peeked.score] if self.peeked else []
+        for claim, outcome in zip(self.claims, self._outcomes or [], strict=False):
+            if claim.is_given_back:
+                scores.append(now + max(claim.wait or 0.0, 0.0))
+            elif outcome.score is not None and outcome.score >= 0:
+                scores.append(outcome.score)
+        return min(scores, default=float("inf"))
 
     def gone(self) -> list[str]:
         """The keys in the schedule whose hashes were found to be gone."""

@@ -30,6 +30,7 @@ from redis.exceptions import AuthenticationError, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from . import signals
 from .calendars import as_utc
 from .checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES, check_key_expiry
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
@@ -44,7 +45,7 @@ from .dispatch import (
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
 from .schedules import due_state, next_due
-from .storage import EXTEND_TO, Member, Storage, Stored
+from .storage import EXTEND_TO, Listener, Member, Storage, Stored
 
 __all__ = [
     "ADD_ENTRY_ERROR",
@@ -77,6 +78,9 @@ DISABLED_CHECK_INTERVAL = 5.0
 
 #: Seconds between a standby's tries to become leader.
 STANDBY_INTERVAL = 1.0
+
+#: Seconds between two ticks at the least, so that runs that are due together go together.
+MIN_REST = 0.01
 
 #: Seconds at most between two tries while the broker is away.
 MAX_PAUSE = 30.0
@@ -424,12 +428,9 @@ def get_storage(app: Any = None) -> Storage:
     app = app_or_default(app)
     conf, client = ensure_conf(app), get_redis(app)
     storage: Storage | None = getattr(app, "redbeat_storage", None)
-    if (
-        storage is None
-        or storage.client is not client
-        or (storage.schedule_key, storage.statics_key) != (conf.schedule_key, conf.statics_key)
-    ):
-        storage = app.redbeat_storage = Storage(client, conf.schedule_key, conf.statics_key)
+    keys = (conf.schedule_key, conf.statics_key, f"{conf.key_prefix}:changed")
+    if storage is None or storage.client is not client or storage.keys != keys:
+        storage = app.redbeat_storage = Storage(client, *keys)
     return storage
 
 
@@ -886,8 +887,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._has_statics = False
         #: The leadership term in which the office was taken.
         self._term: int | None = None
+        self._is_in_office = False
         self._had_entries = False
         self._is_service = False
+        #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
+        self._first_due: float | None = None
+        self._listener: Listener | None = None
         if not lazy:
             self._store_statics_unless_led()
 
@@ -952,27 +957,35 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
-        for name, fields in dict_.items():
+        keys = [self.Entry.generate_key(self.app, name) for name in dict_]
+        is_member = get_storage(self.app).has_members(keys)
+        for (name, fields), is_scheduled in zip(dict_.items(), is_member, strict=True):
             try:
-                entry = self._static_entry(name, fields)
-                entry.save()
+                self._store_static(self._maybe_entry(name, fields), fields, is_scheduled)
             except RedisError:
                 raise
             except Exception as exc:
                 logger.error(ADD_ENTRY_ERROR, name, exc, fields)
-            else:
-                logger.debug("beat: Stored entry: %s", entry)
 
-    def _static_entry(self, name: str, fields: Any) -> RedBeatSchedulerEntry:
-        """The entry as the code has it, with the runs that Redis knows of."""
-        entry: RedBeatSchedulerEntry = self._maybe_entry(name, fields)
+    def _store_static(self, entry: RedBeatSchedulerEntry, fields: Any, is_scheduled: bool) -> None:
+        """Store an entry as the code has it, with what Redis knows of it, unless it is there.
+
+        One round trip, three if it has to be written. An entry that a user has paused stays so,
+        unless the code says whether it is enabled.
+        """
         try:
             stored = self.Entry.from_key(entry.key, app=self.app)
         except (KeyError, TypeError, ValueError):
-            return entry
-        entry.last_run_at = stored.last_run_at
-        entry.total_run_count = stored.total_run_count
-        return entry
+            stored = None
+        if stored is not None:
+            entry.last_run_at = stored.last_run_at
+            entry.total_run_count = stored.total_run_count
+            if "enabled" not in fields:
+                entry.enabled = stored.enabled
+        if stored is not None and is_scheduled and _is_same(entry, stored):
+            return
+        entry.save()
+        logger.debug("beat: Stored entry: %s", entry)
 
     # The schedule
 
@@ -1021,10 +1034,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """
         self.leadership.expect(0)
         wait = self._run_tick(min)
+        if self._is_service:
+            self._rest(wait)
+            return 0.0
         self.leadership.expect(wait)
-        return self._rest(wait) if self._is_service else wait
+        return wait
 
     def _run_tick(self, min: Callable[..., Any]) -> float:
+        self._first_due = None
         try:
             self._settle()
             if not self._leads():
@@ -1038,20 +1055,39 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
         return wait
 
-    def _rest(self, wait: float) -> float:
+    def _rest(self, wait: float) -> None:
         """Sleep here and not in Celery's service, so that a change can end the sleep.
 
-        Returns 0: the next tick is wanted at once. One round trip per ``redbeat_poll_interval``.
+        Until the first due time if this beat leads, else for ``wait`` seconds. One round trip per
+        ``redbeat_poll_interval``.
         """
-        wakes_at = time.monotonic() + wait
-        poll_interval = ensure_conf(self.app).poll_interval
-        while (remaining := wakes_at - time.monotonic()) > 0:
-            pause = min(remaining, poll_interval)
-            if self.leadership.lost.wait(pause):
-                break
-            if pause < remaining and not self._outages and self._is_due_early():
-                break
-        return 0.0
+        if self._first_due is None:
+            self.leadership.expect(wait)
+            self.leadership.lost.wait(wait)
+            return
+        now = time.time()
+        wakes_at = min(max(self._first_due, now + MIN_REST), now + self.max_interval)
+        self.leadership.expect(wakes_at - now)
+        while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
+            pause = min(remaining, ensure_conf(self.app).poll_interval)
+            if self._listen(pause, wakes_at) or (pause < remaining and self._is_due_early()):
+                return
+
+    def _listen(self, seconds: float, before: float) -> bool:
+        """Sleep for so many seconds, or until told of an entry that is due before ``before``."""
+        try:
+            if self._listener is None:
+                self._listener = get_storage(self.app).listen()
+            return self._listener.wait(seconds, before)
+        except RedisError as exc:
+            logger.debug("beat: Cannot listen for changes: %s", exc)
+            self._stop_listening()
+            return self.leadership.lost.wait(seconds)
+
+    def _stop_listening(self) -> None:
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.close()
 
     def _is_due_early(self) -> bool:
         """Whether something is due that the last tick did not know of."""
@@ -1063,10 +1099,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _leads(self) -> bool:
         """Whether this beat may dispatch; a new leader first takes office."""
-        if not self.leadership.leads():
+        leads = self.leadership.leads()
+        if self._is_in_office and (not leads or self._term != self.leadership.term):
+            self._is_in_office = False
+            signals.leadership_lost.send(self)
+        if not leads:
             self._has_statics = False
             return False
-        if self._term != self.leadership.term:
+        if not self._is_in_office:
             self._take_office()
         return True
 
@@ -1091,9 +1131,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 logger.info("beat: %d entries that another beat had claimed run now", released)
         self._had_entries = self._had_entries or storage.count_members() > 0
         self._term = self.leadership.term
+        self._is_in_office = True
+        signals.leadership_acquired.send(self)
 
     def _pause(self, exc: Exception, longest: float) -> float:
         """What is due stays due, for a time that grows with each try that fails."""
+        self._first_due = None
         pause: float = min(2.0**self._outages, longest)
         self._outages += 1
         logger.error("beat: %s. Nothing is lost; trying again in %d seconds", exc, pause)
@@ -1104,6 +1147,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         logger.debug("beat: Selecting tasks")
         now = self.app.now()
         waits: list[float | None] = []
+        self._first_due = float("inf")
         while True:
             with deferred_signals() as stop:
                 batch = self._claim(now)
@@ -1111,6 +1155,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 if not batch.is_empty:
                     self._had_entries = True
                     self._run_batch(batch, stop, waits)
+            self._first_due = min(self._first_due, batch.first_due())
             if not batch.is_full or not self._leads():
                 return waits
 
@@ -1129,6 +1174,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 self._publish(batch, loaded, stop, waits)
         finally:
             self._settle()
+        batch.announce(self)
         self._restore_statics(batch.gone())
         if batch.peeked:
             waits.append(self._look_ahead(batch.peeked))
@@ -1172,14 +1218,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_claim(self, claim: Claim) -> float | None:
         """One entry's turn; whatever is wrong with it stays its own."""
         try:
-            wait: float | None = self.maybe_due(claim.entry, **self._maybe_due_kwargs)
+            claim.wait = self.maybe_due(claim.entry, **self._maybe_due_kwargs)
         except _BrokerAwayError:
             claim.advanced = None
             raise
         except Exception as exc:
             claim.set_aside(exc)
-            return None
-        return wait
+        return claim.wait
 
     def _may_send(self, batch: Batch) -> bool:
         """Whether nobody else can run these entries; where one beat leads, only that one claims."""
@@ -1252,6 +1297,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except Exception as exc:
             if entry.claim is not None and self._is_broker_away(exc):
                 raise _broker_away(exc) from exc
+            if entry.claim is not None:
+                entry.claim.failure = exc
             logger.error(
                 "Scheduler: Message Error: %s\n%s", exc, traceback.format_stack(), exc_info=True
             )
@@ -1280,7 +1327,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat."""
         self.leadership.release()
+        self._stop_listening()
         super().close()
+
+
+def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> bool:
+    """Whether saving would change nothing; what a ``save`` of a subclass stores is not known."""
+    return (
+        type(entry).save is RedBeatSchedulerEntry.save
+        and entry.encode_definition() == stored.encode_definition()
+    )
 
 
 def _broker_away(exc: BaseException) -> _BrokerAwayError:

@@ -17,6 +17,7 @@ that loses nothing: hash first, schedule second.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -53,6 +54,8 @@ CLAIM = load_script("claim")
 ADVANCE = load_script("advance")
 RECORD = load_script("record")
 SAVE = load_script("save")
+DELETE = load_script("delete")
+RESCHEDULE = load_script("reschedule")
 EXTEND_TO = load_script("extend_to")
 RELEASE = load_script("release")
 TAKE_OVER = load_script("take_over")
@@ -105,16 +108,23 @@ class Outcome(NamedTuple):
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
 
-    ``schedule_key`` and ``statics_key`` are whole keys. All methods raise what redis-py raises.
+    ``schedule_key`` and ``statics_key`` are whole keys, and ``channel`` is where changes are told.
+    All methods raise what redis-py raises.
     """
 
     client: Client
     schedule_key: str
     statics_key: str
+    channel: str
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._steps = ScriptedSteps(self)
+
+    @property
+    def keys(self) -> tuple[str, str, str]:
+        """The names that this schedule goes by in Redis."""
+        return self.schedule_key, self.statics_key, self.channel
 
     @property
     def one_slot(self) -> bool:
@@ -159,7 +169,7 @@ class Storage:
     def save_entry(
         self, key: str, definition: str, seen_meta: str | None, meta: str, score: float
     ) -> str | None:
-        """Store an entry; one round trip.
+        """Store an entry, and tell beat; one round trip.
 
         ``seen_meta`` is the stored meta that ``score`` was computed from; a stored meta stays,
         ``meta`` is that of a new entry. Returns ``None`` if the entry was stored; else another run
@@ -170,18 +180,12 @@ class Storage:
         )
 
     def write_run(self, key: str, meta: str, score: float) -> None:
-        """Store an entry's meta and its score, whatever is stored; one round trip."""
-        with self.client.pipeline(transaction=self.one_slot) as pipe:
-            pipe.hset(key, "meta", meta)
-            pipe.zadd(self.schedule_key, {key: score})
-            pipe.execute()
+        """Store meta and score of an entry, whatever is stored, and tell beat; one round trip."""
+        self._atomically(lambda steps: steps.reschedule(key, meta, repr(score)))
 
     def delete_entry(self, key: str) -> None:
-        """Remove an entry for good; one round trip."""
-        with self.client.pipeline(transaction=self.one_slot) as pipe:
-            pipe.zrem(self.schedule_key, key)
-            pipe.delete(key)
-            pipe.execute()
+        """Remove an entry for good, and tell beat; one round trip."""
+        self._atomically(lambda steps: steps.delete(key))
 
     def read_rank(self, key: str) -> int | None:
         """The entry's position in the schedule, from 0; one round trip."""
@@ -206,6 +210,15 @@ class Storage:
             self.schedule_key, 0, "+inf", start=0, num=1, withscores=True
         )
         return _first(found)
+
+    def has_members(self, keys: Sequence[str]) -> list[bool]:
+        """Whether the schedule has each of the keys; one round trip, none for no keys."""
+        if not keys:
+            return []
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.zscore(self.schedule_key, key)
+            return [score is not None for score in pipe.execute()]
 
     def read_between(self, after: float, until: float) -> list[Member]:
         """The members due after one time and by another; one round trip."""
@@ -238,6 +251,12 @@ class Storage:
         if not outcomes:
             return 0
         return self._atomically(lambda steps: steps.commit(lease, outcomes))
+
+    # Changes
+
+    def listen(self) -> Listener:
+        """Subscribe to the channel on which changes are told; one round trip."""
+        return Listener(self.client, self.channel)
 
     # Static entries
 
@@ -297,6 +316,37 @@ def _refuses_scripts(exc: ResponseError) -> bool:
     return "evalsha" in text and (isinstance(exc, NoPermissionError) or "unknown command" in text)
 
 
+class Listener:
+    """A subscription to changes: each is told as the score that it gave to some entry."""
+
+    def __init__(self, client: Client, channel: str) -> None:
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub.subscribe(channel)
+
+    def wait(self, seconds: float, before: float) -> bool:
+        """Wait until told of an entry that is due before ``before``, for so many seconds at most.
+
+        Returns whether one was told. Costs no round trip.
+        """
+        wakes_at = time.monotonic() + seconds
+        while (remaining := wakes_at - time.monotonic()) > 0:
+            message = self._pubsub.get_message(timeout=remaining)
+            if message is not None and _is_before(message["data"], before):
+                return True
+        return False
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._pubsub.close()
+
+
+def _is_before(told: str, moment: float) -> bool:
+    try:
+        return 0 <= float(told) < moment
+    except ValueError:
+        return False
+
+
 class ScriptedSteps:
     """The atomic steps as scripts: each costs one round trip, two when the server must load one."""
 
@@ -322,11 +372,23 @@ class ScriptedSteps:
 
     def save(self, key: str, definition: str, seen_meta: str, meta: str, score: str) -> str | None:
         """See :meth:`Storage.save_entry`."""
-        keys = [key, self.storage.schedule_key] if self.storage.one_slot else [key]
-        stored_meta: str | None = self._call(SAVE, keys, (definition, seen_meta, meta, score))
+        arguments = (definition, seen_meta, meta, score, self.storage.channel)
+        stored_meta: str | None = self._call(SAVE, self._keys(key), arguments)
         if stored_meta is None and not self.storage.one_slot:
             self.client.zadd(self.storage.schedule_key, {key: score})
         return stored_meta
+
+    def reschedule(self, key: str, meta: str, score: str) -> None:
+        """See :meth:`Storage.write_run`."""
+        self._call(RESCHEDULE, self._keys(key), (meta, score, self.storage.channel))
+        if not self.storage.one_slot:
+            self.client.zadd(self.storage.schedule_key, {key: score})
+
+    def delete(self, key: str) -> None:
+        """See :meth:`Storage.delete_entry`."""
+        self._call(DELETE, self._keys(key), (self.storage.channel,))
+        if not self.storage.one_slot:
+            self.client.zrem(self.storage.schedule_key, key)
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
@@ -342,6 +404,10 @@ class ScriptedSteps:
     def release_lock(self, key: str, token: str) -> bool:
         """See :meth:`Storage.release_lock`."""
         return bool(self._call(RELEASE, [key], (token,)))
+
+    def _keys(self, key: str) -> list[str]:
+        """The keys of a change to one entry, as far as one script may touch them."""
+        return [key, self.storage.schedule_key] if self.storage.one_slot else [key]
 
     def _groups(self, outcomes: list[Outcome]) -> list[list[Outcome]]:
         """The outcomes whose hashes one script may touch at once."""
@@ -431,7 +497,30 @@ class PlainSteps:
             pipe.hdel(key, "set_aside")
             pipe.zadd(self.storage.schedule_key, {key: score})
             pipe.execute()
+        self._tell(score)
         return None
+
+    def reschedule(self, key: str, meta: str, score: str) -> None:
+        """See :meth:`Storage.write_run`."""
+        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+            pipe.hset(key, "meta", meta)
+            pipe.zadd(self.storage.schedule_key, {key: score})
+            pipe.execute()
+        self._tell(score)
+
+    def delete(self, key: str) -> None:
+        """See :meth:`Storage.delete_entry`."""
+        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+            pipe.zrem(self.storage.schedule_key, key)
+            pipe.delete(key)
+            pipe.execute()
+        self._tell("")
+
+    def _tell(self, score: str) -> None:
+        try:
+            self.client.publish(self.storage.channel, score)
+        except ResponseError:
+            logger.debug("beat: This Redis refuses PUBLISH; beat finds the change when it polls.")
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""

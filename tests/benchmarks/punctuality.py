@@ -17,6 +17,9 @@ from support.messages import QUEUE
 PERIOD = 1.0
 PREFIX = "phased-"
 
+#: Seconds for which a client waits at once; beyond its own time-out it would raise.
+LONGEST_WAIT = 1
+
 #: Seconds until a beat that has just started keeps pace.
 SETTLING = 3
 
@@ -82,7 +85,7 @@ def _arrivals(house: House, seconds: float) -> Iterator[tuple[float, str | bytes
     """When each message came into the queue, and the message; they are taken out of it."""
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
-        taken = house.broker.brpop([QUEUE], timeout=left)
+        taken = house.broker.brpop([QUEUE], timeout=min(left, LONGEST_WAIT))
         if taken is not None:
             yield time.monotonic(), taken[1]
 

@@ -20,6 +20,8 @@ class Sizes:
         phased: One-second entries with their phases spread over the second.
         saves: Entries saved while beat sleeps.
         plain_saves: Entries written by plain commands while beat sleeps.
+        old_rules_left_out: Old rules, from the slowest on, that 2.x is not asked to evaluate: it
+            needs a minute for one, and half an hour for the other.
         minute: Seconds for which a real beat is watched.
     """
 
@@ -35,6 +37,7 @@ class Sizes:
     phased: int = 500
     saves: int = 50
     plain_saves: int = 5
+    old_rules_left_out: int = 1
     minute: int = 60
 
 
@@ -44,6 +47,7 @@ QUICK = Sizes(
     slow_runs=1,
     due=1_000,
     due_slow=200,
+    batch=100,
     shared=2_000,
     few=100,
     many=10_000,
@@ -51,5 +55,6 @@ QUICK = Sizes(
     phased=100,
     saves=5,
     plain_saves=1,
+    old_rules_left_out=2,
     minute=5,
 )

@@ -13,10 +13,13 @@ from support.wire import Proxy, Traffic
 
 
 def traffic(house: House) -> list[Row]:
-    """A tick over one batch, on the way to the schedule and in all."""
+    """A tick over one batch, on the way to the schedule and in all.
+
+    Counted once: no noise of the machine changes it, and exact counting takes time.
+    """
     count = house.sizes.batch
     results = medians(
-        house.sizes.slow_runs,
+        1,
         {
             OURS: partial(_count, house, house.ours, count),
             PEER: partial(_count, house, house.peer, count),

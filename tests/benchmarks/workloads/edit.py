@@ -3,12 +3,13 @@
 import random
 import time
 from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
 
 import redis
 from celery import Celery
 from celery.schedules import schedule
 
-from benchmarks.entries import HOURLY, fill, overdue
+from benchmarks.entries import HOUR, HOURLY, fill, overdue
 from benchmarks.workloads.application import open_app
 from benchmarks.workloads.stage import await_start, read_job, report
 from redbeat import RedBeatSchedulerEntry
@@ -21,12 +22,18 @@ PAUSES = (0.3, 0.6)
 
 
 def save(app: Celery, number: int) -> None:
-    """Save an entry that never ran, and so is due now."""
-    RedBeatSchedulerEntry(f"saved-{number}", "bench.saved", schedule(3600), app=app).save()
+    """Save an entry that is overdue."""
+    RedBeatSchedulerEntry(
+        f"saved-{number}",
+        "bench.saved",
+        schedule(HOUR),
+        last_run_at=datetime.now(timezone.utc) - timedelta(seconds=2 * HOUR),
+        app=app,
+    ).save()
 
 
 def write_plainly(app: Celery, number: int) -> None:
-    """Write an overdue entry as other programs do, by plain commands."""
+    """Write an overdue entry as other programs do, who tell nobody."""
     with redis.Redis.from_url(app.conf.redbeat_redis_url) as client:
         fill(client, overdue(HOURLY, prefix="written-"), 1, first=number)
 
@@ -50,7 +57,7 @@ def delays(
 
 def main(schedule: str, broker: str, edit: str, count: int, patience: float) -> None:
     app = open_app(schedule, broker)
-    with redis.Redis.from_url(broker) as client:
+    with redis.Redis.from_url(broker, socket_timeout=None) as client:
         await_start()
         report(delays=list(delays(app, client, EDITS[edit], count, patience)))
 

@@ -1,0 +1,36 @@
+"""Signals that the beat process sends, connected to as Celery's own are.
+
+A receiver gets the scheduler as ``sender`` and what the signal lists, as keywords. It runs in the
+main thread of beat, between two batches: a slow one delays what is due. One that raises is logged
+by Celery and harms nothing.
+"""
+
+from __future__ import annotations
+
+from celery.utils.dispatch import Signal
+
+__all__ = [
+    "entry_dispatched",
+    "entry_failed",
+    "entry_set_aside",
+    "leadership_acquired",
+    "leadership_lost",
+]
+
+#: The broker has taken the message of a run: ``entry``, ``due_at`` (aware, UTC), and ``delay``, the
+#: seconds since then.
+entry_dispatched = Signal(name="entry_dispatched", providing_args={"entry", "due_at", "delay"})
+
+#: The message of a run could not be built: ``entry``, ``due_at``, ``delay``, ``exception``. The run
+#: is counted.
+entry_failed = Signal(name="entry_failed", providing_args={"entry", "due_at", "delay", "exception"})
+
+#: An entry cannot run and is kept out of the way: ``key``, ``entry`` (``None`` if it could not be
+#: built), ``reason``.
+entry_set_aside = Signal(name="entry_set_aside", providing_args={"key", "entry", "reason"})
+
+#: This beat leads from now on.
+leadership_acquired = Signal(name="leadership_acquired", providing_args=set())
+
+#: This beat does not lead any more.
+leadership_lost = Signal(name="leadership_lost", providing_args=set())

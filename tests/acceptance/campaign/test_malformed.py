@@ -1,0 +1,225 @@
+"""Entries that no program should have written, among hundreds of good ones."""
+
+import json
+import time
+from typing import Any
+
+import pytest
+
+from support.campaign import Field, MakeField
+from support.messages import read_messages
+from support.runs import PREFIX, SCHEDULE_KEY, definition
+from support.waiting import wait_until
+
+# Seconds in which the good entries run, however many bad ones are due beside them.
+ON_TIME = 10
+GOOD = 200
+MAX_LINES_PER_BAD_ENTRY = 5
+
+Fields = dict[str, Any]
+
+
+def with_schedule(**schedule: Any) -> Fields:
+    """The fields of an entry with this schedule."""
+    return {"definition": json.dumps(definition("bad", schedule=schedule))}
+
+
+def with_definition(**fields: Any) -> Fields:
+    """The fields of an entry of whose definition some are replaced."""
+    return {"definition": json.dumps(definition("bad") | fields)}
+
+
+def without(name: str) -> Fields:
+    """The fields of an entry of whose definition one is missing."""
+    complete = definition("bad")
+    del complete[name]
+    return {"definition": json.dumps(complete)}
+
+
+def with_meta(text: str | bytes) -> Fields:
+    """The fields of a good entry with this meta."""
+    return {"definition": json.dumps(definition("bad")), "meta": text}
+
+
+def with_last_run(**fields: Any) -> Fields:
+    """The fields of a good entry whose last run is a datetime of which some fields are replaced."""
+    run = {"__type__": "datetime", "year": 2020, "month": 1, "day": 1, "hour": 0, "minute": 0}
+    return with_meta(json.dumps({"last_run_at": run | fields}))
+
+
+def crontab(**fields: Any) -> Fields:
+    """The fields of an entry with a crontab of which some fields are replaced."""
+    names = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
+    return with_schedule(__type__="crontab", **(dict.fromkeys(names, "*") | fields))
+
+
+# Each of these is logged at error with its key.
+UNUSABLE: dict[str, Fields] = {
+    "broken-json": {"definition": "{"},
+    "empty-definition": {"definition": ""},
+    "null-definition": {"definition": "null"},
+    "list-definition": {"definition": "[]"},
+    "number-definition": {"definition": "42"},
+    "text-definition": {"definition": '"text"'},
+    "binary-definition": {"definition": b"\xff\xfe\x00{"},
+    "deep-definition": {"definition": "[" * 100_000},
+    "deep-arguments": {"definition": '{"args": ' + "[" * 50_000 + "]" * 50_000 + "}"},
+    "no-task": without("task"),
+    "no-schedule": without("schedule"),
+    "null-schedule": with_definition(schedule=None),
+    "text-schedule": with_definition(schedule="every minute"),
+    "list-schedule": with_definition(schedule=[60]),
+    "unknown-type": with_schedule(__type__="fortnight", every=2),
+    "untyped-schedule": with_schedule(every=60),
+    "list-type": with_schedule(__type__=["interval"], every=60),
+    "interval-of-nothing": with_schedule(__type__="interval"),
+    "interval-of-text": with_schedule(__type__="interval", every="soon"),
+    "interval-of-null": with_schedule(__type__="interval", every=None),
+    "huge-interval": with_schedule(__type__="interval", every=1e308),
+    "endless-interval": with_schedule(__type__="interval", every=float("inf")),
+    "interval-of-nan": with_schedule(__type__="interval", every=float("nan")),
+    "crontab-minute-99": crontab(minute="99"),
+    "crontab-of-words": crontab(hour="noon"),
+    "crontab-of-null": crontab(day_of_week=None),
+    "crontab-of-february-30": crontab(day_of_month="30", month_of_year="2"),
+    "crontab-with-a-stranger": crontab(century="*"),
+    "rrule-of-nonsense": with_schedule(__type__="rrule", freq="SOMETIMES"),
+    "rrule-without-freq": with_schedule(__type__="rrule"),
+    "rrule-of-a-far-start": with_schedule(__type__="rrule", freq="DAILY", dtstart=1e30),
+    "rrule-of-bad-weekday": with_schedule(__type__="rrule", freq="DAILY", byweekday="XX"),
+    "list-meta": with_meta("[]"),
+    "broken-meta": with_meta("{"),
+    "binary-meta": with_meta(b"\xff\xfe"),
+    "text-last-run": with_meta('{"last_run_at": "yesterday"}'),
+    "month-13": with_last_run(month=13),
+    "year-0": with_last_run(year=0),
+    "unknown-zone": with_last_run(timezone="Mars/Olympus"),
+    "zone-of-a-path": with_last_run(timezone="../../etc/passwd"),
+    "last-run-of-words": with_last_run(hour="noon"),
+    "list-arguments-missing": with_definition(args=7),
+    "keywords-of-a-list": with_definition(kwargs=[1]),
+    "options-of-text": with_definition(options="fast"),
+    "eta-of-text": with_definition(options={"eta": "soon"}),
+    "expires-of-a-list": with_definition(options={"expires": [1]}),
+    "serializer-unknown": with_definition(options={"serializer": "clay"}),
+}
+
+# These may run, be repaired or be refused, as long as the others do not suffer.
+DOUBTFUL: dict[str, Fields] = {
+    "no-name": without("name"),
+    "null-name": with_definition(name=None),
+    "other-name": with_definition(name="somebody-else"),
+    "number-task": with_definition(task=42),
+    "empty-task": with_definition(task=""),
+    "null-arguments": with_definition(args=None, kwargs=None, options=None),
+    "text-enabled": with_definition(enabled="no"),
+    "null-enabled": with_definition(enabled=None),
+    "stranger-in-definition": with_definition(color="red"),
+    "interval-of-zero": with_schedule(__type__="interval", every=0),
+    "negative-interval": with_schedule(__type__="interval", every=-60),
+    "empty-meta": with_meta(""),
+    "null-meta": with_meta("null"),
+    "run-count-of-text": with_meta('{"last_run_at": null, "total_run_count": "many"}'),
+    "far-last-run": with_last_run(year=9999),
+    "early-last-run": with_last_run(year=1),
+    "queue-of-a-dict": with_definition(options={"queue": {}}),
+    "countdown-of-text": with_definition(options={"countdown": "soon"}),
+    "stranger-in-options": with_definition(options={"a b": 1, "task_id": 5}),
+    "big-arguments": with_definition(args=["x" * 3_000_000]),
+}
+
+
+def store_bad(field: Field, entries: dict[str, Fields]) -> None:
+    """Write the entries as due, one by one, as they are."""
+    for name, fields in entries.items():
+        field.schedule.hset(f"{PREFIX}{name}", mapping=fields)
+    field.schedule.zadd(SCHEDULE_KEY, {f"{PREFIX}{name}": time.time() - 1 for name in entries})
+
+
+def store_strange_members(field: Field) -> None:
+    """Write members whose keys hold no entry, and members that are no keys of ours."""
+    field.schedule.set(f"{PREFIX}a-text", "{}")
+    field.schedule.rpush(f"{PREFIX}a-list", "x")
+    members: list[str | bytes] = [f"{PREFIX}a-text", f"{PREFIX}a-list", f"{PREFIX}gone"]
+    members += ["", "no-prefix", b"\xff\xfe", f"{PREFIX}{{}}\n\r\n", f"{PREFIX}:schedule"]
+    for member in members:
+        field.schedule.zadd(SCHEDULE_KEY, {member: time.time() - 1})
+
+
+def unsettled_good(field: Field) -> set[str]:
+    """The good entries that are due or leased; members need not be text."""
+    scores = {name: field.schedule.zscore(SCHEDULE_KEY, f"{PREFIX}{name}") for name in GOOD_NAMES}
+    return {name for name, score in scores.items() if (score or 0) < time.time() + 3600}
+
+
+GOOD_NAMES = [f"entry-{number:03d}" for number in range(GOOD)]
+
+
+def run_good_ones(field: Field) -> None:
+    """Let each good entry become due once more, and wait until all have run."""
+    field.runs.arm()
+    wait_until(lambda: not unsettled_good(field), ON_TIME, "a run of each good entry")
+
+
+def count_good_runs(field: Field) -> set[int]:
+    """How many messages the good entries have; one number if all have the same."""
+    args = [message.args for message in read_messages(field.broker)]
+    return {args.count([name]) for name in GOOD_NAMES}
+
+
+@pytest.fixture
+def field(make_field: MakeField) -> Field:
+    """A field of good entries."""
+    return make_field(entries=GOOD)
+
+
+@pytest.mark.timeout(300)
+def test_good_entries_run_on_time_beside_malformed_ones(field: Field) -> None:
+    """Bad ones are logged with their keys, and not again and again."""
+    store_bad(field, UNUSABLE)
+    beat = field.start_beat()
+    for _ in range(3):
+        run_good_ones(field)
+    assert count_good_runs(field) == {3}
+    for name in UNUSABLE:
+        beat.wait_for_line(rf"ERROR.*redbeat:{name}\b", 10)
+    lines = {name: beat.log.count(f"{PREFIX}{name}") for name in UNUSABLE}
+    assert max(lines.values()) <= MAX_LINES_PER_BAD_ENTRY, lines
+    due = field.schedule.zrangebyscore(SCHEDULE_KEY, 0, time.time())
+    assert due == []
+    assert beat.terminate() == 0
+
+
+@pytest.mark.timeout(300)
+def test_a_malformed_entry_runs_as_soon_as_it_is_mended(field: Field) -> None:
+    """A new definition brings back an entry that had been set aside, and a new score does too."""
+    store_bad(field, {"mended": UNUSABLE["broken-json"]})
+    beat = field.start_beat()
+    beat.wait_for_line(rf"ERROR.*{PREFIX}mended")
+    field.schedule.hset(f"{PREFIX}mended", "definition", json.dumps(definition("mended")))
+    field.schedule.zadd(SCHEDULE_KEY, {f"{PREFIX}mended": time.time() - 1})
+    wait_until(lambda: field.runs.sent()["mended"], 30, "a run of the mended entry")
+    assert beat.terminate() == 0
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_good_entries_run_on_time_beside_a_doubtful_one(field: Field, name: str) -> None:
+    """Whatever becomes of it, the others run, and beat lives."""
+    store_bad(field, {name: DOUBTFUL[name]})
+    beat = field.start_beat()
+    for _ in range(2):
+        run_good_ones(field)
+    assert count_good_runs(field) == {2}
+    assert beat.terminate() == 0
+
+
+@pytest.mark.timeout(300)
+def test_good_entries_run_on_time_beside_members_that_are_no_entries(field: Field) -> None:
+    """Keys of another type, keys that are gone, members that are not even text."""
+    store_strange_members(field)
+    beat = field.start_beat()
+    for _ in range(3):
+        run_good_ones(field)
+    assert count_good_runs(field) == {3}
+    assert beat.terminate() == 0
