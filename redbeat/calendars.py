@@ -20,8 +20,9 @@ from bisect import bisect_left
 from calendar import isleap, monthrange
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
+from math import gcd
 from typing import Any, Protocol
 from zoneinfo import ZoneInfo
 
@@ -149,6 +150,11 @@ def _transition_between(low: datetime, high: datetime, zone: tzinfo) -> datetime
 HOUR_SECONDS = 3600
 
 
+def wall_seconds(moment: time) -> int:
+    """The seconds that a clock shows since midnight."""
+    return moment.hour * HOUR_SECONDS + moment.minute * 60 + moment.second
+
+
 class TimesOfDay:
     """The times of day that a rule names: its hours, and the seconds within each of them.
 
@@ -167,6 +173,9 @@ class TimesOfDay:
     def __getitem__(self, number: int) -> time:
         hour, second = divmod(number, len(self.seconds))
         return self._time(self.hours[hour], self.seconds[second])
+
+    def __iter__(self) -> Iterator[time]:
+        return (self[number] for number in range(len(self)))
 
     def first_from(self, earliest: time) -> time | None:
         """The first of the times that is not before `earliest`."""
@@ -285,7 +294,7 @@ PERIODS_IN_CYCLE = {YEARLY: 400, MONTHLY: 4_800, WEEKLY: 20_871, DAILY: CALENDAR
 
 #: How often a rule below a day looks for a time of day that its interval meets. A rule whose
 #: interval and parts meet more seldom than that counts as one that never fires.
-PHASE_LIMIT = 100_000
+PHASE_LIMIT = 20_000
 
 
 class RuleWalls:
@@ -374,6 +383,8 @@ class RuleWalls:
     # Below a day: times of day that are whole intervals from the start.
 
     def _in_phase_from(self, wall: datetime) -> datetime | None:
+        if not self._meets_phase_on_some_day:
+            return None
         for _ in range(PHASE_LIMIT):
             found = _first_wall(wall, self._days_from(wall.date()), self.times)
             units = 0 if found is None else self._distance_to_phase(found)
@@ -381,6 +392,13 @@ class RuleWalls:
                 return found
             wall = _unit_after(found, units, STEP_SECONDS[self.freq])
         return None
+
+    @cached_property
+    def _meets_phase_on_some_day(self) -> bool:
+        unit = STEP_SECONDS[self.freq]
+        step = gcd(self.interval, DAY // SECOND // unit)
+        start = wall_seconds(self.start.time()) // unit
+        return any((wall_seconds(time) // unit - start) % step == 0 for time in self.times)
 
     def _distance_to_phase(self, wall: datetime) -> int:
         """How many units after that of `wall` the next one comes that `interval` leaves."""

@@ -16,7 +16,7 @@ failover timeout was not renewed for that long. The check and the change are one
 that says nothing (one of celery-redbeat 2.x, or of a scheduler without a heartbeat) is waited for
 until it expires. While nobody waits, a holder that was cut off for a minute still finds its lock.
 
-The *heartbeat* is a thread that renews the lock a few times per failover timeout, whatever the main
+The *heartbeat* is a thread that renews the lock twice per failover timeout, whatever the main
 thread is doing, and stops when the main thread is wedged: when it made no progress for the stall
 timeout past the moment at which it meant to wake. Each tick renews as well.
 
@@ -55,7 +55,7 @@ from .storage import Storage
 logger = get_logger("celery.beat")
 
 #: Renewals per failover timeout.
-BEATS_PER_FAILOVER = 3
+BEATS_PER_FAILOVER = 2
 
 #: Seconds until a renewal that failed is tried again.
 RETRY_INTERVAL = 1.0

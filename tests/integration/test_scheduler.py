@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
@@ -12,7 +13,7 @@ import redis
 from celery import Celery
 from celery.schedules import crontab, schedule
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.schedulers import acquire_distributed_beat_lock
 from support.apps import MakeApp
 from support.wire import Proxy
@@ -417,6 +418,46 @@ def test_a_static_entry_keeps_its_last_run_over_a_restart(client_app: Celery) ->
     assert stored(client_app, "one").total_run_count == 1
 
 
+def test_unchanged_static_entries_cost_one_round_trip_each_and_no_write(
+    make_app_with: MakeApp, proxy: Proxy
+) -> None:
+    """A restart of beat rewrites nothing."""
+    static = {f"static{number}": STATIC for number in range(50)}
+    app = make_app_with(redbeat_redis_url=proxy.url(), redbeat_lock_key=None, beat_schedule=static)
+    RedBeatScheduler(app)
+    with proxy.counting() as traffic:
+        RedBeatScheduler(app)
+    assert traffic.round_trips <= 50 + 5
+    assert not {"HSET", "ZADD", "EVALSHA", "SADD", "SREM", "DEL"} & set(traffic.names)
+
+
+def test_a_static_entry_that_a_user_paused_stays_paused(client_app: Celery) -> None:
+    """Over a restart, as long as the code does not say otherwise."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {"one": STATIC}
+    RedBeatScheduler(client_app)
+    entry = stored(client_app, "one")
+    entry.enabled = False
+    entry.save()
+    RedBeatScheduler(client_app)
+    assert not stored(client_app, "one").enabled
+    client_app.conf.beat_schedule = {"one": STATIC | {"enabled": True}}
+    RedBeatScheduler(client_app)
+    assert stored(client_app, "one").enabled
+
+
+def test_a_static_entry_that_is_missing_in_the_schedule_is_stored_again(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """Though its hash is as it should be."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {"one": STATIC}
+    RedBeatScheduler(client_app)
+    client.zrem(SCHEDULE, "redbeat:one")
+    RedBeatScheduler(client_app)
+    assert score_of(client, "one") is not None
+
+
 def test_an_entry_that_cannot_be_built_is_logged_and_left_out(
     client_app: Celery, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -550,6 +591,94 @@ def test_a_lock_that_another_has_taken_makes_a_standby(
     assert locked.tick() <= 2
     assert sent == []
     assert locked.lock is None
+
+
+# Signals
+
+
+@pytest.fixture
+def signalled() -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What the signals say, in order."""
+    seen: list[tuple[str, dict[str, Any]]] = []
+    receivers = []
+    for name in signals.__all__:
+
+        def receive(signal: Any, sender: Any, name: str = name, **facts: Any) -> None:
+            seen.append((name, facts))
+
+        getattr(signals, name).connect(receive)
+        receivers.append(receive)
+    yield seen
+    for name, receiver in zip(signals.__all__, receivers, strict=True):
+        getattr(signals, name).disconnect(receiver)
+
+
+def test_signals_tell_what_became_of_each_entry(
+    scheduler: RedBeatScheduler,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    signalled: list[tuple[str, dict[str, Any]]],
+) -> None:
+    """With the entry, when it was due, and how late it was."""
+
+    def send_task(self: Any, name: str, *args: Any, **kwargs: Any) -> None:
+        if name == "tasks.bad":
+            raise ValueError("does not serialise")
+
+    monkeypatch.setattr(RedBeatScheduler, "send_task", send_task)
+    due(scheduler.app, "good")
+    due(scheduler.app, "bad")
+    client.hset("redbeat:worse", "definition", "{not json")
+    client.zadd(SCHEDULE, {"redbeat:worse": 1})
+    scheduler.tick()
+    facts = dict(signalled)
+    good = facts["entry_dispatched"]
+    assert good["entry"].name == "good"
+    assert good["delay"] == pytest.approx(60, abs=2)
+    assert datetime.now(UTC) - good["due_at"] == pytest.approx(
+        timedelta(seconds=60), abs=timedelta(seconds=2)
+    )
+    assert facts["entry_failed"]["entry"].name == "bad"
+    assert "does not serialise" in str(facts["entry_failed"]["exception"])
+    assert facts["entry_set_aside"]["key"] == "redbeat:worse"
+    assert facts["entry_set_aside"]["reason"]
+    assert signalled[0][0] == "leadership_acquired"
+
+
+def test_a_receiver_that_raises_harms_nothing(
+    scheduler: RedBeatScheduler, sent: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is logged."""
+
+    def receive(**facts: Any) -> None:
+        raise RuntimeError("receiver is broken")
+
+    signals.entry_dispatched.connect(receive)
+    try:
+        due(scheduler.app, "a")
+        scheduler.tick()
+    finally:
+        signals.entry_dispatched.disconnect(receive)
+    assert sent == ["tasks.a"]
+    assert "receiver is broken" in caplog.text
+    assert stored(scheduler.app, "a").total_run_count == 1
+
+
+def test_signals_tell_who_leads(
+    locked: RedBeatScheduler, client: redis.Redis, signalled: list[tuple[str, dict[str, Any]]]
+) -> None:
+    """Acquired, lost, and acquired again."""
+    acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
+    locked.tick()
+    client.set("redbeat::lock", "another")
+    locked.tick()
+    client.delete("redbeat::lock")
+    locked.tick()
+    assert [name for name, _ in signalled] == [
+        "leadership_acquired",
+        "leadership_lost",
+        "leadership_acquired",
+    ]
 
 
 # The banner
