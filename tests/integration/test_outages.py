@@ -1,0 +1,227 @@
+"""Redis or the broker away in the middle of things: nothing is lost, and nothing runs twice."""
+
+import logging
+import time
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from unittest import mock
+
+import pytest
+import redis
+from celery import Celery
+from celery.schedules import schedule
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
+from support.apps import MakeApp
+from support.messages import read_messages
+from support.servers import RedisServer, StartRedis
+
+SCHEDULE = "redbeat::schedule"
+
+
+def due(app: Celery, name: str, **fields: Any) -> RedBeatSchedulerEntry:
+    """An entry that should have run an hour ago."""
+    ran = datetime.now(timezone.utc) - timedelta(hours=2)
+    return RedBeatSchedulerEntry(
+        name, "tasks.add", schedule(3600), args=[name], app=app, last_run_at=ran, **fields
+    ).save()
+
+
+def sent(broker: RedisServer) -> list[str]:
+    with broker.client() as client:
+        return sorted(message.args[0] for message in read_messages(client))
+
+
+@pytest.fixture
+def broker(start_redis: StartRedis) -> RedisServer:
+    """A broker that keeps what it acknowledged."""
+    return start_redis(appendonly="yes", appendfsync="always")
+
+
+@pytest.fixture
+def store(start_redis: StartRedis) -> RedisServer:
+    """A server for the schedule that keeps what it acknowledged."""
+    return start_redis(appendonly="yes", appendfsync="always")
+
+
+@pytest.fixture
+def scheduler(make_app_with: MakeApp, broker: RedisServer, store: RedisServer) -> RedBeatScheduler:
+    """A scheduler without a lock, whose schedule and broker are on servers of their own."""
+    app = make_app_with(
+        broker_url=broker.url(), redbeat_redis_url=store.url(), redbeat_lock_key=None
+    )
+    app.conf.broker_connection_timeout = 1
+    return RedBeatScheduler(app)
+
+
+def test_a_broker_that_is_away_consumes_nothing_and_the_pauses_grow(
+    scheduler: RedBeatScheduler, broker: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One line per pause; when it is back, what was due goes out, once."""
+    for name in "ab":
+        due(scheduler.app, name)
+    broker.kill()
+    assert [scheduler.tick() for _ in range(3)] == [1, 2, 4]
+    lines = [r for r in caplog.records if r.levelno >= logging.WARNING and "trying" in r.message]
+    assert len(lines) == 3
+    assert all("broker" in line.message for line in lines)
+    broker.start()
+    scheduler.tick()
+    assert sent(broker) == ["a", "b"]
+    assert scheduler._outages == 0
+
+
+def test_a_broker_that_goes_away_after_a_batch_is_found_by_the_next(
+    scheduler: RedBeatScheduler, broker: RedisServer
+) -> None:
+    """An open producer does not keep beat from seeing that nobody is there."""
+    due(scheduler.app, "a")
+    scheduler.tick()
+    broker.kill()
+    entry = due(scheduler.app, "b")
+    scheduler.tick()
+    assert RedBeatSchedulerEntry.from_key(entry.key, app=scheduler.app).total_run_count == 0
+    broker.start()
+    scheduler.tick()
+    assert sent(broker) == ["a", "b"]
+
+
+def test_pauses_end_at_half_a_minute(scheduler: RedBeatScheduler, broker: RedisServer) -> None:
+    """However long the broker is away."""
+    due(scheduler.app, "a")
+    broker.kill()
+    assert [scheduler.tick() for _ in range(7)][-2:] == [30, 30]
+
+
+def test_a_run_is_not_repeated_when_redis_goes_away_before_its_commit(
+    scheduler: RedBeatScheduler, broker: RedisServer, store: RedisServer, monkeypatch: Any
+) -> None:
+    """The commit is kept and written when Redis is back."""
+    due(scheduler.app, "a")
+    original = RedBeatScheduler.apply_async
+
+    def and_then_redis_dies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        store.kill()
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RedBeatScheduler, "apply_async", and_then_redis_dies)
+        assert scheduler.tick() == 1
+    assert scheduler.tick() == 2
+    store.start()
+    scheduler.tick()
+    assert sent(broker) == ["a"]
+    entry = RedBeatSchedulerEntry.from_key("redbeat:a", app=scheduler.app)
+    assert entry.total_run_count == 1
+    assert entry.due_at is not None
+    assert entry.due_at > datetime.now(timezone.utc) + timedelta(minutes=50)
+
+
+def test_a_server_that_forgot_its_scripts_gets_them_again(
+    scheduler: RedBeatScheduler, broker: RedisServer, store: RedisServer
+) -> None:
+    """After a restart, or a SCRIPT FLUSH."""
+    for name in "ab":
+        due(scheduler.app, name)
+        with store.client() as client:
+            client.script_flush()
+        scheduler.tick()
+    assert sent(broker) == ["a", "b"]
+    entry = RedBeatSchedulerEntry.from_key("redbeat:b", app=scheduler.app)
+    assert entry.total_run_count == 1
+
+
+def test_what_a_dead_beat_had_claimed_runs_as_soon_as_another_leads(
+    make_app_with: MakeApp, broker: RedisServer, store: RedisServer
+) -> None:
+    """It does not wait for the lease to run out; what is due later keeps its time."""
+    app = make_app_with(broker_url=broker.url(), redbeat_redis_url=store.url())
+    for name in "ab":
+        due(app, name)
+    now = time.time()
+    lease = now + 20
+    get_storage(app).claim_due(now, lease, limit=10, horizon=now + 300)
+    RedBeatSchedulerEntry("soon", "tasks.add", schedule(10), args=["soon"], app=app).save()
+    with store.client() as client:
+        soon = client.zscore(SCHEDULE, "redbeat:soon")
+        leader = RedBeatScheduler(app)
+        acquire_distributed_beat_lock(mock.Mock(scheduler=leader))
+        leader.tick()
+        assert sent(broker) == ["a", "b"]
+        assert client.zscore(SCHEDULE, "redbeat:soon") == soon
+
+
+def test_claims_of_a_living_beat_are_left_to_it_where_beats_share_the_work(
+    scheduler: RedBeatScheduler, broker: RedisServer
+) -> None:
+    """Without a lock there is no telling a dead beat's claim from a living one's."""
+    due(scheduler.app, "a")
+    now = time.time()
+    get_storage(scheduler.app).claim_due(now, now + 20, limit=10, horizon=now + 300)
+    scheduler.tick()
+    assert sent(broker) == []
+
+
+def test_a_claim_whose_answer_was_lost_is_given_again(scheduler: RedBeatScheduler) -> None:
+    """redis-py repeats a command after a broken connection: the same lease, the same entries."""
+    due(scheduler.app, "a")
+    storage, now = get_storage(scheduler.app), time.time()
+    first = storage.claim_due(now, now + 30.5, limit=10, horizon=now + 300)
+    again = storage.claim_due(now, now + 30.5, limit=10, horizon=now + 300)
+    assert [member.key for member in first.due] == [member.key for member in again.due]
+    assert storage.claim_due(now, now + 30.7, limit=10, horizon=now + 300).due == []
+
+
+def test_two_schedulers_without_a_lock_share_the_work(
+    make_app_with: MakeApp, broker: RedisServer, store: RedisServer, monkeypatch: Any
+) -> None:
+    """While one of them dispatches its batch, the other takes the rest; nothing runs twice."""
+    settings = {
+        "broker_url": broker.url(),
+        "redbeat_redis_url": store.url(),
+        "redbeat_lock_key": None,
+        "redbeat_batch_size": 5,
+    }
+    one, other = (RedBeatScheduler(make_app_with(**settings)) for _ in range(2))
+    for number in range(20):
+        due(one.app, f"{number:02}")
+    original = RedBeatScheduler.apply_async
+
+    def meanwhile(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if self is one:
+            other.tick()
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(RedBeatScheduler, "apply_async", meanwhile)
+    one.tick()
+    assert sent(broker) == [f"{number:02}" for number in range(20)]
+
+
+def test_a_leader_whose_redis_lost_all_data_restores_the_static_entries(
+    make_app_with: MakeApp, store: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And logs at error that the others are gone."""
+    static = {"static": {"task": "tasks.add", "schedule": 30}}
+    app = make_app_with(redbeat_redis_url=store.url(), beat_schedule=static)
+    leader = RedBeatScheduler(app)
+    acquire_distributed_beat_lock(mock.Mock(scheduler=leader))
+    leader.tick()
+    with store.client() as client:
+        client.flushall()
+        leader.tick()
+        assert client.exists("redbeat:static", "redbeat::lock") == 2
+    assert "has lost the schedule" in caplog.text
+
+
+def test_a_scheduler_built_by_hand_while_another_leads_writes_nothing(
+    make_app_with: MakeApp, redis_client: redis.Redis, redis_url: str, caplog: Any
+) -> None:
+    """And says so."""
+    caplog.set_level(logging.INFO, "celery.beat")
+    redis_client.set("redbeat::lock", "another")
+    static = {"static": {"task": "tasks.add", "schedule": 30}}
+    RedBeatScheduler(make_app_with(redbeat_redis_url=redis_url, beat_schedule=static))
+    assert redis_client.keys("*") == ["redbeat::lock"]
+    assert "beat_schedule is not stored: another leads" in caplog.text

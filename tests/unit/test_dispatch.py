@@ -1,0 +1,85 @@
+"""Signals to end the process, put off while a batch is under way."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from redbeat.dispatch import deferred_signals, unique_lease
+
+
+@pytest.fixture
+def handled() -> Iterator[list[int]]:
+    """The signals that the program's own handler got, in order."""
+    seen: list[int] = []
+    before = {
+        number: signal.signal(number, lambda signum, frame: seen.append(signum))
+        for number in (signal.SIGTERM, signal.SIGINT)
+    }
+    yield seen
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_is_handled_at_the_end_of_the_block(
+    handled: list[int], number: signal.Signals
+) -> None:
+    """And the block can tell that one came."""
+    with deferred_signals() as stop:
+        assert not stop
+        os.kill(os.getpid(), number)
+        assert stop
+        assert handled == []
+    assert handled == [number]
+
+
+def test_a_second_signal_ends_the_block_at_once(handled: list[int]) -> None:
+    """A broker call that hangs must not make beat immortal."""
+
+    def send_twice() -> None:
+        with deferred_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+            pytest.fail("the second signal was put off")
+
+    with pytest.raises(SystemExit):
+        send_twice()
+    assert handled == [signal.SIGTERM]
+
+
+def test_the_handlers_are_put_back(handled: list[int]) -> None:
+    """After the block, signals are handled where they come."""
+    with deferred_signals():
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert handled == [signal.SIGTERM]
+
+
+def test_the_default_action_is_taken_at_the_end_of_the_block() -> None:
+    """SIGINT's default handler raises `KeyboardInterrupt`."""
+    with pytest.raises(KeyboardInterrupt), deferred_signals():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_outside_the_main_thread_nothing_is_put_off() -> None:
+    """Python handles signals in the main thread alone."""
+    seen: list[bool] = []
+
+    def run() -> None:
+        with deferred_signals() as stop:
+            seen.append(bool(stop))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert seen == [False]
+
+
+def test_a_lease_is_later_than_the_claim_timeout_and_no_other_claim_has_it() -> None:
+    """Its fraction is random."""
+    leases = {unique_lease(1000.0, 30) for _ in range(1000)}
+    assert len(leases) == 1000
+    assert all(1030 <= lease <= 1031 for lease in leases)
