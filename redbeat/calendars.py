@@ -2,16 +2,12 @@
 
 A rule is first a set of wall times, found by a calendar of its own (`CrontabWalls`,
 `RuleWalls`): naive datetimes, without zone or transition. `first_instant_after` then maps them to
-instants. Where a clock is moved:
+instants, by the rule that `redbeat.schedules` states: what the clock skips stands for the end of
+the gap, what it shows twice for its first instant, or for both if the calendar runs through the
+hours.
 
-* A wall time that the clock skips (spring) stands for the first instant after the gap. Several
-  skipped times make one instant.
-* A wall time that the clock shows twice (autumn) stands for the first of the two instants, or for
-  both if the calendar says that it runs through the hours.
-
-So no wall time is lost, none comes early, and none comes twice that should not. How it can fail:
-a zone with two transitions within 48 hours is read as if it had only the change from the day
-before to the day after, and instants are as right as the zone database of the machine.
+A calendar finds its next wall time by looking at the days after a given one, so that the age of
+a rule costs nothing, and gives up when a whole cycle of the Gregorian calendar has none.
 """
 
 from __future__ import annotations
@@ -48,7 +44,10 @@ CALENDAR_CYCLE = 146_097
 
 def shown(value: Any) -> str:
     """The value as an error message shows it, however long it is."""
-    return repr(value)[:100]
+    try:
+        return repr(value)[:100]
+    except Exception:  # whatever the `repr` of somebody's type raises
+        return f"a {type(value).__name__}"
 
 
 def as_utc(moment: datetime) -> datetime:

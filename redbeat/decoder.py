@@ -266,15 +266,23 @@ def _encode_zoned_crontab(schedule: crontab) -> Fields:
 
 
 def _decode_crontab(fields: Fields) -> celery_crontab:
-    for name, given in fields.items():
-        if isinstance(given, (str, list)) and len(given) > LONGEST_FIELD:
-            raise ValueError(f"{name} is longer than {LONGEST_FIELD}")
-    if "tz" in fields:
-        tz = _zone(fields.pop("tz"))
-        return crontab(**_known(fields, CRONTAB_FIELDS), tz=tz)
-    given = [_known(fields, CRONTAB_FIELDS).get(name, "*") for name in CRONTAB_FIELDS]
+    tz = _zone(fields.pop("tz")) if "tz" in fields else None
+    _known(fields, CRONTAB_FIELDS)
+    given = [_cron_given(name, fields.get(name, "*")) for name in CRONTAB_FIELDS]
+    if tz is not None:
+        return crontab(*given, tz=tz)
     is_plain = all(isinstance(field, (str, int)) for field in given)
     return _copy_of(_parsed_crontab(*given)) if is_plain else celery_crontab(*given)
+
+
+def _cron_given(name: str, field: Any) -> Any:
+    if isinstance(field, int):
+        return field
+    if not isinstance(field, (str, list)) or not field:
+        raise ValueError(f"{name} must be a number, a text or a list, got {shown(field)}")
+    if len(field) > LONGEST_FIELD:
+        raise ValueError(f"{name} is longer than {LONGEST_FIELD}")
+    return field
 
 
 @lru_cache(maxsize=1_000, typed=True)
@@ -355,7 +363,9 @@ def _decode_moment(name: str, fields: Fields) -> datetime | None:
         return None
     if isinstance(zone, str):
         return _instant(name, seconds).astimezone(named_zone(zone))
-    return _instant(name, seconds).astimezone(_offset(name, zone or 0, timedelta(minutes=1)))
+    return _instant(name, seconds).astimezone(
+        _offset(name, 0 if zone is None else zone, timedelta(minutes=1))
+    )
 
 
 def _encode_weekday(day: weekday) -> Fields:
@@ -403,12 +413,18 @@ def _encode_timedelta(delta: timedelta) -> Fields:
     return {"days": delta.days, "seconds": delta.seconds, "microseconds": delta.microseconds}
 
 
+SIGNATURE_FIELDS = {"task": str, "args": list, "kwargs": dict, "options": dict}
+
+
 def _encode_signature(signature: Signature) -> Fields:
     return dict(signature)
 
 
 def _decode_signature(fields: Fields) -> Signature:
-    fields["args"] = tuple(fields.get("args", ()))
+    for name, type_ in SIGNATURE_FIELDS.items():
+        if not isinstance(fields.get(name), type_):
+            raise ValueError(f"{name} must be of type {type_.__name__}")
+    fields["args"] = tuple(fields["args"])
     return Signature.from_dict(fields)
 
 

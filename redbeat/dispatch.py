@@ -61,6 +61,7 @@ class Claim:
         "advanced",
         "entry",
         "failure",
+        "had_turn",
         "is_given_back",
         "is_leased",
         "key",
@@ -90,7 +91,8 @@ class Claim:
         self.advanced: Any = None
         #: What its message failed with, though the run is counted.
         self.failure: Exception | None = None
-        #: Seconds until the entry wants to be asked again; ``None`` if it did not have its turn.
+        #: Whether the entry was asked if it is due, and the seconds until it wants to be again.
+        self.had_turn = False
         self.wait: float | None = None
         #: Whether the commit leaves it due.
         self.is_given_back = False
@@ -197,8 +199,10 @@ class Claim:
         return Outcome(self.key, score, meta, runs, clears=was_set_aside)
 
     def _given_back(self) -> Outcome:
-        """Due as before, but not again in the same tick."""
+        """Due as before; one that had its turn, not again in the same tick."""
         self.is_given_back = True
+        if not self.had_turn:
+            return Outcome(self.key, self.score)
         return Outcome(self.key, max(self.score, self.now.timestamp() + GIVEN_BACK_DELAY))
 
 
@@ -240,9 +244,11 @@ class Batch:
         return not self.claims and self.peeked is None
 
     @property
-    def is_full(self) -> bool:
-        """Whether more may be due than this batch holds."""
-        return len(self.claims) >= self._limit
+    def leaves_more(self) -> bool:
+        """Whether more is due than this batch could hold, or could run in its time."""
+        return len(self.claims) >= self._limit or any(
+            claim.entry is not None and not claim.had_turn for claim in self.claims
+        )
 
     @property
     def may_grow(self) -> bool:
@@ -286,6 +292,7 @@ class Batch:
         """Nothing of this batch has reached the broker: no run counts."""
         for claim in self.claims:
             claim.advanced = None
+            claim.had_turn = True
 
     def commit(self) -> None:
         """Write what became of every claimed entry; one round trip, and harmless to repeat."""

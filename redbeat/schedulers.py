@@ -80,7 +80,7 @@ DISABLED_CHECK_INTERVAL = 5.0
 STANDBY_INTERVAL = 1.0
 
 #: Seconds between two ticks at the least, so that runs that are due together go together.
-MIN_REST = 0.01
+MIN_REST = 0.02
 
 #: Seconds at most between two tries while the broker is away.
 MAX_PAUSE = 30.0
@@ -1156,7 +1156,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                     self._had_entries = True
                     self._run_batch(batch, stop, waits)
             self._first_due = min(self._first_due, batch.first_due())
-            if not batch.is_full or not self._leads():
+            if stop or not batch.leaves_more or not self._leads():
                 return waits
 
     def _claim(self, now: datetime) -> Batch:
@@ -1210,13 +1210,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self, batch: Batch, loaded: list[Claim], stop: DeferredSignals, waits: list[float | None]
     ) -> None:
         for claim in loaded:
-            if stop or not batch.may_grow or not self._may_send(batch):
+            if stop or not self._may_send(batch):
                 waits.append(0.0)
                 return
             waits.append(self._run_claim(claim))
+            if not batch.may_grow:
+                return
 
     def _run_claim(self, claim: Claim) -> float | None:
         """One entry's turn; whatever is wrong with it stays its own."""
+        claim.had_turn = True
         try:
             claim.wait = self.maybe_due(claim.entry, **self._maybe_due_kwargs)
         except _BrokerAwayError:

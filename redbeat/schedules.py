@@ -332,7 +332,7 @@ FREQUENCIES = recurrence.FREQNAMES
 
 
 class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
-    """A recurrence rule (RFC 5545, section 3.3.10), evaluated by python-dateutil.
+    """A recurrence rule (RFC 5545, section 3.3.10), with the occurrences that dateutil gives it.
 
     Args:
         freq: a frequency of `dateutil.rrule`, or its name in any case.

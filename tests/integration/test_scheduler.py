@@ -125,6 +125,17 @@ def test_many_due_entries_are_drained_batch_by_batch(
     assert len(set(sent)) == len(sent) == 9
 
 
+def test_a_slow_broker_does_not_keep_a_tick_from_draining(
+    scheduler: RedBeatScheduler, sent: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What does not fit into the time of one batch goes with the next ones."""
+    monkeypatch.setattr("redbeat.dispatch.FILLING_TIME", 0)
+    for number in range(9):
+        due(scheduler.app, f"e{number}")
+    scheduler.tick()
+    assert len(set(sent)) == len(sent) == 9
+
+
 def test_maybe_due_is_called_once_per_run_with_the_producer(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:

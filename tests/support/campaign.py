@@ -16,10 +16,10 @@ from support.servers import RedisServer
 from support.waiting import wait_until
 
 # The number of kills in the kill scenario; the other scenarios take their share of it.
-ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "3"))
 
 BATCH_SIZE = 50
-CLAIM_TIMEOUT = 3
+CLAIM_TIMEOUT = 2
 FAILOVER_TIMEOUT = 2
 LOCK_TIMEOUT = 5
 LOOP_INTERVAL = 0.2
@@ -83,10 +83,14 @@ class Field:
 
     def start_beat(self, **settings: Any) -> Program:
         """Start a beat and wait until it is up; `settings` are laid over those of all."""
-        self._configure(**settings)
-        beat = self.project.beat()
+        beat = self.launch_beat(**settings)
         beat.wait_for_line("beat: Starting")
         return beat
+
+    def launch_beat(self, **settings: Any) -> Program:
+        """Start a beat, and do not wait."""
+        self._configure(**settings)
+        return self.project.beat()
 
     def kill(self, beat: Program) -> Strike:
         """Kill -9 a beat; tells how the runs stood."""
@@ -115,6 +119,10 @@ class Field:
     def pass_part_of_a_tick(self) -> None:
         """Let a random time pass, about as much as beat needs for all that is due."""
         time.sleep(random.uniform(0, TICK))
+
+    def pass_a_claim_s_time(self) -> None:
+        """Let so much time pass that every claim of before has run out."""
+        time.sleep(CLAIM_TIMEOUT + 1)
 
     def _find_struck(self) -> Strike:
         strike = self.runs.find_struck()

@@ -138,7 +138,7 @@ class Runs:
 
     def scores(self) -> dict[str, float]:
         """The score of each entry in the schedule."""
-        members = self._schedule.zrange(SCHEDULE_KEY, 0, -1, withscores=True)
+        members: Any = self._schedule.zrange(SCHEDULE_KEY, 0, -1, withscores=True)
         return {member.removeprefix(PREFIX): score for member, score in members}
 
     def settled(self) -> set[str]:

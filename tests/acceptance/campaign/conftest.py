@@ -14,6 +14,10 @@ from support.servers import StartRedis
 from support.tripwire import MakeTripwire, Tripwire
 
 ENTRIES = 300
+
+# Nothing that a server has answered to is gone when it is killed.
+KEEPING_ALL = {"appendonly": "yes", "appendfsync": "always"}
+
 OUTCOME = "campaign"
 COLUMNS = "{:<84} {:>6} {:>8} {:>10} {:>6} {:>8} {:>10}"
 
@@ -29,17 +33,27 @@ def make_field(
     with contextlib.ExitStack() as stack:
 
         def make(entries: int = ENTRIES, **settings: Any) -> Field:
-            servers = [start_redis(appendonly="yes", appendfsync="always") for _ in range(2)]
-            clients = [stack.enter_context(contextlib.closing(each.client())) for each in servers]
+            schedule_server, broker_server = (start_redis(**KEEPING_ALL) for _ in range(2))
+            schedule = stack.enter_context(contextlib.closing(schedule_server.client()))
+            broker = stack.enter_context(contextlib.closing(broker_server.client()))
             directory = tmp_path / "project"
             directory.mkdir()
-            project = stack.enter_context(contextlib.closing(Project(directory)))
-            field = Field(*servers, *clients, project, Runs(*clients, entries), settings, book)
+            field = Field(
+                schedule_server,
+                broker_server,
+                schedule,
+                broker,
+                stack.enter_context(contextlib.closing(Project(directory))),
+                Runs(schedule, broker, entries),
+                settings,
+                book,
+            )
             field.runs.store()
             return field
 
         yield make
-    request.node.user_properties.append((OUTCOME, _sum_up(book)))
+    if book:
+        request.node.user_properties.append((OUTCOME, _sum_up(book)))
 
 
 @pytest.fixture
@@ -82,8 +96,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.line(COLUMNS.format("", *HEADINGS))
     for report in _reports(terminalreporter):
         name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
-        outcome = dict(report.user_properties)[OUTCOME]
-        terminalreporter.line(COLUMNS.format(name, *outcome))
+        terminalreporter.line(COLUMNS.format(name, *_outcome(report)))
 
 
 def _reports(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:
@@ -91,7 +104,10 @@ def _reports(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestRepor
         report
         for reports in terminalreporter.stats.values()
         for report in reports
-        if isinstance(report, pytest.TestReport)
-        and report.when == "teardown"
-        and OUTCOME in dict(report.user_properties)
+        if isinstance(report, pytest.TestReport) and report.when == "teardown" and _outcome(report)
     ]
+
+
+def _outcome(report: pytest.TestReport) -> list[int]:
+    outcome: Any = dict(report.user_properties).get(OUTCOME, [])
+    return list(outcome)

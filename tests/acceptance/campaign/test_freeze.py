@@ -10,14 +10,18 @@ from support.waiting import wait_until
 
 
 def thaw_and_settle(field: Field, frozen: Program, strike: Strike) -> None:
-    """Let the frozen beat go on, and see it through a second round beside the other.
+    """Let the frozen beat go on, and give it and the other more to do until it is heard of again.
 
-    What it still does of the first round shows in the count of both.
+    What it still does of the runs of before shows in the count of all.
     """
     logged = len(frozen.log)
+
+    def is_back() -> bool:
+        field.runs.arm(list(field.runs.settled()))
+        return len(frozen.log) > logged
+
     frozen.thaw()
-    field.runs.arm()
-    wait_until(lambda: len(frozen.log) > logged, 30, "a word of the thawed beat")
+    wait_until(is_back, 30, "a word of the thawed beat")
     field.runs.wait_until_settled()
     assert frozen.is_running()
     assert frozen.terminate() == 0

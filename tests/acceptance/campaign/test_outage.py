@@ -17,6 +17,9 @@ from support.waiting import wait_until
 TROUBLE = re.compile(r"\[([-0-9]+ [:0-9]+,[0-9]+): (?:WARNING|ERROR|CRITICAL)/")
 PAUSES = 3
 
+# Each takes one request to the broker.
+BATCHES = 4
+
 
 def any_batch(field: Field) -> Strike:
     """What to note where nobody can tell whether the broker has accepted the last batch."""
@@ -70,8 +73,8 @@ def test_no_run_is_lost_when_any_request_to_the_broker_ends_in_a_cut_connection(
     """The request has left, and the answer never comes."""
     tripwire = make_tripwire(field.broker_server)
     beat = field.start_beat(broker_url=tripwire.url())
-    for nth in range(1, 1 + take_share(0.3)):
-        cut_at_request(field, tripwire, nth)
+    for number in range(take_share(0.3)):
+        cut_at_request(field, tripwire, 1 + number % BATCHES)
         field.note(any_batch(field))
     assert beat.terminate() == 0
 
@@ -119,6 +122,25 @@ def is_all_due(field: Field) -> bool:
     """Whether every run is due, as it was when it was armed: none leased, none committed."""
     scores = field.runs.scores()
     return max(scores.values()) < datetime.now().timestamp()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("frozen", ["broker_server", "schedule_server"])
+def test_no_run_is_lost_or_doubled_when_a_server_is_frozen_past_the_claims(
+    field: Field, frozen: str
+) -> None:
+    """One beat alone: what it had claimed is still its own, since nobody else has claimed it."""
+    server = getattr(field, frozen)
+    beat = field.start_beat()
+    for _ in range(take_share(0.2)):
+        field.runs.arm()
+        field.runs.wait_for_first_message()
+        server.freeze()
+        field.pass_a_claim_s_time()
+        server.thaw()
+        field.runs.wait_until_settled()
+        field.note()
+    assert beat.terminate() == 0
 
 
 def refuse_writes(client: redis.Redis) -> None:

@@ -3,7 +3,6 @@
 import pytest
 
 from support.campaign import Field, take_share
-from support.waiting import wait_until
 
 RUNS_PER_ENTRY = 4
 
@@ -27,7 +26,8 @@ def test_no_run_is_lost_when_one_of_two_sharing_beats_is_killed(field: Field) ->
     for _ in range(take_share(0.25)):
         victim = field.start_beat()
         field.runs.arm()
-        wait_until(lambda: "Sending due task" in victim.log, 30, "a run by the victim")  # noqa: B023
+        field.runs.wait_for_first_message()
+        field.pass_part_of_a_tick()
         strike = field.kill(victim)
         field.runs.wait_until_settled()
         field.note(strike)

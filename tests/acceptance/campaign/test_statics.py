@@ -1,0 +1,80 @@
+"""A static schedule that beat was killed over."""
+
+import random
+from typing import Any
+
+import pytest
+
+from support.campaign import Field, MakeField, take_share
+from support.runs import DAY, PREFIX, SCHEDULE_KEY
+from support.tripwire import MakeTripwire, Tripwire
+
+STATICS = [f"static-{number:03d}" for number in range(100)]
+STATICS_KEY = f"{PREFIX}:statics"
+
+
+def static_schedule() -> dict[str, Any]:
+    """Entries as an application's configuration holds them."""
+    return {name: {"task": "proj.record", "schedule": DAY, "args": [name]} for name in STATICS}
+
+
+@pytest.fixture
+def field(make_field: MakeField) -> Field:
+    """A field on which nothing is stored yet."""
+    return make_field(entries=0, beat_schedule=static_schedule())
+
+
+def assert_complete(field: Field) -> None:
+    """Every static entry has a definition, a place in the schedule, and is known as static."""
+    keys = {f"{PREFIX}{name}" for name in STATICS}
+    assert set(field.schedule.zrange(SCHEDULE_KEY, 0, -1)) == keys
+    assert field.schedule.smembers(STATICS_KEY) == set(STATICS)
+    assert {key for key in keys if not field.schedule.hexists(key, "definition")} == set()
+
+
+def start_and_end_well(field: Field, **settings: Any) -> None:
+    """Let a beat store the static schedule."""
+    beat = field.start_beat(**settings)
+    beat.terminate()
+
+
+def count_requests(field: Field, tripwire: Tripwire) -> int:
+    """How many round trips the start of a beat takes that finds nothing stored."""
+    with tripwire.counting() as traffic:
+        start_and_end_well(field, redbeat_redis_url=tripwire.url())
+    assert_complete(field)
+    return traffic.round_trips
+
+
+@pytest.mark.timeout(1200)
+def test_a_static_schedule_is_complete_after_a_beat_that_was_killed_over_it(
+    field: Field, make_tripwire: MakeTripwire
+) -> None:
+    """Killed between any two requests of its start; the next beat stores what is missing."""
+    tripwire = make_tripwire(field.schedule_server)
+    requests = range(1, count_requests(field, tripwire) + 1)
+    for nth in random.sample(requests, min(len(requests), take_share(1))):
+        field.schedule.flushall()
+        beat = field.launch_beat(redbeat_redis_url=tripwire.url())
+        tripwire.arm(nth, beat.kill)
+        tripwire.wait_until_struck()
+        start_and_end_well(field)
+        assert_complete(field)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("command", ["zrem", "delete", "srem", "meta"])
+def test_a_static_schedule_of_which_a_part_is_missing_is_completed(
+    field: Field, command: str
+) -> None:
+    """Whatever tore it: a place in the schedule, a hash or a name is stored again at the start."""
+    start_and_end_well(field)
+    tear = {
+        "zrem": lambda: field.schedule.zrem(SCHEDULE_KEY, f"{PREFIX}{STATICS[0]}"),
+        "delete": lambda: field.schedule.delete(f"{PREFIX}{STATICS[0]}"),
+        "srem": lambda: field.schedule.srem(STATICS_KEY, STATICS[0]),
+        "meta": lambda: field.schedule.hdel(f"{PREFIX}{STATICS[0]}", "meta"),
+    }
+    tear[command]()
+    start_and_end_well(field)
+    assert_complete(field)
