@@ -117,7 +117,7 @@ class Claim:
         """When the entry was due, in UTC; an entry that never ran: at its score."""
         due = None
         if self.entry.last_run_at is not None:
-            due = next_due(self.entry.schedule, self.entry.last_run_at, self.now)
+            due = self.entry.next_due(self.now)
         return datetime.fromtimestamp(self.score, timezone.utc) if due is None else due
 
     @property
@@ -176,7 +176,7 @@ class Claim:
 
     def _run(self) -> Outcome:
         entry = self.advanced
-        due = next_due(entry.schedule, entry.last_run_at, self.now)
+        due = entry.next_due(self.now)
         return self._due(due, entry.encode_meta(), entry.total_run_count)
 
     def _idle(self) -> Outcome:
@@ -184,7 +184,7 @@ class Claim:
         entry = self.entry
         if not entry.enabled:
             return self._due(next_due(entry.schedule, self.now, self.now))
-        due = next_due(entry.schedule, entry.last_run_at, self.now)
+        due = entry.next_due(self.now)
         if due is not None and due <= self.now:
             return self._given_back()
         if entry.last_run_at is None:
@@ -355,7 +355,7 @@ def _is_overdue(
         entry = build(key, stored)
         if not entry.enabled or entry.last_run_at is None:
             return False
-        due = next_due(entry.schedule, entry.last_run_at, now)
+        due = entry.next_due(now)
     except Exception:
         # It is set aside when it is due.
         return False

@@ -44,7 +44,7 @@ from .dispatch import (
 )
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
-from .schedules import due_state, next_due
+from .schedules import due_state, next_due, run_to_count_from
 from .storage import EXTEND_TO, Listener, Member, Storage, Stored
 
 __all__ = [
@@ -664,14 +664,23 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     @property
     def due_at(self) -> datetime | None:
-        """When this entry is due: aware; now if it never ran or is overdue; ``None`` if never."""
+        """When this entry is due: aware, now if it is overdue; ``None`` if nothing is left."""
         now = self.now()
-        if self.last_run_at is None:
-            return now
-        if type(self.schedule) is celery.schedules.schedule:
+        if self.last_run_at is not None and type(self.schedule) is celery.schedules.schedule:
             return _interval_due_at(self.schedule, self.last_run_at, now)
-        due = next_due(self.schedule, self.last_run_at, now)
+        due = self.next_due(now)
         return None if due is None else max(due, now)
+
+    def next_due(self, now: datetime) -> datetime | None:
+        """The instant (UTC) of the next run, in the past if it is overdue; ``None``: never.
+
+        ``now`` is aware. An interval that never ran is due at ``now``, a calendar at its next slot.
+        """
+        return next_due(self.schedule, self._run_to_count_from, now)
+
+    @property
+    def _run_to_count_from(self) -> datetime | None:
+        return run_to_count_from(self.schedule, self.last_run_at, self.total_run_count)
 
     @property
     def score(self) -> int:
@@ -692,7 +701,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         if not self.enabled:
             return False, DISABLED_CHECK_INTERVAL
         now = self.now() if self.claim is None else self.claim.now
-        is_due, wait = due_state(self.schedule, self.last_run_at, now)
+        is_due, wait = due_state(self.schedule, self._run_to_count_from, now)
         return is_due, wait
 
     # Writing

@@ -67,11 +67,10 @@ __all__ = (
 )
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
 
 #: A never-run rule still takes the occurrence at its `dtstart` when that is this recently past:
 #: a rule that starts now is a moment old by the time it has been stored.
-START_GRACE = MINUTE
+START_GRACE = timedelta(seconds=10)
 
 
 def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime | None:
@@ -92,6 +91,20 @@ def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> date
     if calendar is None:
         return _asked_next_due(schedule, last_run_at, now)
     return calendar.due_after(last_run_at, now)
+
+
+def run_to_count_from(
+    schedule: Any, last_run_at: datetime | None, total_run_count: int
+) -> datetime | None:
+    """The last run as `next_due` and `due_state` want it.
+
+    A new entry bears the time at which it was made as its last run. That must not hide the first
+    occurrence of a rule that starts now, nor the one of `once`.
+    """
+    if last_run_at is None or total_run_count or type(schedule) not in OUR_CALENDARS:
+        return last_run_at
+    before: datetime = schedule.before_first_run(as_utc(last_run_at))
+    return before
 
 
 def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
