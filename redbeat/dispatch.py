@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import signal
 import threading
@@ -34,7 +35,7 @@ from celery.utils.log import get_logger
 from . import signals
 from .calendars import as_utc
 from .schedules import next_due
-from .storage import FINISHED, SET_ASIDE, Member, Outcome, Storage, Stored
+from .storage import FINISHED, SET_ASIDE, Member, Outcome, Storage, Stored, printable
 
 logger = get_logger("celery.beat")
 
@@ -49,6 +50,9 @@ PUBLISHING_SHARE = 0.5
 
 #: Seconds that a batch may take to be filled with messages; what is left waits for the next batch.
 FILLING_TIME = 1.0
+
+#: Seconds for which a signal to end the process is put off at the most.
+SIGNAL_PATIENCE = 1.5
 
 #: Longest text of a reason that is stored with an entry that is set aside.
 REASON_LENGTH = 1000
@@ -129,7 +133,9 @@ class Claim:
         """Build the entry, or note why there is none."""
         self.stored = stored
         if stored.definition is None:
-            logger.error("beat: Failed to load %s: its hash is gone. Removing it.", self.key)
+            logger.error(
+                "beat: Failed to load %s: its hash is gone. Removing it.", printable(self.key)
+            )
             return
         try:
             self.entry = build(self.key, stored)
@@ -141,11 +147,11 @@ class Claim:
         """Keep the entry out of the due range from the commit on, for ``exc``."""
         logger.error(
             "beat: Set aside %s, it cannot run: %r. Save it anew to try again.",
-            self.key,
+            printable(self.key),
             exc,
             exc_info=exc,
         )
-        self.reason = f"{type(exc).__name__}: {exc}"[:REASON_LENGTH]
+        self.reason = printable(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
 
     def outcome(self) -> Outcome:
         """What the commit has to write."""
@@ -370,7 +376,9 @@ def unique_lease(now: float, claim_timeout: float) -> float:
 def fingerprint(stored: Stored | None) -> str:
     """Tells one definition from another."""
     definition = (stored.definition if stored else None) or ""
-    return hashlib.sha1(definition.encode(), usedforsecurity=False).hexdigest()
+    return hashlib.sha1(
+        definition.encode("utf-8", "surrogateescape"), usedforsecurity=False
+    ).hexdigest()
 
 
 class DeferredSignals:
@@ -378,15 +386,27 @@ class DeferredSignals:
 
     def __init__(self) -> None:
         self.pending: list[tuple[int, FrameType | None]] = []
+        self._reminder: threading.Timer | None = None
 
     def __bool__(self) -> bool:
         return bool(self.pending)
 
     def note(self, signum: int, frame: FrameType | None) -> None:
-        """Keep the first signal for later; a second one is handled at once, as before."""
+        """Keep the first signal for later; a second one ends the process at once.
+
+        A broker that hangs would put it off for ever, so the first is repeated after a while.
+        """
         if self.pending:
             raise SystemExit(128 + signum)
         self.pending.append((signum, frame))
+        self._reminder = threading.Timer(SIGNAL_PATIENCE, os.kill, (os.getpid(), signum))
+        self._reminder.daemon = True
+        self._reminder.start()
+
+    def end(self) -> None:
+        """The block is over: nothing is put off any more."""
+        if self._reminder is not None:
+            self._reminder.cancel()
 
 
 @contextmanager
@@ -406,6 +426,7 @@ def deferred_signals() -> Iterator[DeferredSignals]:
     try:
         yield deferred
     finally:
+        deferred.end()
         for signum, handler in handlers.items():
             # None stands for a handler that was not installed from Python.
             signal.signal(signum, signal.SIG_DFL if handler is None else handler)

@@ -45,7 +45,7 @@ from .dispatch import (
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
 from .schedules import due_state, next_due, run_to_count_from
-from .storage import EXTEND_TO, Listener, Member, Storage, Stored
+from .storage import EXTEND_TO, Listener, Member, Storage, Stored, printable
 
 __all__ = [
     "ADD_ENTRY_ERROR",
@@ -650,6 +650,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         """The entry whose hash at ``key`` has been read; raises as :meth:`from_key` does."""
         if not stored.definition:
             raise KeyError(key)
+        for field in (stored.definition, stored.meta or ""):
+            field.encode()  # Raises a ValueError if it holds what is no UTF-8.
         definition = cls.load_definition(key, app=app, definition=stored.definition)
         meta = cls.decode_meta(stored.meta, app=app)
         entry = cls(app=app, **definition, **meta)
@@ -1024,14 +1026,23 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             return self._build(member.key, stored)
         except KeyError:
-            logger.error("beat: Failed to load %s: its hash is gone. Removing it.", member.key)
+            logger.error(
+                "beat: Failed to load %s: its hash is gone. Removing it.", printable(member.key)
+            )
             get_storage(self.app).drop_member(member.key)
         except Exception as exc:
-            logger.error("beat: Failed to load %s: %r", member.key, exc, exc_info=exc)
+            logger.error("beat: Failed to load %s: %r", printable(member.key), exc, exc_info=exc)
         return None
 
     def _build(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
-        return self.Entry.from_stored(key, stored, app=self.app)
+        entry = self.Entry.from_stored(key, stored, app=self.app)
+        if not isinstance(entry.task, str) or not entry.task:
+            raise EntryError(f"{key}: its task must be the name of one, got {entry.task!r}")
+        if not isinstance(entry.total_run_count, int):
+            raise EntryError(
+                f"{key}: its total_run_count must be a number, got {entry.total_run_count!r}"
+            )
+        return entry
 
     # One tick
 
@@ -1084,14 +1095,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _listen(self, seconds: float, before: float) -> bool:
         """Sleep for so many seconds, or until told of an entry that is due before ``before``."""
+        listener, self._listener = self._listener, None
         try:
-            if self._listener is None:
-                self._listener = get_storage(self.app).listen()
-            return self._listener.wait(seconds, before)
+            listener = listener or get_storage(self.app).listen()
+            woken = listener.wait(seconds, before)
         except RedisError as exc:
             logger.debug("beat: Cannot listen for changes: %s", exc)
-            self._stop_listening()
             return self.leadership.lost.wait(seconds)
+        # Not kept while it is in use: a signal handler that closes beat must not close it then.
+        self._listener = listener
+        return woken
 
     def _stop_listening(self) -> None:
         listener, self._listener = self._listener, None
@@ -1148,7 +1161,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._first_due = None
         pause: float = min(2.0**self._outages, longest)
         self._outages += 1
-        logger.error("beat: %s. Nothing is lost; trying again in %d seconds", exc, pause)
+        logger.error("beat: %s. Nothing is lost; trying again in %g seconds", exc, pause)
         return pause
 
     def _run_due(self) -> list[float | None]:
@@ -1310,13 +1323,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if entry.claim is not None and self._is_broker_away(exc):
                 raise _broker_away(exc) from exc
             if entry.claim is not None:
-                entry.claim.failure = exc
+                self._count_failed(entry, entry.claim, exc)
             logger.error(
                 "Scheduler: Message Error: %s\n%s", exc, traceback.format_stack(), exc_info=True
             )
         else:
             if result is not None and hasattr(result, "id"):
                 logger.debug("Scheduler: %s sent. id->%s", entry.task, result.id)
+
+    def _count_failed(self, entry: RedBeatSchedulerEntry, claim: Claim, exc: Exception) -> None:
+        """A message that cannot be built is a run all the same, and not tried again and again."""
+        claim.failure = exc
+        if claim.advanced is None:
+            self.reserve(entry)
 
     def _is_broker_away(self, exc: BaseException) -> bool:
         errors = (OperationalError, *self.connection.connection_errors)
@@ -1352,7 +1371,10 @@ def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> boo
 
 
 def _broker_away(exc: BaseException) -> _BrokerAwayError:
-    return _BrokerAwayError(f"The broker cannot be reached ({list(_causes(exc))[-1]!r})")
+    reason: BaseException = exc
+    while reason.__cause__ is not None:
+        reason = reason.__cause__
+    return _BrokerAwayError(f"The broker cannot be reached ({reason})")
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:

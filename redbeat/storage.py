@@ -24,6 +24,7 @@ from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
 from celery.utils.log import get_logger
+from redis.client import NEVER_DECODE
 from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 logger = get_logger("celery.beat")
@@ -34,7 +35,13 @@ SET_ASIDE = -2.0
 #: A redis-py client, plain, cluster or sentinel; a fake of one; or a wrapper around one.
 Client = Any
 
+Key = str | bytes
+
 Result = TypeVar("Result")
+
+#: For redis-py: leave a reply as bytes. Others may have written what is no UTF-8, and one such
+#: entry must not keep the rest from being read.
+UNDECODED = {NEVER_DECODE: True}
 
 
 class Script(NamedTuple):
@@ -163,8 +170,8 @@ class Storage:
             return []
         with self.client.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.hmget(key, *Stored._fields)
-            return [Stored(*values) for values in pipe.execute()]
+                pipe.execute_command("HMGET", _raw(key), *Stored._fields, **UNDECODED)
+            return [Stored(*map(_optional_text, values)) for values in pipe.execute()]
 
     def save_entry(
         self, key: str, definition: str, seen_meta: str | None, meta: str, score: float
@@ -197,19 +204,25 @@ class Storage:
     def read_due(self, now: float, horizon: float) -> list[Member]:
         """The members due by ``now`` and the first one due by ``horizon``; one round trip."""
         with self.client.pipeline(transaction=False) as pipe:
-            pipe.zrangebyscore(self.schedule_key, 0, now, withscores=True)
-            pipe.zrangebyscore(
-                self.schedule_key, f"({now!r}", horizon, start=0, num=1, withscores=True
-            )
+            _range(pipe, self.schedule_key, 0, now)
+            _range(pipe, self.schedule_key, f"({now!r}", horizon, limit=1)
             due, later = pipe.execute()
-        return [Member(key, score) for key, score in (*due, *later)]
+        return _members(due) + _members(later)
 
     def read_first(self) -> Member | None:
         """The first member that is due or will be; one round trip."""
-        found = self.client.zrangebyscore(
-            self.schedule_key, 0, "+inf", start=0, num=1, withscores=True
+        return next(
+            iter(_members(_range(self.client, self.schedule_key, 0, "+inf", limit=1))), None
         )
-        return _first(found)
+
+    def read_between(self, after: float, until: float) -> list[Member]:
+        """The members due after one time and by another; one round trip."""
+        return _members(_range(self.client, self.schedule_key, f"({after!r}", until))
+
+    def count_members(self) -> int:
+        """How many entries the schedule has; one round trip."""
+        count: int = self.client.zcard(self.schedule_key)
+        return count
 
     def has_members(self, keys: Sequence[str]) -> list[bool]:
         """Whether the schedule has each of the keys; one round trip, none for no keys."""
@@ -220,19 +233,9 @@ class Storage:
                 pipe.zscore(self.schedule_key, key)
             return [score is not None for score in pipe.execute()]
 
-    def read_between(self, after: float, until: float) -> list[Member]:
-        """The members due after one time and by another; one round trip."""
-        found = self.client.zrangebyscore(self.schedule_key, f"({after!r}", until, withscores=True)
-        return [Member(*pair) for pair in found]
-
-    def count_members(self) -> int:
-        """How many entries the schedule has; one round trip."""
-        count: int = self.client.zcard(self.schedule_key)
-        return count
-
     def drop_member(self, key: str) -> None:
         """Take a key out of the schedule and leave its hash alone; one round trip."""
-        self.client.zrem(self.schedule_key, key)
+        self.client.zrem(self.schedule_key, _raw(key))
 
     def claim_due(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """Lease up to ``limit`` entries due by ``now``, until ``lease``; one round trip.
@@ -357,13 +360,14 @@ class ScriptedSteps:
     def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """See :meth:`Storage.claim_due`."""
         arguments = (repr(now), repr(lease), limit, repr(horizon))
-        due, later, set_aside = self._call(CLAIM, [self.storage.schedule_key], arguments)
+        schedule = self.storage.schedule_key
+        due, later, set_aside = self._call(CLAIM, [schedule], arguments, **UNDECODED)
         return Claimed(_members(due), next(iter(_members(later)), None), _members(set_aside))
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
-        calls: list[tuple[Script, list[str], Sequence[Any]]] = [
-            (RECORD, [outcome.key for outcome in group], _record_arguments(group))
+        calls: list[tuple[Script, Sequence[Key], Sequence[Any]]] = [
+            (RECORD, [_raw(outcome.key) for outcome in group], _record_arguments(group))
             for group in self._groups([outcome for outcome in outcomes if outcome.changes_hash])
         ]
         calls.append((ADVANCE, [self.storage.schedule_key], _advance_arguments(lease, outcomes)))
@@ -415,13 +419,16 @@ class ScriptedSteps:
             return [outcomes] if outcomes else []
         return [[outcome] for outcome in outcomes]
 
-    def _call(self, script: Script, keys: list[str], arguments: Sequence[Any]) -> Any:
+    def _call(
+        self, script: Script, keys: Sequence[Key], arguments: Sequence[Any], **options: Any
+    ) -> Any:
+        operands = (len(keys), *keys, *arguments)
         try:
-            return self.client.evalsha(script.digest, len(keys), *keys, *arguments)
+            return self.client.execute_command("EVALSHA", script.digest, *operands, **options)
         except NoScriptError:
-            return self.client.eval(script.text, len(keys), *keys, *arguments)
+            return self.client.execute_command("EVAL", script.text, *operands, **options)
 
-    def _call_in_turn(self, calls: list[tuple[Script, list[str], Sequence[Any]]]) -> list[Any]:
+    def _call_in_turn(self, calls: list[tuple[Script, Sequence[Key], Sequence[Any]]]) -> list[Any]:
         """One transaction where the keys share a slot; else, and to load scripts, one by one."""
         if not self.storage.one_slot:
             return [self._call(*call) for call in calls]
@@ -449,15 +456,15 @@ class PlainSteps:
         """See :meth:`Storage.claim_due`."""
         schedule = self.storage.schedule_key
         with self.client.pipeline(transaction=False) as pipe:
-            pipe.zrangebyscore(schedule, lease, lease)
-            pipe.zrangebyscore(schedule, 0, now, start=0, num=limit, withscores=True)
-            pipe.zrangebyscore(schedule, f"({now!r}", horizon, start=0, num=1, withscores=True)
-            pipe.zrangebyscore(schedule, SET_ASIDE, SET_ASIDE, withscores=True)
-            leased, due, later, set_aside = pipe.execute()
+            _range(pipe, schedule, lease, lease)
+            _range(pipe, schedule, 0, now, limit=limit)
+            _range(pipe, schedule, f"({now!r}", horizon, limit=1)
+            _range(pipe, schedule, SET_ASIDE, SET_ASIDE)
+            leased, due, later, set_aside = map(_members, pipe.execute())
         if due:
-            self.client.zadd(schedule, {key: lease for key, _ in due}, xx=True)
-        claimed = [Member(key, now) for key in leased] + [Member(*pair) for pair in due]
-        return Claimed(claimed, _first(later), [Member(*pair) for pair in set_aside])
+            self.client.zadd(schedule, {_raw(key): lease for key, _ in due}, xx=True)
+        claimed = [Member(key, now) for key, _ in leased] + due
+        return Claimed(claimed, next(iter(later), None), set_aside)
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
@@ -465,24 +472,24 @@ class PlainSteps:
         stored = self._read_stored(outcomes)
         held = 0
         with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
-            for outcome, (score, definition) in zip(outcomes, stored, strict=True):
-                if definition is not None:
+            for outcome, (score, is_there) in zip(outcomes, stored, strict=True):
+                if is_there:
                     _record(pipe, outcome)
                 if score != lease:
                     continue
                 held += 1
                 if outcome.score is None:
-                    pipe.zrem(schedule, outcome.key)
+                    pipe.zrem(schedule, _raw(outcome.key))
                 else:
-                    pipe.zadd(schedule, {outcome.key: outcome.score})
+                    pipe.zadd(schedule, {_raw(outcome.key): outcome.score})
             pipe.execute()
         return held
 
-    def _read_stored(self, outcomes: Sequence[Outcome]) -> list[tuple[float | None, str | None]]:
+    def _read_stored(self, outcomes: Sequence[Outcome]) -> list[tuple[float | None, bool]]:
         with self.client.pipeline(transaction=False) as pipe:
             for outcome in outcomes:
-                pipe.zscore(self.storage.schedule_key, outcome.key)
-                pipe.hget(outcome.key, "definition")
+                pipe.zscore(self.storage.schedule_key, _raw(outcome.key))
+                pipe.hexists(_raw(outcome.key), "definition")
             replies = iter(pipe.execute())
         return list(zip(replies, replies, strict=True))
 
@@ -542,30 +549,56 @@ class PlainSteps:
         return self.client.get(key) == token and bool(self.client.delete(key))
 
 
-def _members(flat: Sequence[str]) -> list[Member]:
-    pairs = iter(flat)
-    return [Member(key, float(score)) for key, score in zip(pairs, pairs, strict=True)]
+def _range(
+    client: Any, schedule: str, low: float | str, high: float | str, limit: int | None = None
+) -> Any:
+    bounds = () if limit is None else ("LIMIT", 0, limit)
+    arguments = (schedule, low, high, "WITHSCORES", *bounds)
+    return client.execute_command("ZRANGEBYSCORE", *arguments, **UNDECODED)
 
 
-def _first(pairs: Sequence[tuple[str, float]]) -> Member | None:
-    return next((Member(*pair) for pair in pairs), None)
+def _members(reply: Sequence[Any]) -> list[Member]:
+    """Pairs of member and score: nested by the RESP 3 protocol, flat by RESP 2 and by scripts."""
+    if reply and not isinstance(reply[0], (bytes, str)):
+        return [Member(text(key), float(score)) for key, score in reply]
+    parts = iter(reply)
+    return [Member(text(key), float(score)) for key, score in zip(parts, parts, strict=True)]
+
+
+def text(reply: bytes | str) -> str:
+    """What Redis holds, as text; bytes that are no UTF-8 stand in it as lone surrogates."""
+    return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else reply
+
+
+def printable(text: str) -> str:
+    """What :func:`text` returned, fit for a log: lone surrogates escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _optional_text(reply: bytes | str | None) -> str | None:
+    return None if reply is None else text(reply)
+
+
+def _raw(key: str) -> bytes:
+    """The way back from :func:`text`."""
+    return key.encode("utf-8", "surrogateescape")
 
 
 def _record(pipe: Any, outcome: Outcome) -> None:
     if outcome.meta:
-        pipe.hset(outcome.key, "meta", outcome.meta)
+        pipe.hset(_raw(outcome.key), "meta", outcome.meta)
     if outcome.reason:
-        pipe.hset(outcome.key, "set_aside", outcome.reason)
+        pipe.hset(_raw(outcome.key), "set_aside", outcome.reason)
     elif outcome.clears:
-        pipe.hdel(outcome.key, "set_aside")
+        pipe.hdel(_raw(outcome.key), "set_aside")
 
 
 def _record_arguments(outcomes: Iterable[Outcome]) -> list[str | int]:
     return [part for outcome in outcomes for part in (outcome.meta, outcome.runs, outcome.reason)]
 
 
-def _advance_arguments(lease: float, outcomes: Iterable[Outcome]) -> list[str]:
-    arguments = [repr(lease)]
+def _advance_arguments(lease: float, outcomes: Iterable[Outcome]) -> list[str | bytes]:
+    arguments: list[str | bytes] = [repr(lease)]
     for outcome in outcomes:
-        arguments += [outcome.key, "" if outcome.score is None else repr(outcome.score)]
+        arguments += [_raw(outcome.key), "" if outcome.score is None else repr(outcome.score)]
     return arguments

@@ -229,7 +229,10 @@ def test_a_long_tick_never_loses_a_short_lock(
     beat = project.beat(scheduler="slow.Scheduler")
     wait_until((project.directory / "sending").exists, 20, "the long tick")
     holder = redis_client.get(LOCK)
-    held = lambda: redis_client.get(LOCK) == holder  # noqa: E731 - read in two places
+
+    def held() -> bool:
+        return bool(redis_client.get(LOCK) == holder)
+
     wait_until(lambda: not held() or broker.llen("celery"), 75, "the end of the long tick")
     assert held()
     assert "Lost the lock" not in beat.log

@@ -744,3 +744,69 @@ def test_an_idle_tick_costs_two_round_trips(make_app_with: MakeApp, proxy: Proxy
     with proxy.counting() as traffic:
         scheduler.tick()
     assert traffic.round_trips == 2
+
+
+# What others wrote
+
+
+@pytest.mark.parametrize("field", ["definition", "meta"])
+def test_bytes_that_are_no_text_hurt_only_their_entry(
+    scheduler: RedBeatScheduler, client: Any, sent: list[str], field: str
+) -> None:
+    """Redis holds bytes, and others may have written them."""
+    due(scheduler.app, "bad")
+    client.hset("redbeat:bad", field, b"\xff\xfe")
+    due(scheduler.app, "good")
+    scheduler.tick()
+    assert sent == ["tasks.good"]
+    assert score_of(client, "bad") == -2
+
+
+def test_a_member_that_is_no_text_is_dropped(
+    scheduler: RedBeatScheduler, client: Any, sent: list[str]
+) -> None:
+    """Due or due later."""
+    client.zadd(SCHEDULE, {b"\xff\xfe": 1, b"\xfe\xff": time.time() + 5})
+    due(scheduler.app, "good")
+    scheduler.tick()
+    assert sent == ["tasks.good"]
+    assert client.zrange(SCHEDULE, 0, -1) == ["redbeat:good"]
+
+
+@pytest.mark.parametrize("task", ["null", '""', "42"])
+def test_an_entry_without_a_task_is_set_aside(
+    scheduler: RedBeatScheduler, client: Any, sent: list[str], task: str
+) -> None:
+    """It is not sent as a message that no worker can read."""
+    due(scheduler.app, "a")
+    definition = client.hget("redbeat:a", "definition").replace('"tasks.a"', task)
+    client.hset("redbeat:a", "definition", definition)
+    scheduler.tick()
+    assert sent == []
+    assert score_of(client, "a") == -2
+
+
+def test_a_run_count_that_is_no_number_sets_the_entry_aside(
+    scheduler: RedBeatScheduler, client: Any, sent: list[str]
+) -> None:
+    """It could never be counted."""
+    due(scheduler.app, "a", total_run_count=1)
+    meta = client.hget("redbeat:a", "meta").replace(": 1}", ': "many"}')
+    client.hset("redbeat:a", "meta", meta)
+    scheduler.tick()
+    assert sent == []
+    assert score_of(client, "a") == -2
+
+
+def test_an_override_that_fails_before_it_reserves_is_no_hot_loop(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is counted as one whose message could not be built."""
+
+    def apply_async(self: Any, *args: Any, **kwargs: Any) -> None:
+        raise ValueError("override is broken")
+
+    due(scheduler.app, "a")
+    monkeypatch.setattr(RedBeatScheduler, "apply_async", apply_async)
+    scheduler.tick()
+    assert stored(scheduler.app, "a").total_run_count == 1

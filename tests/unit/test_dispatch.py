@@ -83,3 +83,20 @@ def test_a_lease_is_later_than_the_claim_timeout_and_no_other_claim_has_it() -> 
     leases = {unique_lease(1000.0, 30) for _ in range(1000)}
     assert len(leases) == 1000
     assert all(1030 <= lease <= 1031 for lease in leases)
+
+
+def test_a_block_that_hangs_is_ended_after_a_while(
+    handled: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One SIGTERM is enough to end a beat whose broker does not answer."""
+    monkeypatch.setattr("redbeat.dispatch.SIGNAL_PATIENCE", 0.1)
+
+    def hang() -> None:
+        with deferred_signals():
+            os.kill(os.getpid(), signal.SIGTERM)
+            threading.Event().wait(30)
+            pytest.fail("the block was not ended")
+
+    with pytest.raises(SystemExit):
+        hang()
+    assert handled == [signal.SIGTERM]

@@ -8,8 +8,9 @@ import pytest
 from support.campaign import Field, MakeField, take_share
 from support.runs import DAY, PREFIX, SCHEDULE_KEY
 from support.tripwire import MakeTripwire, Tripwire
+from support.waiting import wait_until
 
-STATICS = [f"static-{number:03d}" for number in range(100)]
+STATICS = [f"static-{number:03d}" for number in range(30)]
 STATICS_KEY = f"{PREFIX}:statics"
 
 
@@ -24,25 +25,27 @@ def field(make_field: MakeField) -> Field:
     return make_field(entries=0, beat_schedule=static_schedule())
 
 
-def assert_complete(field: Field) -> None:
-    """Every static entry has a definition, a place in the schedule, and is known as static."""
+def is_complete(field: Field) -> bool:
+    """Whether every static entry has a definition and a place, and is known as static."""
     keys = {f"{PREFIX}{name}" for name in STATICS}
-    assert set(field.schedule.zrange(SCHEDULE_KEY, 0, -1)) == keys
-    assert field.schedule.smembers(STATICS_KEY) == set(STATICS)
-    assert {key for key in keys if not field.schedule.hexists(key, "definition")} == set()
+    return (
+        set(field.schedule.zrange(SCHEDULE_KEY, 0, -1)) == keys
+        and field.schedule.smembers(STATICS_KEY) == set(STATICS)
+        and all(field.schedule.hexists(key, "definition") for key in keys)
+    )
 
 
-def start_and_end_well(field: Field, **settings: Any) -> None:
-    """Let a beat store the static schedule."""
+def complete_schedule(field: Field, **settings: Any) -> None:
+    """Start a beat, and see that it stores all that is missing."""
     beat = field.start_beat(**settings)
+    wait_until(lambda: is_complete(field), 30, "a complete schedule")
     beat.terminate()
 
 
 def count_requests(field: Field, tripwire: Tripwire) -> int:
-    """How many round trips the start of a beat takes that finds nothing stored."""
+    """How many round trips a beat makes that starts with nothing stored."""
     with tripwire.counting() as traffic:
-        start_and_end_well(field, redbeat_redis_url=tripwire.url())
-    assert_complete(field)
+        complete_schedule(field, redbeat_redis_url=tripwire.url())
     return traffic.round_trips
 
 
@@ -58,8 +61,7 @@ def test_a_static_schedule_is_complete_after_a_beat_that_was_killed_over_it(
         beat = field.launch_beat(redbeat_redis_url=tripwire.url())
         tripwire.arm(nth, beat.kill)
         tripwire.wait_until_struck()
-        start_and_end_well(field)
-        assert_complete(field)
+        complete_schedule(field)
 
 
 @pytest.mark.timeout(300)
@@ -68,7 +70,7 @@ def test_a_static_schedule_of_which_a_part_is_missing_is_completed(
     field: Field, command: str
 ) -> None:
     """Whatever tore it: a place in the schedule, a hash or a name is stored again at the start."""
-    start_and_end_well(field)
+    complete_schedule(field)
     tear = {
         "zrem": lambda: field.schedule.zrem(SCHEDULE_KEY, f"{PREFIX}{STATICS[0]}"),
         "delete": lambda: field.schedule.delete(f"{PREFIX}{STATICS[0]}"),
@@ -76,5 +78,4 @@ def test_a_static_schedule_of_which_a_part_is_missing_is_completed(
         "meta": lambda: field.schedule.hdel(f"{PREFIX}{STATICS[0]}", "meta"),
     }
     tear[command]()
-    start_and_end_well(field)
-    assert_complete(field)
+    complete_schedule(field)
