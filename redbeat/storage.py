@@ -165,13 +165,16 @@ class Storage:
         return text
 
     def read_entries(self, keys: Sequence[str]) -> list[Stored]:
-        """The hashes of the entries, in the order of ``keys``; one round trip, none for no keys."""
+        """The hashes of the entries, in the order of ``keys``; one round trip, none for no keys.
+
+        A key that holds something else than a hash reads as one that is not there.
+        """
         if not keys:
             return []
         with self.client.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.execute_command("HMGET", _raw(key), *Stored._fields, **UNDECODED)
-            return [Stored(*map(_optional_text, values)) for values in pipe.execute()]
+            return [_stored(reply) for reply in pipe.execute(raise_on_error=False)]
 
     def save_entry(
         self, key: str, definition: str, seen_meta: str | None, meta: str, score: float
@@ -490,8 +493,9 @@ class PlainSteps:
             for outcome in outcomes:
                 pipe.zscore(self.storage.schedule_key, _raw(outcome.key))
                 pipe.hexists(_raw(outcome.key), "definition")
-            replies = iter(pipe.execute())
-        return list(zip(replies, replies, strict=True))
+            replies = iter(pipe.execute(raise_on_error=False))
+        # A member whose key holds something else than a hash is no entry.
+        return [(score, is_there is True) for score, is_there in zip(replies, replies, strict=True)]
 
     def save(self, key: str, definition: str, seen_meta: str, meta: str, score: str) -> str | None:
         """See :meth:`Storage.save_entry`."""
@@ -573,6 +577,14 @@ def text(reply: bytes | str) -> str:
 def printable(text: str) -> str:
     """What :func:`text` returned, fit for a log: lone surrogates escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _stored(reply: Any) -> Stored:
+    if not isinstance(reply, Exception):
+        return Stored(*map(_optional_text, reply))
+    if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
+        return Stored(None, None, None)
+    raise reply
 
 
 def _optional_text(reply: bytes | str | None) -> str | None:

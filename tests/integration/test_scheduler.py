@@ -762,11 +762,12 @@ def test_bytes_that_are_no_text_hurt_only_their_entry(
     assert score_of(client, "bad") == -2
 
 
-def test_a_member_that_is_no_text_is_dropped(
+def test_a_member_that_is_no_entry_is_dropped(
     scheduler: RedBeatScheduler, client: Any, sent: list[str]
 ) -> None:
     """Due or due later."""
-    client.zadd(SCHEDULE, {b"\xff\xfe": 1, b"\xfe\xff": time.time() + 5})
+    client.set("redbeat:text", "no hash")
+    client.zadd(SCHEDULE, {b"\xff\xfe": 1, "redbeat:text": 1, b"\xfe\xff": time.time() + 5})
     due(scheduler.app, "good")
     scheduler.tick()
     assert sent == ["tasks.good"]
