@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery.utils.log import get_logger
-from redis.exceptions import RedisError
 
 from .errors import RedBeatKeyExpiryError
 
@@ -34,15 +33,17 @@ def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[
     ``mode`` is one of :data:`KEY_EXPIRY_CHECK_MODES`: do not ask, log at warning, log at error, or
     also raise :exc:`RedBeatKeyExpiryError`. One round trip, none for ``ignore``.
     """
+    mode = mode.lower()
     if mode == "ignore":
         return []
     try:
-        configuration = client.config_get("maxmemory*")
-    except (RedisError, NotImplementedError) as exc:
+        groups = _group_by_setting(client.config_get("maxmemory*"))
+    except Exception as exc:
+        # Whatever a client, a proxy or a stand-in for one answers must not keep beat from starting.
         return _report_unreadable(exc, mode)
     findings = [
         _describe(maxmemory, policy, nodes)
-        for (maxmemory, policy), nodes in _group_by_setting(configuration).items()
+        for (maxmemory, policy), nodes in groups.items()
         if _may_evict(maxmemory, policy)
     ]
     _report(findings, mode)

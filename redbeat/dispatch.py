@@ -23,7 +23,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from types import FrameType
@@ -41,6 +41,9 @@ logger = get_logger("celery.beat")
 
 #: Seconds by which what is given back lies past a tick's *now*: that tick does not claim it again.
 GIVEN_BACK_DELAY = 1e-6
+
+#: Seconds until an entry that is due and was not run is offered again, if nobody says when.
+HELD_BACK_DELAY = 1.0
 
 #: How late a tick may come to an entry that still counts as run at its due time.
 IN_TIME = timedelta(seconds=1)
@@ -75,6 +78,7 @@ class Claim:
         "stored",
         "ticked_at",
         "wait",
+        "was_due",
     )
 
     def __init__(
@@ -95,8 +99,10 @@ class Claim:
         self.advanced: Any = None
         #: What its message failed with, though the run is counted.
         self.failure: Exception | None = None
-        #: Whether the entry was asked if it is due, and the seconds until it wants to be again.
+        #: Whether the entry had its turn, whether it said that it is due (``None``: it was not
+        #: asked), and the seconds until it wants to be asked again.
         self.had_turn = False
+        self.was_due: bool | None = None
         self.wait: float | None = None
         #: Whether the commit leaves it due.
         self.is_given_back = False
@@ -125,6 +131,13 @@ class Claim:
         return datetime.fromtimestamp(self.score, timezone.utc) if due is None else due
 
     @property
+    def patience(self) -> float:
+        """Seconds for which an entry that is given back is left alone; 0: it had no turn yet."""
+        if not self.had_turn:
+            return 0.0
+        return self.wait if self.wait is not None and self.wait > 0 else HELD_BACK_DELAY
+
+    @property
     def is_gone(self) -> bool:
         """Whether there is no such entry any more."""
         return self.stored is not None and self.stored.definition is None
@@ -132,16 +145,19 @@ class Claim:
     def load(self, stored: Stored, build: Callable[[str, Stored], Any]) -> None:
         """Build the entry, or note why there is none."""
         self.stored = stored
-        if stored.definition is None:
+        if stored.definition is None and self.is_leased:
             logger.error(
                 "beat: Failed to load %s: its hash is gone. Removing it.", printable(self.key)
             )
+        if stored.definition is None:
             return
         try:
             self.entry = build(self.key, stored)
             self.entry.claim = self
         except Exception as exc:
-            self.set_aside(exc)
+            # One that is only looked at is set aside when it is due.
+            if self.is_leased:
+                self.set_aside(exc)
 
     def set_aside(self, exc: Exception) -> None:
         """Keep the entry out of the due range from the commit on, for ``exc``."""
@@ -192,7 +208,7 @@ class Claim:
             return self._due(next_due(entry.schedule, self.now, self.now))
         due = entry.next_due(self.now)
         if due is not None and due <= self.now:
-            return self._given_back()
+            return self._put_off() if self._is_put_off else self._given_back()
         if entry.last_run_at is None:
             # A calendar entry without a history: its timetable counts from here.
             entry.last_run_at = self.ticked_at
@@ -203,6 +219,15 @@ class Claim:
         score = FINISHED if due is None else due.timestamp()
         was_set_aside = self.stored is not None and self.stored.set_aside is not None
         return Outcome(self.key, score, meta, runs, clears=was_set_aside)
+
+    @property
+    def _is_put_off(self) -> bool:
+        """Whether the entry itself says that it is not due, though its schedule does."""
+        return self.was_due is False and self.wait is not None and self.wait > 0
+
+    def _put_off(self) -> Outcome:
+        """Its slot is past its deadline, or its own ``is_due`` wants to be asked again later."""
+        return self._due(self.now + timedelta(seconds=self.wait or 0.0))
 
     def _given_back(self) -> Outcome:
         """Due as before; one that had its turn, not again in the same tick."""
@@ -241,7 +266,7 @@ class Batch:
         self.claims = [Claim(member, now, ticked_at) for member in found.due]
         #: The first entry that is due later, within the horizon.
         self.peeked = Claim(found.later, now, ticked_at, is_leased=False) if found.later else None
-        #: The entries that are set aside.
+        #: How many entries are set aside.
         self.set_aside = found.set_aside
 
     @property
@@ -285,7 +310,7 @@ class Batch:
         scores = [self.peeked.score] if self.peeked else []
         for claim, outcome in zip(self.claims, self._outcomes or [], strict=False):
             if claim.is_given_back:
-                scores.append(now + max(claim.wait or 0.0, 0.0))
+                scores.append(now + claim.patience)
             elif outcome.score is not None and outcome.score >= 0:
                 scores.append(outcome.score)
         return min(scores, default=float("inf"))
@@ -307,11 +332,12 @@ class Batch:
         self.storage.commit(self._lease, self._outcomes)
 
 
-def retry_set_aside(storage: Storage, members: Sequence[Member], now: datetime) -> int:
+def retry_set_aside(storage: Storage, now: datetime) -> int:
     """Make due now the entries whose definition was written anew since they were set aside.
 
-    Returns how many that were. Two round trips at the most, none for no members.
+    Returns how many that were. Three round trips at the most.
     """
+    members = storage.read_set_aside()
     stored = storage.read_entries([member.key for member in members])
     changed = [
         Outcome(member.key, now.timestamp())

@@ -46,11 +46,11 @@ from datetime import datetime, timezone
 from typing import Any, Literal, Protocol
 
 from celery.utils.log import get_logger
-from redis.exceptions import LockNotOwnedError, RedisError
+from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
 from .errors import BeatInitError
-from .storage import Storage
+from .storage import OUTAGES, Storage
 
 logger = get_logger("celery.beat")
 
@@ -63,20 +63,24 @@ RETRY_INTERVAL = 1.0
 #: The part of the failover timeout for which a renewed lock is trusted.
 TRUST = 2 / 3
 
-TOKEN = re.compile(r"(?P<host>.*):(?P<pid>\d+):[0-9a-f]{16}:(?P<lifetime>\d+):(?P<since>\d+)")
+TOKEN = re.compile(
+    r"(?P<host>.*):(?P<pid>\d+):[0-9a-f]{16}:(?P<lifetime>\d+):(?P<failover>\d+):(?P<since>\d+)"
+)
 
 
 @dataclass(frozen=True)
 class Holder:
     """Who holds a lock, as its token tells.
 
-    ``since`` is aware; ``silence`` is the seconds since the last renewal. Both are ``None`` where
-    the token does not say, as that of celery-redbeat 2.x.
+    ``since`` is aware; ``silence`` is the seconds since the last renewal, ``failover_timeout``
+    those for which the holder may be silent. They are ``None`` and 0 where the token does not say,
+    as that of celery-redbeat 2.x.
     """
 
     token: str
     since: datetime | None = None
     silence: float | None = None
+    failover_timeout: float = 0
     name: str = ""
 
     def __str__(self) -> str:
@@ -86,7 +90,7 @@ class Holder:
         return f"{self.name}, since {since}, last sign of life {self.silence:.0f} s ago"
 
 
-def new_token(lifetime: float) -> str:
+def new_token(lifetime: float, failover_timeout: float) -> str:
     """A token for a lock that is renewed to ``lifetime`` seconds; 0: it promises no renewal."""
     return ":".join(
         (
@@ -94,6 +98,7 @@ def new_token(lifetime: float) -> str:
             str(os.getpid()),
             secrets.token_hex(8),
             str(int(lifetime * 1000)),
+            str(int(failover_timeout * 1000)),
             str(int(time.time())),
         )
     )
@@ -112,7 +117,8 @@ def read_holder(storage: Storage, key: str) -> Holder | None:
     lifetime = int(known["lifetime"])
     if not lifetime:
         return Holder(token, since=since, name=name)
-    return Holder(token, since, max(lifetime - remaining, 0) / 1000, name)
+    silence = max(lifetime - remaining, 0) / 1000
+    return Holder(token, since, silence, int(known["failover"]) / 1000, name)
 
 
 class LeaderLock(Lock):
@@ -123,10 +129,13 @@ class LeaderLock(Lock):
     server without scripting, too.
     """
 
-    def __init__(self, storage: Storage, name: str, timeout: float, has_heartbeat: bool) -> None:
+    def __init__(
+        self, storage: Storage, name: str, timeout: float, failover_timeout: float | None
+    ) -> None:
         super().__init__(storage.client, name, timeout=timeout, blocking=False, thread_local=False)
         self._storage = storage
-        self._has_heartbeat = has_heartbeat
+        #: For which the token promises a sign of life; ``None``: there is no heartbeat.
+        self._failover_timeout = failover_timeout
 
     def acquire_free(self) -> bool:
         """Take the lock if nobody holds it; one round trip."""
@@ -177,7 +186,9 @@ class LeaderLock(Lock):
         return _text(self.local.token)
 
     def _new_token(self, seconds: float) -> str:
-        return new_token(seconds if self._has_heartbeat else 0)
+        if self._failover_timeout is None:
+            return new_token(0, 0)
+        return new_token(seconds, self._failover_timeout)
 
 
 def _text(token: str | bytes | None) -> str:
@@ -232,7 +243,7 @@ class Leadership:
         if self.candidate.lock_key and self.candidate.lock is None:
             self.acquire(self.candidate.lock_key)
 
-    def leads(self) -> bool:
+    def lead_or_wait(self) -> bool:
         """Whether this beat leads now: a leader renews, a standby tries; one or two round trips.
 
         Raises :exc:`~redbeat.errors.BeatInitError` (an ``AttributeError``) if there is a lock to
@@ -242,6 +253,9 @@ class Leadership:
         self.lost.clear()
         if not key:
             return True
+        lock = self.candidate.lock
+        if isinstance(lock, LeaderLock) and lock.name != key:
+            self.release()
         if self.candidate.lock is not None:
             return self._go_on() or self.acquire(key)
         if not self._is_campaigning:
@@ -257,13 +271,16 @@ class Leadership:
         logger.debug("beat: Acquiring lock...")
         storage = self.get_storage()
         began = self.clock()
-        lock = LeaderLock(storage, key, self.candidate.lock_timeout, self._heartbeat is not None)
+        promised = self.failover_timeout if self._heartbeat is not None else None
+        lock = LeaderLock(storage, key, self.candidate.lock_timeout, promised)
         holder = read_holder(storage, key)
+        # Beats of one deployment may differ for a while: nobody is cut off earlier than it knows.
+        patience = max(self.failover_timeout, holder.failover_timeout if holder else 0)
         if holder is None:
             acquired = lock.acquire_free()
             how = f"{self._waits_for} let it go" if self._waits_for else "it was free"
-        elif holder.silence is not None and holder.silence > self.failover_timeout:
-            acquired = lock.take_over(holder, self.failover_timeout)
+        elif holder.silence is not None and holder.silence > patience:
+            acquired = lock.take_over(holder, patience)
             how = f"taken over from {holder}"
         else:
             self._wait_for(key, holder)
@@ -284,7 +301,8 @@ class Leadership:
         self._waits_for = None
         self._renewed_at = began
         self.lost.clear()
-        logger.info("beat: Acquired lock %s: %s", lock.name, how)
+        logger.info("beat: Acquired lock")
+        logger.info("beat: This beat leads, by the lock %s: %s", lock.name, how)
         self.expect(0)
         if self._heartbeat is not None:
             self._heartbeat.begin()
@@ -301,6 +319,8 @@ class Leadership:
     def renew(self) -> bool:
         """Renew the lock to its full time to live, ``False`` if it is lost; one round trip."""
         lock = self.candidate.lock
+        if lock is None:
+            return False
         logger.debug("beat: Extending lock...")
         began = self.clock()
         try:
@@ -320,7 +340,7 @@ class Leadership:
             logger.warning("beat: Lost the lock, on standby until it is free: %s", why)
         self.lost.set()
 
-    def may_dispatch(self) -> bool:
+    def ensure_trusted(self) -> bool:
         """Whether the lock is held for certain; a round trip where it was not renewed in time."""
         if not self.candidate.lock_key:
             return True
@@ -328,7 +348,7 @@ class Leadership:
             return True
         try:
             return self.candidate.lock is not None and self.renew()
-        except RedisError:
+        except OUTAGES:
             return False
 
     @property
@@ -348,7 +368,7 @@ class Leadership:
         logger.info("beat: Releasing lock")
         try:
             lock.release()
-        except RedisError as exc:
+        except OUTAGES as exc:
             logger.warning("beat: The lock was not released: %s", exc)
 
     # Sign of life
@@ -373,7 +393,7 @@ class Leadership:
             return True
         try:
             self.renew()
-        except RedisError as exc:
+        except OUTAGES as exc:
             logger.warning("beat: The lock could not be renewed: %s", exc)
             return False
         return True

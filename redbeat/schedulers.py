@@ -26,7 +26,7 @@ from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 from kombu.exceptions import OperationalError
 from kombu.utils.url import maybe_sanitize_url
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, LockNotOwnedError, RedisClusterException
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -45,7 +45,7 @@ from .dispatch import (
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
 from .schedules import due_state, next_due, run_to_count_from
-from .storage import EXTEND_TO, Listener, Member, Storage, Stored, printable
+from .storage import EXTEND_TO, OUTAGES, Listener, Member, Storage, Stored, printable
 
 __all__ = [
     "ADD_ENTRY_ERROR",
@@ -98,12 +98,17 @@ class Setting:
     type: str
     accepts: Callable[[Any], bool]
     meaning: str
+    is_secret: bool = False
 
     def check(self, value: Any) -> Any:
         """``value``, if it can work; else :exc:`~redbeat.errors.SettingError`."""
         if value is None or self.accepts(value):
             return value
-        raise SettingError(f"{self.name} must be {self.type}, got {value!r}")
+        raise SettingError(f"{self.name} must be {self.type}, got {self._shown(value)}")
+
+    def _shown(self, value: Any) -> str:
+        """The value, but of a setting that may hold a password only its type."""
+        return f"a {type(value).__name__}" if self.is_secret else repr(value)
 
 
 def _is_number(value: Any) -> bool:
@@ -152,6 +157,7 @@ SETTINGS = {
             "a dict",
             _is_mapping,
             "Keyword arguments of the client, and our own; default: broker_transport_options.",
+            is_secret=True,
         ),
         Setting(
             "redbeat_redis_use_ssl",
@@ -159,6 +165,7 @@ SETTINGS = {
             "True, False or a dict of ssl_* options",
             _is_ssl,
             "TLS options of rediss:// URLs; default: broker_use_ssl.",
+            is_secret=True,
         ),
         Setting("redbeat_key_prefix", "redbeat:", "text", _is_text, "Stands before every key."),
         Setting(
@@ -296,7 +303,7 @@ class RedBeatConfig:
         if key is None:
             if self.is_key_in_conf(setting.name):
                 return None
-            key = setting.default
+            return f"{self.key_prefix}{setting.default}"
         return _with_prefix(key, self.key_prefix)
 
 
@@ -371,6 +378,9 @@ class RetryingConnection:
         )
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            # Asked for by copy and pickle, before there is a client to ask.
+            raise AttributeError(name)
         attribute = getattr(self.wrapped_connection, name)
         if not callable(attribute) or name == "connection_pool":
             return attribute
@@ -392,9 +402,8 @@ class RetryingConnection:
 
 def _is_outage(exc: BaseException) -> bool:
     """Whether trying again may help; a wrong password stays wrong."""
-    return isinstance(exc, (RedisConnectionError, RedisTimeoutError)) and not isinstance(
-        exc, AuthenticationError
-    )
+    outages = (RedisConnectionError, RedisTimeoutError, RedisClusterException)
+    return isinstance(exc, outages) and not isinstance(exc, AuthenticationError)
 
 
 class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
@@ -566,7 +575,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     enabled: bool
 
     #: The claim under which a tick runs this entry; ``None`` outside a tick.
-    claim: Claim | None
+    claim: Claim | None = None
 
     def __init__(
         self,
@@ -589,7 +598,6 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             **clsargs,
         )
         self.enabled = enabled
-        self.claim = None
         ensure_conf(self.app)
 
     # Reading
@@ -610,8 +618,10 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         fields: dict[str, Any] = _DECODER.decode(definition)
         return fields
 
-    @staticmethod
-    def load_definition(key: str, app: Any = None, definition: str | None = None) -> dict[str, Any]:
+    @classmethod
+    def load_definition(
+        cls, key: str, app: Any = None, definition: str | None = None
+    ) -> dict[str, Any]:
         """The fields of the definition at ``key``; one round trip, none if ``definition`` is given.
 
         Raises ``KeyError(key)`` if there is none.
@@ -620,7 +630,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             definition = get_storage(app).read_definition(key)
         if not definition:
             raise KeyError(key)
-        return RedBeatSchedulerEntry.decode_definition(definition)
+        return cls.decode_definition(definition)
 
     @staticmethod
     def decode_meta(meta: str | None, app: Any = None) -> dict[str, Any]:
@@ -630,10 +640,10 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         fields: dict[str, Any] = _DECODER.decode(meta)
         return fields
 
-    @staticmethod
-    def load_meta(key: str, app: Any = None) -> dict[str, Any]:
+    @classmethod
+    def load_meta(cls, key: str, app: Any = None) -> dict[str, Any]:
         """The fields of the meta at ``key``; one round trip."""
-        return RedBeatSchedulerEntry.decode_meta(get_storage(app).read_meta(key), app)
+        return cls.decode_meta(get_storage(app).read_meta(key), app)
 
     @classmethod
     def from_key(cls, key: str, app: Any = None) -> RedBeatSchedulerEntry:
@@ -752,7 +762,13 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             advanced._store_run()
         return advanced
 
-    __next__ = next = _next_instance
+    def next(
+        self, last_run_at: datetime | None = None, only_update_last_run_at: bool = False
+    ) -> RedBeatSchedulerEntry:
+        """The same as :meth:`_next_instance`, which subclasses override."""
+        return self._next_instance(last_run_at, only_update_last_run_at)
+
+    __next__ = next
 
     def reschedule(self, last_run_at: datetime | None = None) -> None:
         """Count the time to the next run from ``last_run_at`` (default: now); one round trip."""
@@ -820,7 +836,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
 
 def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBeatSchedulerEntry:
-    return cls(**fields)
+    entry = cls(**fields)
+    entry.last_run_at = fields["last_run_at"]
+    return entry
 
 
 def _interval_due_at(
@@ -890,6 +908,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self, lambda: get_storage(app), conf.failover_timeout, conf.stall_timeout
         )
         self._outages = 0
+        self._has_set_aside = False
         self._retries_set_aside_at = 0.0
         self._uncommitted: Batch | None = None
         self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
@@ -944,7 +963,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                     "soon as it leads.",
                     holder,
                 )
-        except RedisError as exc:
+        except OUTAGES as exc:
             logger.error(
                 "beat: Cannot reach Redis at %s to store beat_schedule: %s",
                 _sanitized(ensure_conf(self.app).redis_url),
@@ -959,7 +978,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Store ``beat_schedule``, and remove what was stored from an earlier one."""
         conf, storage = ensure_conf(self.app), get_storage(self.app)
         self.install_default_entries(conf.schedule)
-        known, wanted = storage.read_statics(), set(conf.schedule)
+        known, wanted = storage.read_statics(), {str(name) for name in conf.schedule}
         for name in sorted(known - wanted):
             logger.info("beat: Removing %r: beat_schedule does not have it any more", name)
             storage.delete_entry(self.Entry.generate_key(self.app, name))
@@ -968,12 +987,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
-        keys = [self.Entry.generate_key(self.app, name) for name in dict_]
+        keys = [self.Entry.generate_key(self.app, str(name)) for name in dict_]
         is_member = get_storage(self.app).has_members(keys)
         for (name, fields), is_scheduled in zip(dict_.items(), is_member, strict=True):
             try:
                 self._store_static(self._maybe_entry(name, fields), fields, is_scheduled)
-            except RedisError:
+            except OUTAGES:
                 raise
             except Exception as exc:
                 logger.error(ADD_ENTRY_ERROR, name, exc, fields)
@@ -1064,10 +1083,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._first_due = None
         try:
             self._settle()
-            if not self._leads():
+            if not self._lead_or_wait():
                 return STANDBY_INTERVAL
             waits = self._run_due()
-        except RedisError as exc:
+        except LockNotOwnedError:
+            # Only of a lock that was given by hand: there is no campaign that could go on.
+            raise
+        except OUTAGES as exc:
             return self._pause(exc, ensure_conf(self.app).poll_interval)
         except _BrokerAwayError as exc:
             return self._pause(exc, MAX_PAUSE)
@@ -1099,7 +1121,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             listener = listener or get_storage(self.app).listen()
             woken = listener.wait(seconds, before)
-        except RedisError as exc:
+        except OUTAGES as exc:
             logger.debug("beat: Cannot listen for changes: %s", exc)
             return self.leadership.lost.wait(seconds)
         # Not kept while it is in use: a signal handler that closes beat must not close it then.
@@ -1112,16 +1134,18 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             listener.close()
 
     def _is_due_early(self) -> bool:
-        """Whether something is due that the last tick did not know of."""
+        """Whether something is due that the last tick did not know of, or may be mended."""
+        if self._has_set_aside:
+            return True
         try:
             first = get_storage(self.app).read_first()
-        except RedisError:
+        except OUTAGES:
             return True
         return first is not None and first.score <= time.time()
 
-    def _leads(self) -> bool:
+    def _lead_or_wait(self) -> bool:
         """Whether this beat may dispatch; a new leader first takes office."""
-        leads = self.leadership.leads()
+        leads = self.leadership.lead_or_wait()
         if self._is_in_office and (not leads or self._term != self.leadership.term):
             self._is_in_office = False
             signals.leadership_lost.send(self)
@@ -1159,7 +1183,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _pause(self, exc: Exception, longest: float) -> float:
         """What is due stays due, for a time that grows with each try that fails."""
         self._first_due = None
-        pause: float = min(2.0**self._outages, longest)
+        pause: float = min(2.0 ** min(self._outages, 10), longest)
         self._outages += 1
         logger.error("beat: %s. Nothing is lost; trying again in %g seconds", exc, pause)
         return pause
@@ -1173,12 +1197,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         while True:
             with deferred_signals() as stop:
                 batch = self._claim(now)
-                self._retry_set_aside(batch.set_aside, batch.now)
+                self._has_set_aside = batch.set_aside > 0
+                if self._has_set_aside:
+                    self._retry_set_aside(batch.now)
                 if not batch.is_empty:
                     self._had_entries = True
                     self._run_batch(batch, stop, waits)
             self._first_due = min(self._first_due, batch.first_due())
-            if stop or not batch.leaves_more or not self._leads():
+            if stop or not batch.leaves_more or not self._lead_or_wait():
                 return waits
 
     def _claim(self, now: datetime) -> Batch:
@@ -1211,12 +1237,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self, batch: Batch, loaded: list[Claim], stop: DeferredSignals, waits: list[float | None]
     ) -> None:
         """Run the loaded entries: as one batch where the transport can, else one by one."""
-        if getattr(self._connected_producer(), "supports_batch_publish", False) is not True:
-            self._run_claims(batch, loaded, stop, waits)
+        kwargs = self._reach_broker()
+        producer: Any = kwargs.get("producer")
+        if getattr(producer, "supports_batch_publish", False) is not True:
+            self._run_claims(batch, loaded, kwargs, stop, waits)
             return
         try:
-            with self.producer.batch(max_size=sys.maxsize):
-                self._run_claims(batch, loaded, stop, waits)
+            with producer.batch(max_size=sys.maxsize):
+                self._run_claims(batch, loaded, kwargs, stop, waits)
                 if not self._may_send(batch):
                     raise _TooLateError
         except _TooLateError:
@@ -1229,24 +1257,32 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             raise
 
     def _run_claims(
-        self, batch: Batch, loaded: list[Claim], stop: DeferredSignals, waits: list[float | None]
+        self,
+        batch: Batch,
+        loaded: list[Claim],
+        kwargs: dict[str, Any],
+        stop: DeferredSignals,
+        waits: list[float | None],
     ) -> None:
         for claim in loaded:
             if stop or not self._may_send(batch):
                 waits.append(0.0)
                 return
-            waits.append(self._run_claim(claim))
+            waits.append(self._run_claim(claim, kwargs))
             if not batch.may_grow:
                 return
 
-    def _run_claim(self, claim: Claim) -> float | None:
+    def _run_claim(self, claim: Claim, kwargs: dict[str, Any]) -> float | None:
         """One entry's turn; whatever is wrong with it stays its own."""
         claim.had_turn = True
         try:
-            claim.wait = self.maybe_due(claim.entry, **self._maybe_due_kwargs)
+            claim.wait = self.maybe_due(claim.entry, **kwargs)
         except _BrokerAwayError:
             claim.advanced = None
             raise
+        except (OSError, *OUTAGES) as exc:
+            # An override asked a service that is away; the next try may find it.
+            logger.error("beat: %s did not run, trying again: %r", claim.entry, exc)
         except Exception as exc:
             claim.set_aside(exc)
         return claim.wait
@@ -1254,16 +1290,24 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _may_send(self, batch: Batch) -> bool:
         """Whether nobody else can run these entries; where one beat leads, only that one claims."""
         self.leadership.expect(0)
-        return self.leadership.may_dispatch() if self.lock_key else batch.may_be_sent
+        return self.leadership.ensure_trusted() if self.lock_key else batch.may_be_sent
 
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
-        if peeked.entry is not None:
-            return self._run_claim(peeked)
         if peeked.is_gone:
+            logger.error(
+                "beat: Failed to load %s: its hash is gone. Removing it.", printable(peeked.key)
+            )
             get_storage(self.app).drop_member(peeked.key)
             self._restore_statics([peeked.key])
             return 0.0
+        try:
+            if peeked.entry is not None:
+                wait: float | None = self.maybe_due(peeked.entry, **self._reach_broker())
+                return wait
+        except Exception as exc:
+            # It is told when the entry is due.
+            logger.debug("beat: Cannot look ahead to %s: %r", peeked.entry, exc)
         return max(peeked.score - time.time(), 0.0)
 
     def _restore_statics(self, keys: Sequence[str]) -> None:
@@ -1274,20 +1318,20 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         lost = {
             name: schedule[name]
             for name in schedule
-            if self.Entry.generate_key(self.app, name) in keys
+            if self.Entry.generate_key(self.app, str(name)) in keys
         }
         self.update_from_dict(lost)
 
-    def _retry_set_aside(self, members: Sequence[Member], now: datetime) -> None:
+    def _retry_set_aside(self, now: datetime) -> None:
         """Give entries that were set aside another try, once their definition is another one."""
-        conf = ensure_conf(self.app)
-        if members and time.monotonic() >= self._retries_set_aside_at:
-            self._retries_set_aside_at = time.monotonic() + conf.poll_interval
-            retry_set_aside(get_storage(self.app), members, now)
+        if time.monotonic() >= self._retries_set_aside_at:
+            self._retries_set_aside_at = time.monotonic() + ensure_conf(self.app).poll_interval
+            retry_set_aside(get_storage(self.app), now)
 
-    def _connected_producer(self) -> Any:
+    def _reach_broker(self) -> dict[str, Any]:
+        """What goes to :meth:`maybe_due`; making it connects to the broker."""
         try:
-            return self.producer
+            return self._maybe_due_kwargs
         except Exception as exc:
             raise _broker_away(exc) from exc
 
@@ -1308,28 +1352,34 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         ``kwargs`` go to :meth:`apply_async`.
         """
         is_due, wait = entry.is_due()
+        claim = getattr(entry, "claim", None)
+        if claim is not None:
+            claim.was_due = is_due
         if not is_due:
             return wait
-        if entry.claim is not None and not entry.claim.is_leased:
-            return max(entry.claim.score - time.time(), 0.0)
-        self._send(entry, **kwargs)
+        if claim is not None and not claim.is_leased:
+            seconds: float = max(claim.score - time.time(), 0.0)
+            return seconds
+        self._send(entry, claim, **kwargs)
         return wait
 
-    def _send(self, entry: RedBeatSchedulerEntry, **kwargs: Any) -> None:
+    def _send(self, entry: RedBeatSchedulerEntry, claim: Claim | None, **kwargs: Any) -> None:
         logger.info("Scheduler: Sending due task %s (%s)", entry.name, entry.task)
         try:
             result = self.apply_async(entry, **kwargs)
         except Exception as exc:
-            if entry.claim is not None and self._is_broker_away(exc):
+            if claim is not None and self._is_broker_away(exc):
                 raise _broker_away(exc) from exc
-            if entry.claim is not None:
-                self._count_failed(entry, entry.claim, exc)
+            if claim is not None:
+                self._count_failed(entry, claim, exc)
             logger.error(
                 "Scheduler: Message Error: %s\n%s", exc, traceback.format_stack(), exc_info=True
             )
         else:
             if result is not None and hasattr(result, "id"):
                 logger.debug("Scheduler: %s sent. id->%s", entry.task, result.id)
+            else:
+                logger.debug("Scheduler: %s sent.", entry.task)
 
     def _count_failed(self, entry: RedBeatSchedulerEntry, claim: Claim, exc: Exception) -> None:
         """A message that cannot be built is a run all the same, and not tried again and again."""
@@ -1357,6 +1407,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat."""
+        try:
+            self._settle()
+        except OUTAGES as exc:
+            logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
         self.leadership.release()
         self._stop_listening()
         super().close()
@@ -1391,7 +1445,8 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
     logs that, and the ticks try again.
     """
     try:
-        sender.scheduler.join(is_service=isinstance(sender, Service))
-    except RedisError as exc:
+        # A stand-in that only passes for a service does not drive ticks from a loop of its own.
+        sender.scheduler.join(is_service=issubclass(type(sender), Service))
+    except OUTAGES as exc:
         # Celery logs it with its traceback; what redis-py did inside says nothing more.
         raise exc.with_traceback(None) from None

@@ -19,13 +19,19 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import resources
 from typing import Any, NamedTuple, TypeVar
 
 from celery.utils.log import get_logger
 from redis.client import NEVER_DECODE
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import (
+    NoPermissionError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 
 logger = get_logger("celery.beat")
 
@@ -37,7 +43,13 @@ Client = Any
 
 Key = str | bytes
 
+#: What redis-py raises when a server cannot be reached, or refuses for now.
+OUTAGES = (RedisError, RedisClusterException)
+
 Result = TypeVar("Result")
+
+#: Seconds at the most for forgetting changes that the next tick sees anyway.
+DRAIN_TIME = 0.05
 
 #: For redis-py: leave a reply as bytes. Others may have written what is no UTF-8, and one such
 #: entry must not keep the rest from being read.
@@ -88,14 +100,14 @@ class Claimed(NamedTuple):
 
     due: list[Member]
     later: Member | None
-    set_aside: list[Member]
+    set_aside: int
 
 
 class Outcome(NamedTuple):
     """What a commit writes for one claimed entry.
 
     ``score`` is its next due time, ``None`` to drop it from the schedule. ``meta`` and ``runs`` are
-    given when it ran, ``reason`` when it is set aside.
+    given when it ran, ``reason`` when it is set aside; ``clears`` takes an earlier reason away.
     """
 
     key: str
@@ -134,9 +146,14 @@ class Storage:
         return self.schedule_key, self.statics_key, self.channel
 
     @property
+    def is_cluster(self) -> bool:
+        """Whether the client is one of Redis Cluster, which knows no transactions over nodes."""
+        return hasattr(self.client, "nodes_manager")
+
+    @property
     def one_slot(self) -> bool:
         """Whether a script may touch an entry's hash and the schedule at once."""
-        return "{" in self.schedule_key or not hasattr(self.client, "nodes_manager")
+        return "{" in self.schedule_key or not self.is_cluster
 
     def _atomically(self, operation: Callable[[ScriptedSteps | PlainSteps], Result]) -> Result:
         try:
@@ -156,13 +173,11 @@ class Storage:
 
     def read_definition(self, key: str) -> str | None:
         """The entry's ``definition``; one round trip."""
-        text: str | None = self.client.hget(key, "definition")
-        return text
+        return _optional_text(self.client.hget(key, "definition"))
 
     def read_meta(self, key: str) -> str | None:
         """The entry's ``meta``; one round trip."""
-        text: str | None = self.client.hget(key, "meta")
-        return text
+        return _optional_text(self.client.hget(key, "meta"))
 
     def read_entries(self, keys: Sequence[str]) -> list[Stored]:
         """The hashes of the entries, in the order of ``keys``; one round trip, none for no keys.
@@ -222,6 +237,10 @@ class Storage:
         """The members due after one time and by another; one round trip."""
         return _members(_range(self.client, self.schedule_key, f"({after!r}", until))
 
+    def read_set_aside(self) -> list[Member]:
+        """The members that are set aside; one round trip."""
+        return _members(_range(self.client, self.schedule_key, SET_ASIDE, SET_ASIDE))
+
     def count_members(self) -> int:
         """How many entries the schedule has; one round trip."""
         count: int = self.client.zcard(self.schedule_key)
@@ -275,7 +294,7 @@ class Storage:
         added, removed = list(added), list(removed)
         if not added and not removed:
             return
-        with self.client.pipeline(transaction=True) as pipe:
+        with self.client.pipeline(transaction=not self.is_cluster) as pipe:
             if removed:
                 pipe.srem(self.statics_key, *removed)
             if added:
@@ -286,7 +305,7 @@ class Storage:
 
     def read_lock(self, key: str) -> tuple[str | None, int]:
         """The token that holds the lock, and its time to live in milliseconds; one round trip."""
-        with self.client.pipeline(transaction=True) as pipe:
+        with self.client.pipeline(transaction=not self.is_cluster) as pipe:
             pipe.get(key)
             pipe.pttl(key)
             token, remaining = pipe.execute()
@@ -313,7 +332,13 @@ class Storage:
         )
 
     def release_lock(self, key: str, token: str) -> bool:
-        """Delete the lock if ``token`` holds it; one round trip."""
+        """Delete the lock if ``token`` holds it; one round trip, which is not tried again.
+
+        A beat that is told to end must not wait for a Redis that is away.
+        """
+        direct = getattr(self.client, "__dict__", {}).get("wrapped_connection", self.client)
+        if direct is not self.client:
+            return replace(self, client=direct).release_lock(key, token)
         return self._atomically(lambda steps: steps.release_lock(key, token))
 
 
@@ -338,8 +363,15 @@ class Listener:
         while (remaining := wakes_at - time.monotonic()) > 0:
             message = self._pubsub.get_message(timeout=remaining)
             if message is not None and _is_before(message["data"], before):
+                self._drain()
                 return True
         return False
+
+    def _drain(self) -> None:
+        """Forget what else was told: the tick that follows sees it all."""
+        ends_at = time.monotonic() + DRAIN_TIME
+        while self._pubsub.get_message(timeout=0) is not None and time.monotonic() < ends_at:
+            pass
 
     def close(self) -> None:
         """End the subscription."""
@@ -365,7 +397,7 @@ class ScriptedSteps:
         arguments = (repr(now), repr(lease), limit, repr(horizon))
         schedule = self.storage.schedule_key
         due, later, set_aside = self._call(CLAIM, [schedule], arguments, **UNDECODED)
-        return Claimed(_members(due), next(iter(_members(later)), None), _members(set_aside))
+        return Claimed(_members(due), next(iter(_members(later)), None), set_aside)
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
@@ -380,7 +412,7 @@ class ScriptedSteps:
     def save(self, key: str, definition: str, seen_meta: str, meta: str, score: str) -> str | None:
         """See :meth:`Storage.save_entry`."""
         arguments = (definition, seen_meta, meta, score, self.storage.channel)
-        stored_meta: str | None = self._call(SAVE, self._keys(key), arguments)
+        stored_meta = _optional_text(self._call(SAVE, self._keys(key), arguments))
         if stored_meta is None and not self.storage.one_slot:
             self.client.zadd(self.storage.schedule_key, {key: score})
         return stored_meta
@@ -432,8 +464,8 @@ class ScriptedSteps:
             return self.client.execute_command("EVAL", script.text, *operands, **options)
 
     def _call_in_turn(self, calls: list[tuple[Script, Sequence[Key], Sequence[Any]]]) -> list[Any]:
-        """One transaction where the keys share a slot; else, and to load scripts, one by one."""
-        if not self.storage.one_slot:
+        """One transaction; in a cluster, and to load scripts, one by one."""
+        if self.storage.is_cluster:
             return [self._call(*call) for call in calls]
         try:
             with self.client.pipeline(transaction=True) as pipe:
@@ -462,8 +494,9 @@ class PlainSteps:
             _range(pipe, schedule, lease, lease)
             _range(pipe, schedule, 0, now, limit=limit)
             _range(pipe, schedule, f"({now!r}", horizon, limit=1)
-            _range(pipe, schedule, SET_ASIDE, SET_ASIDE)
-            leased, due, later, set_aside = map(_members, pipe.execute())
+            pipe.zcount(schedule, SET_ASIDE, SET_ASIDE)
+            *ranges, set_aside = pipe.execute()
+        leased, due, later = map(_members, ranges)
         if due:
             self.client.zadd(schedule, {_raw(key): lease for key, _ in due}, xx=True)
         claimed = [Member(key, now) for key, _ in leased] + due
@@ -474,7 +507,7 @@ class PlainSteps:
         schedule = self.storage.schedule_key
         stored = self._read_stored(outcomes)
         held = 0
-        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
             for outcome, (score, is_there) in zip(outcomes, stored, strict=True):
                 if is_there:
                     _record(pipe, outcome)
@@ -502,7 +535,7 @@ class PlainSteps:
         stored_meta: str = self.storage.read_meta(key) or ""
         if stored_meta != seen_meta:
             return stored_meta
-        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
             pipe.hset(key, "definition", definition)
             pipe.hsetnx(key, "meta", meta)
             pipe.hdel(key, "set_aside")
@@ -513,7 +546,7 @@ class PlainSteps:
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""
-        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
             pipe.hset(key, "meta", meta)
             pipe.zadd(self.storage.schedule_key, {key: score})
             pipe.execute()
@@ -521,7 +554,7 @@ class PlainSteps:
 
     def delete(self, key: str) -> None:
         """See :meth:`Storage.delete_entry`."""
-        with self.client.pipeline(transaction=self.storage.one_slot) as pipe:
+        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
             pipe.zrem(self.storage.schedule_key, key)
             pipe.delete(key)
             pipe.execute()
@@ -587,8 +620,9 @@ def _stored(reply: Any) -> Stored:
     raise reply
 
 
-def _optional_text(reply: bytes | str | None) -> str | None:
-    return None if reply is None else text(reply)
+def _optional_text(reply: Any) -> str | None:
+    """The text of a reply; whatever else a stand-in for a client returns is no text."""
+    return text(reply) if isinstance(reply, (bytes, str)) else None
 
 
 def _raw(key: str) -> bytes:

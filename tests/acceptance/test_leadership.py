@@ -79,7 +79,9 @@ def test_a_killed_leader_is_replaced_within_20_seconds(
     leader, standby = two
     leader.kill()
     wait_until(sends(broker, standby), 20, "the standby to dispatch")
-    assert re.search(r"Acquired lock .* taken over from .* last sign of life", standby.log)
+    assert re.search(
+        r"This beat leads, by the lock .* taken over from .* last sign of life", standby.log
+    )
 
 
 def test_a_terminated_leader_is_replaced_within_2_seconds(

@@ -225,3 +225,44 @@ def test_a_scheduler_built_by_hand_while_another_leads_writes_nothing(
     RedBeatScheduler(make_app_with(redbeat_redis_url=redis_url, beat_schedule=static))
     assert redis_client.keys("*") == ["redbeat::lock"]
     assert "beat_schedule is not stored: another leads" in caplog.text
+
+
+def test_an_outage_of_days_is_outlived(scheduler: RedBeatScheduler, store: RedisServer) -> None:
+    """The pauses do not grow over all bounds."""
+    store.kill()
+    scheduler._outages = 100_000
+    assert scheduler.tick() == 5
+
+
+def test_closing_writes_the_commit_that_was_kept(
+    scheduler: RedBeatScheduler, broker: RedisServer, store: RedisServer, monkeypatch: Any
+) -> None:
+    """Beat is ended in the pause after a short outage: the run is not repeated."""
+    due(scheduler.app, "a")
+    original = RedBeatScheduler.apply_async
+
+    def and_then_redis_dies(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        store.kill()
+        return result
+
+    monkeypatch.setattr(RedBeatScheduler, "apply_async", and_then_redis_dies)
+    scheduler.tick()
+    store.start()
+    scheduler.close()
+    entry = RedBeatSchedulerEntry.from_key("redbeat:a", app=scheduler.app)
+    assert entry.total_run_count == 1
+
+
+def test_closing_does_not_wait_for_a_redis_that_is_away(
+    make_app_with: MakeApp, store: RedisServer
+) -> None:
+    """Not even with `retry_period = -1`."""
+    app = make_app_with(redbeat_redis_url=store.url(), redbeat_redis_options={"retry_period": -1})
+    leader = RedBeatScheduler(app)
+    acquire_distributed_beat_lock(mock.Mock(scheduler=leader))
+    store.kill()
+    began = time.monotonic()
+    leader.close()
+    assert time.monotonic() - began < 5
+    assert leader.lock is None

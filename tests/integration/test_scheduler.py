@@ -12,6 +12,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.schedules import crontab, schedule
+from redis.exceptions import LockNotOwnedError
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.schedulers import acquire_distributed_beat_lock
@@ -811,3 +812,101 @@ def test_an_override_that_fails_before_it_reserves_is_no_hot_loop(
     monkeypatch.setattr(RedBeatScheduler, "apply_async", apply_async)
     scheduler.tick()
     assert stored(scheduler.app, "a").total_run_count == 1
+
+
+def test_a_malformed_entry_that_is_due_later_is_told_when_it_is_due(
+    scheduler: RedBeatScheduler, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not at each tick before."""
+    client.hset("redbeat:bad", "definition", "{not json")
+    client.zadd(SCHEDULE, {"redbeat:bad": time.time() + 60})
+    assert 58 < scheduler.tick() <= 60
+    assert "redbeat:bad" not in caplog.text
+
+
+@pytest.mark.parametrize("wait", [None, 0, -1])
+def test_an_entry_that_an_override_skips_is_no_hot_loop(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, wait: float | None
+) -> None:
+    """A running service offers it again after a second."""
+    due(scheduler.app, "a")
+    monkeypatch.setattr(RedBeatScheduler, "maybe_due", lambda self, entry, **kwargs: wait)
+    scheduler.tick()
+    assert scheduler._first_due is not None
+    assert scheduler._first_due - time.time() == pytest.approx(1, abs=0.5)
+
+
+def test_an_entry_that_says_it_is_not_due_is_asked_again_when_it_says(
+    client_app: Celery, client: Any, sent: list[str]
+) -> None:
+    """An `is_due` of a subclass may know better than its schedule."""
+
+    class Resting(RedBeatSchedulerEntry):
+        def is_due(self) -> tuple[bool, float | None]:
+            return False, 40.0
+
+    class Scheduler(RedBeatScheduler):
+        Entry = Resting
+
+    client_app.conf.redbeat_lock_key = None
+    due(client_app, "a")
+    assert Scheduler(client_app).tick() == 40
+    assert sent == []
+    assert score_of(client, "a") == pytest.approx(time.time() + 40, abs=2)
+
+
+def test_a_service_that_is_away_does_not_set_an_entry_aside(
+    client_app: Celery, client: Any, sent: list[str]
+) -> None:
+    """An override that asks one finds it at the next try."""
+
+    class Asking(RedBeatSchedulerEntry):
+        is_away = True
+
+        def is_due(self) -> tuple[bool, float | None]:
+            if Asking.is_away:
+                raise ConnectionError("refused")
+            return super().is_due()
+
+    class Scheduler(RedBeatScheduler):
+        Entry = Asking
+
+    client_app.conf.redbeat_lock_key = None
+    due(client_app, "a")
+    scheduler = Scheduler(client_app)
+    scheduler.tick()
+    Asking.is_away = False
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+
+
+def test_a_lock_given_by_hand_that_is_lost_leaves_the_tick(locked: RedBeatScheduler) -> None:
+    """Subclasses catch it."""
+    locked.lock = mock.Mock()
+    locked.lock.extend.side_effect = LockNotOwnedError("lost")
+    with pytest.raises(LockNotOwnedError):
+        locked.tick()
+
+
+def test_names_become_text(client_app: Celery, client: Any) -> None:
+    """Also those of `beat_schedule`."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {1: STATIC}
+    RedBeatScheduler(client_app)
+    RedBeatScheduler(client_app)
+    assert client.smembers("redbeat::statics") == {"1"}
+    assert score_of(client, "1") is not None
+
+
+def test_overriding_the_next_instance_alone_is_enough(client_app: Celery) -> None:
+    """`next(entry)` goes through it."""
+
+    class Marked(RedBeatSchedulerEntry):
+        def _next_instance(self, *args: Any, **kwargs: Any) -> RedBeatSchedulerEntry:
+            advanced = super()._next_instance(*args, **kwargs)
+            advanced.total_run_count += 100
+            return advanced
+
+    entry = Marked("a", "tasks.a", schedule(60), app=client_app)
+    assert next(entry).total_run_count == 101
+    assert entry.next().total_run_count == 101

@@ -95,3 +95,13 @@ def test_an_unreadable_configuration_raises_where_findings_would() -> None:
     """Who wants to be stopped by a finding does not want to miss one."""
     with pytest.raises(RedBeatKeyExpiryError, match="CONFIG"):
         check_key_expiry(Server(redis.ResponseError("unknown command 'CONFIG'")), "raise")
+
+
+@pytest.mark.parametrize("reply", [None, [], OSError("closed"), AttributeError("config_get")])
+def test_a_stand_in_that_answers_nonsense_is_a_warning(
+    reply: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing that is asked for information keeps beat from starting."""
+    assert check_key_expiry(Server(reply)) == []
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING

@@ -189,3 +189,11 @@ def test_no_url_is_refused_before_a_client_is_made_from_it() -> None:
         warnings.simplefilter("ignore", DeprecationWarning)
         assert config(broker_url="amqp://broker.invalid").redis_url == "amqp://broker.invalid"
         assert config().redis_url is None
+
+
+@pytest.mark.parametrize("name", ["redbeat_redis_options", "redbeat_redis_use_ssl"])
+def test_a_refused_setting_that_may_hold_a_password_is_not_quoted(name: str) -> None:
+    """Only its type is."""
+    with pytest.raises(SettingError, match=name) as error:
+        config(**(URL | {name: [("password", "hunter2")]}))
+    assert "hunter2" not in str(error.value)

@@ -70,15 +70,15 @@ def silence(client: Any, seconds: float) -> None:
 def test_a_tick_before_the_campaign_is_an_attribute_error(client: Any) -> None:
     """And says which hook did not run."""
     with pytest.raises(BeatInitError, match="beat_init") as error:
-        Beat(client).leadership.leads()
+        Beat(client).leadership.lead_or_wait()
     assert isinstance(error.value, AttributeError)
 
 
 def test_without_a_lock_key_everybody_leads(client: Any) -> None:
     """Beats share the work through claims."""
     beat = Beat(client, lock_key=None)
-    assert beat.leadership.leads()
-    assert beat.leadership.may_dispatch()
+    assert beat.leadership.lead_or_wait()
+    assert beat.leadership.ensure_trusted()
     assert client.keys("*") == []
 
 
@@ -108,9 +108,9 @@ def test_a_silent_holder_is_taken_over_past_the_failover_timeout(
     """Not a moment before."""
     caplog.set_level(logging.INFO, "celery.beat")
     silence(client, FAILOVER - 1)
-    assert not standby.leadership.leads()
+    assert not standby.leadership.lead_or_wait()
     silence(client, FAILOVER + 0.5)
-    assert standby.leadership.leads()
+    assert standby.leadership.lead_or_wait()
     assert standby.lock.owned()
     assert "taken over from" in caplog.text
 
@@ -122,7 +122,7 @@ def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any
     silent = read_holder(storage, KEY)
     assert silent is not None
     leader.leadership.renew()
-    rival = LeaderLock(storage, KEY, LIFETIME, has_heartbeat=True)
+    rival = LeaderLock(storage, KEY, LIFETIME, failover_timeout=FAILOVER)
     assert not rival.take_over(silent, FAILOVER)
     assert leader.lock.owned()
 
@@ -133,19 +133,19 @@ def test_of_two_standbys_one_takes_over(standby: Beat, client: Any) -> None:
     silence(client, FAILOVER + 1)
     silent = read_holder(storage, KEY)
     assert silent is not None
-    rivals = [LeaderLock(storage, KEY, LIFETIME, has_heartbeat=True) for _ in range(2)]
+    rivals = [LeaderLock(storage, KEY, LIFETIME, failover_timeout=FAILOVER) for _ in range(2)]
     assert [rival.take_over(silent, FAILOVER) for rival in rivals] == [True, False]
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
 def test_a_holder_that_promised_no_sign_of_life_is_waited_for(client: Any, is_ours: bool) -> None:
     """2.x, or a scheduler without a heartbeat: until the lock expires."""
-    client.set(KEY, new_token(0) if is_ours else "fd1fba94e53d11f18cae02fc00000001", px=1000)
+    client.set(KEY, new_token(0, 0) if is_ours else "fd1fba94e53d11f18cae02fc00000001", px=1000)
     beat = Beat(client)
     beat.leadership.campaign(with_heartbeat=False)
-    assert not beat.leadership.leads()
+    assert not beat.leadership.lead_or_wait()
     client.delete(KEY)
-    assert beat.leadership.leads()
+    assert beat.leadership.lead_or_wait()
 
 
 def test_a_lock_is_trusted_for_two_thirds_of_the_failover_timeout(
@@ -154,9 +154,9 @@ def test_a_lock_is_trusted_for_two_thirds_of_the_failover_timeout(
     """From when the last renewal began; past that it is renewed before anything is sent."""
     client.set(KEY, "another")
     leader.now += FAILOVER * 2 / 3 - 0.01
-    assert leader.leadership.may_dispatch()
+    assert leader.leadership.ensure_trusted()
     leader.now += 0.02
-    assert not leader.leadership.may_dispatch()
+    assert not leader.leadership.ensure_trusted()
     assert leader.lock is None
 
 
@@ -164,7 +164,7 @@ def test_an_untrusted_lock_that_is_still_ours_is_renewed(leader: Beat, client: A
     """A late heartbeat is no reason to stop."""
     silence(client, FAILOVER - 2)
     leader.now += FAILOVER
-    assert leader.leadership.may_dispatch()
+    assert leader.leadership.ensure_trusted()
     assert client.pttl(KEY) > (LIFETIME - 2) * 1000
 
 
@@ -177,13 +177,13 @@ def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> No
 
     lock, leader.lock = (
         leader.lock,
-        LeaderLock(Storage(Away(), "s", "t", "c"), KEY, LIFETIME, has_heartbeat=True),
+        LeaderLock(Storage(Away(), "s", "t", "c"), KEY, LIFETIME, failover_timeout=FAILOVER),
     )
     leader.lock.local.token = lock.local.token
     leader.now += FAILOVER
-    assert not leader.leadership.may_dispatch()
+    assert not leader.leadership.ensure_trusted()
     leader.lock = lock
-    assert leader.leadership.may_dispatch()
+    assert leader.leadership.ensure_trusted()
 
 
 def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client: Any) -> None:
@@ -194,24 +194,24 @@ def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client:
     leader.leadership.beat()
     assert leader.leadership.lost.is_set()
     assert leader.lock is None
-    assert not leader.leadership.leads()
+    assert not leader.leadership.lead_or_wait()
 
 
 def test_a_lock_given_by_hand_that_is_lost_raises(client: Any) -> None:
     """Without a campaign there is no way back; subclasses catch this error from `tick`."""
     beat = Beat(client)
-    beat.lock = LeaderLock(Storage(client, "s", "t", "c"), KEY, LIFETIME, has_heartbeat=False)
+    beat.lock = LeaderLock(Storage(client, "s", "t", "c"), KEY, LIFETIME, failover_timeout=None)
     assert beat.lock.acquire_free()
-    assert beat.leadership.leads()
+    assert beat.leadership.lead_or_wait()
     client.delete(KEY)
     with pytest.raises(LockNotOwnedError):
-        beat.leadership.leads()
+        beat.leadership.lead_or_wait()
 
 
 def test_a_new_lock_timeout_goes_into_the_token(leader: Beat, client: Any) -> None:
     """Else a standby would take the shorter time to live for silence."""
     leader.lock_timeout = 20
-    assert leader.leadership.leads()
+    assert leader.leadership.lead_or_wait()
     holder = read_holder(Storage(client, "s", "t", "c"), KEY)
     assert holder is not None
     assert holder.silence is not None
@@ -261,3 +261,32 @@ def test_a_sleeper_and_a_long_tick_are_not_wedged(leader: Beat) -> None:
     assert leader.leadership.is_stalled
     leader.leadership.expect(0)
     assert not leader.leadership.is_stalled
+
+
+def test_a_holder_is_given_the_time_that_it_counts_on(client: Any) -> None:
+    """In a rolling deploy the beats may differ in their failover timeouts."""
+    patient = Beat(client)
+    patient.leadership.failover_timeout = 60
+    patient.leadership.campaign(with_heartbeat=True)
+    hasty = Beat(client)
+    hasty.leadership.campaign(with_heartbeat=False)
+    silence(client, 59)
+    assert not hasty.leadership.lead_or_wait()
+    silence(client, 61)
+    assert hasty.leadership.lead_or_wait()
+    patient.leadership.release()
+
+
+def test_another_lock_key_counts_from_the_next_tick_on(leader: Beat, client: Any) -> None:
+    """The old lock is let go."""
+    leader.lock_key = "redbeat:other"
+    assert leader.leadership.lead_or_wait()
+    assert client.get(KEY) is None
+    assert client.get("redbeat:other") is not None
+
+
+def test_a_heartbeat_that_finds_no_lock_does_nothing(leader: Beat) -> None:
+    """The main thread may just have let it go."""
+    leader.leadership.release()
+    leader.now += FAILOVER
+    assert leader.leadership.beat()
