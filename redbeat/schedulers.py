@@ -987,11 +987,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
-        keys = [self.Entry.generate_key(self.app, str(name)) for name in dict_]
-        is_member = get_storage(self.app).has_members(keys)
-        for (name, fields), is_scheduled in zip(dict_.items(), is_member, strict=True):
+        keys = {name: self.Entry.generate_key(self.app, str(name)) for name in dict_}
+        members = get_storage(self.app).find_members(list(keys.values()))
+        for name, fields in dict_.items():
             try:
-                self._store_static(self._maybe_entry(name, fields), fields, is_scheduled)
+                entry = self._maybe_entry(name, fields)
+                self._store_static(entry, fields, is_scheduled=keys[name] in members)
             except OUTAGES:
                 raise
             except Exception as exc:

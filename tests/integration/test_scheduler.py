@@ -910,3 +910,14 @@ def test_overriding_the_next_instance_alone_is_enough(client_app: Celery) -> Non
     entry = Marked("a", "tasks.a", schedule(60), app=client_app)
     assert next(entry).total_run_count == 101
     assert entry.next().total_run_count == 101
+
+
+def test_a_mock_may_stand_in_for_the_client(make_app_with: MakeApp) -> None:
+    """Applications' tests inject one to keep Redis out."""
+    app = make_app_with(redbeat_redis_url="redis://injected.invalid", beat_schedule={"a": STATIC})
+    app.redbeat_redis = mock.MagicMock()
+    scheduler = RedBeatScheduler(app)
+    assert "redis://injected.invalid" in scheduler.info
+    entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app)
+    assert entry.save() is entry
+    entry.delete()
