@@ -360,9 +360,7 @@ class Leadership:
 
     def release(self) -> None:
         """Let the lock go, if it is ours; safe to repeat, and to call from a signal handler."""
-        if self._heartbeat is not None:
-            self._heartbeat.end()
-        lock, self.candidate.lock = self.candidate.lock, None
+        lock = self.abandon()
         if lock is None:
             return
         logger.info("beat: Releasing lock")
@@ -370,6 +368,13 @@ class Leadership:
             lock.release()
         except OUTAGES as exc:
             logger.warning("beat: The lock was not released: %s", exc)
+
+    def abandon(self) -> Any:
+        """Stop leading without a word to Redis; returns the lock, which expires of itself."""
+        if self._heartbeat is not None:
+            self._heartbeat.end()
+        lock, self.candidate.lock = self.candidate.lock, None
+        return lock
 
     # Sign of life
 

@@ -82,6 +82,9 @@ STANDBY_INTERVAL = 1.0
 #: Seconds between two ticks at the least, so that runs that are due together go together.
 MIN_REST = 0.02
 
+#: Seconds at most for which closing waits for Redis.
+CLOSING_TIME = 2.0
+
 #: Seconds at most between two tries while the broker is away.
 MAX_PAUSE = 30.0
 
@@ -923,6 +926,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
         self._first_due: float | None = None
         self._listener: Listener | None = None
+        self._wind_up: threading.Thread | None = None
         if not lazy:
             self._store_statics_unless_led()
 
@@ -1221,8 +1225,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if loaded:
                 logger.debug("beat: Loading %d tasks", len(loaded))
                 self._publish(batch, loaded, stop, waits)
-        finally:
+        except Exception:
+            # Where beat is told to end, and that is no Exception, closing it commits.
             self._settle()
+            raise
+        self._settle()
         batch.announce(self)
         self._restore_statics(batch.gone())
         if batch.peeked:
@@ -1407,14 +1414,28 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self.leadership.campaign(with_heartbeat=is_service)
 
     def close(self) -> None:
-        """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat."""
-        try:
-            self._settle()
-        except OUTAGES as exc:
-            logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
-        self.leadership.release()
+        """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat.
+
+        A Redis that does not answer holds the end up for :data:`CLOSING_TIME` seconds at the most:
+        then the lock expires of itself, and what was not committed may repeat.
+        """
+        if self._wind_up is None or not self._wind_up.is_alive():
+            self._wind_up = threading.Thread(target=self._let_go, daemon=True)
+            self._wind_up.start()
+            self._wind_up.join(CLOSING_TIME)
+        if self._wind_up.is_alive():
+            self.leadership.abandon()
+            logger.warning("beat: Redis does not answer. The lock was left to expire.")
         self._stop_listening()
         super().close()
+
+    def _let_go(self) -> None:
+        try:
+            self._settle()
+            self.leadership.release()
+        except Exception as exc:
+            self.leadership.abandon()
+            logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
 
 
 def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> bool:

@@ -85,7 +85,7 @@ def test_an_idle_beat_leaves_redis_in_peace(
 ) -> None:
     """At most 40 commands a minute, a due entry far ahead; counted over half of one."""
     overdue(app, "far").reschedule()
-    sleeping.wait_for_line("celery")
+    assert sleeping.is_running()
     before = commands(redis_client)
     ends_at = time.monotonic() + 30
     wait_until(lambda: time.monotonic() > ends_at, 31, "half a minute")
