@@ -55,6 +55,9 @@ def test_a_static_schedule_is_complete_after_a_beat_that_was_killed_over_it(
 ) -> None:
     """Killed between any two requests of its start; the next beat stores what is missing."""
     tripwire = make_tripwire(field.schedule_server)
+    count_requests(field, tripwire)
+    field.schedule.flushall()
+    # Counted once the server knows the scripts, as it does when beat is struck.
     requests = range(1, count_requests(field, tripwire) + 1)
     for nth in random.sample(requests, min(len(requests), take_share(1))):
         field.schedule.flushall()
