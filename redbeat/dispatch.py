@@ -146,9 +146,7 @@ class Claim:
         """Build the entry, or note why there is none."""
         self.stored = stored
         if stored.definition is None and self.is_leased:
-            logger.error(
-                "beat: Failed to load %s: its hash is gone. Removing it.", printable(self.key)
-            )
+            report_gone(self.key)
         if stored.definition is None:
             return
         try:
@@ -330,6 +328,11 @@ class Batch:
         if self._outcomes is None:
             self._outcomes = [claim.outcome() for claim in self.claims]
         self.storage.commit(self._lease, self._outcomes)
+
+
+def report_gone(key: str) -> None:
+    """Log that a member of the schedule has no entry, and goes."""
+    logger.error("beat: Failed to load %s: its hash is gone. Removing it.", printable(key))
 
 
 def retry_set_aside(storage: Storage, now: datetime) -> int:

@@ -40,6 +40,7 @@ from .dispatch import (
     DeferredSignals,
     deferred_signals,
     release_abandoned,
+    report_gone,
     retry_set_aside,
 )
 from .errors import EntryError, SettingError
@@ -1050,9 +1051,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             return self._build(member.key, stored)
         except KeyError:
-            logger.error(
-                "beat: Failed to load %s: its hash is gone. Removing it.", printable(member.key)
-            )
+            report_gone(member.key)
             get_storage(self.app).drop_member(member.key)
         except Exception as exc:
             logger.error("beat: Failed to load %s: %r", printable(member.key), exc, exc_info=exc)
@@ -1303,9 +1302,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
         if peeked.is_gone:
-            logger.error(
-                "beat: Failed to load %s: its hash is gone. Removing it.", printable(peeked.key)
-            )
+            report_gone(peeked.key)
             get_storage(self.app).drop_member(peeked.key)
             self._restore_statics([peeked.key])
             return 0.0

@@ -33,6 +33,18 @@ def sent(broker: RedisServer) -> list[str]:
         return sorted(message.args[0] for message in read_messages(client))
 
 
+def sending_until_it_dies(server: RedisServer) -> Any:
+    """An `apply_async` after which the server is gone, before the run is committed."""
+    original = RedBeatScheduler.apply_async
+
+    def apply_async(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        server.kill()
+        return result
+
+    return apply_async
+
+
 @pytest.fixture
 def broker(start_redis: StartRedis) -> RedisServer:
     """A broker that keeps what it acknowledged."""
@@ -99,15 +111,8 @@ def test_a_run_is_not_repeated_when_redis_goes_away_before_its_commit(
 ) -> None:
     """The commit is kept and written when Redis is back."""
     due(scheduler.app, "a")
-    original = RedBeatScheduler.apply_async
-
-    def and_then_redis_dies(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, *args, **kwargs)
-        store.kill()
-        return result
-
     with monkeypatch.context() as patch:
-        patch.setattr(RedBeatScheduler, "apply_async", and_then_redis_dies)
+        patch.setattr(RedBeatScheduler, "apply_async", sending_until_it_dies(store))
         assert scheduler.tick() == 1
     assert scheduler.tick() == 2
     store.start()
@@ -239,14 +244,7 @@ def test_closing_writes_the_commit_that_was_kept(
 ) -> None:
     """Beat is ended in the pause after a short outage: the run is not repeated."""
     due(scheduler.app, "a")
-    original = RedBeatScheduler.apply_async
-
-    def and_then_redis_dies(self: Any, *args: Any, **kwargs: Any) -> Any:
-        result = original(self, *args, **kwargs)
-        store.kill()
-        return result
-
-    monkeypatch.setattr(RedBeatScheduler, "apply_async", and_then_redis_dies)
+    monkeypatch.setattr(RedBeatScheduler, "apply_async", sending_until_it_dies(store))
     scheduler.tick()
     store.start()
     scheduler.close()
