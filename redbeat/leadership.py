@@ -225,7 +225,7 @@ class Leadership:
         self.stall_timeout = stall_timeout
         #: How often this beat has become leader.
         self.term = 0
-        #: Set when the lock is found to be lost, so that a sleeping main thread wakes.
+        #: Set when the lock is lost or let go, so that a sleeping main thread wakes.
         self.lost = threading.Event()
         self._heartbeat: Heartbeat | None = None
         self._is_campaigning = False
@@ -374,6 +374,7 @@ class Leadership:
         if self._heartbeat is not None:
             self._heartbeat.end()
         lock, self.candidate.lock = self.candidate.lock, None
+        self.lost.set()
         return lock
 
     # Sign of life

@@ -421,7 +421,8 @@ class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
         return hash(self.name)
 
 
-_client_lock = threading.Lock()
+# A signal handler may ask for the client while the same thread is making it.
+_client_lock = threading.RLock()
 
 
 def get_redis(app: Any = None) -> Any:
@@ -430,9 +431,10 @@ def get_redis(app: Any = None) -> Any:
     Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``) if the settings name no Redis.
     """
     app = app_or_default(app)
-    with _client_lock:
-        if getattr(app, REDBEAT_REDIS_KEY, None) is None:
-            setattr(app, REDBEAT_REDIS_KEY, _connect(ensure_conf(app)))
+    if getattr(app, REDBEAT_REDIS_KEY, None) is None:
+        with _client_lock:
+            if getattr(app, REDBEAT_REDIS_KEY, None) is None:
+                setattr(app, REDBEAT_REDIS_KEY, _connect(ensure_conf(app)))
     return getattr(app, REDBEAT_REDIS_KEY)
 
 
@@ -928,8 +930,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._first_due: float | None = None
         self._listener: Listener | None = None
         self._wind_up: threading.Thread | None = None
+        self._is_closed = False
         if not lazy:
-            self._store_statics_unless_led()
+            # Celery's handlers would build a second scheduler in the middle of this one.
+            with deferred_signals():
+                self._store_statics_unless_led()
 
     @property
     def info(self) -> str:
@@ -1075,6 +1080,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         One that does not lead runs nothing. While Redis or the broker is away, what is due stays
         due, and the pauses grow up to half a minute.
         """
+        self._end_if_closed()
         self.leadership.expect(0)
         wait = self._run_tick(min)
         if self._is_service:
@@ -1082,6 +1088,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return 0.0
         self.leadership.expect(wait)
         return wait
+
+    def _end_if_closed(self) -> None:
+        """A service whose scheduler is closed is to end.
+
+        Celery's signal handler closes it and raises ``SystemExit`` where the program happens to be.
+        In a destructor Python drops that, and beat would go on for ever.
+        """
+        if self._is_service and self._is_closed:
+            raise SystemExit
 
     def _run_tick(self, min: Callable[..., Any]) -> float:
         self._first_due = None
@@ -1416,6 +1431,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         A Redis that does not answer holds the end up for :data:`CLOSING_TIME` seconds at the most:
         then the lock expires of itself, and what was not committed may repeat.
         """
+        self._is_closed = True
         if self._wind_up is None or not self._wind_up.is_alive():
             self._wind_up = threading.Thread(target=self._let_go, daemon=True)
             self._wind_up.start()

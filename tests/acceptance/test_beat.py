@@ -27,6 +27,26 @@ from proj import app
 RedBeatSchedulerEntry.from_key("redbeat:" + {name!r}, app=app).delete()
 """
 
+# An object that asks the process to end, once, at the moment at which it is forgotten.
+DROPPING = """
+import os, signal
+from redbeat import RedBeatScheduler
+
+class Told:
+    count = 0
+
+    def __del__(self):
+        Told.count += 1
+        if Told.count == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+class Scheduler(RedBeatScheduler):
+    def {moment}(self, *args, **kwargs):
+        result = super().{moment}(*args, **kwargs)
+        Told()
+        return result
+"""
+
 
 def every_second(*args: Any, **options: Any) -> dict[str, Any]:
     """A static entry that is due each second."""
@@ -69,6 +89,17 @@ def test_a_terminated_beat_ends_well_and_leaves_no_lock(
     assert redis_client.exists("redbeat::lock")
     assert beat.terminate() == 0
     assert not redis_client.exists("redbeat::lock")
+
+
+@pytest.mark.parametrize("moment", ["setup_schedule", "tick"])
+def test_a_beat_ends_though_python_drops_what_the_signal_handler_raised(
+    make_project: MakeProject, moment: str
+) -> None:
+    """SIGTERM in a destructor, while beat is built and while it works: it ends with status 0."""
+    project = make_project(beat_schedule={"static": every_second(1, 2)})
+    (project.directory / "dropping.py").write_text(DROPPING.format(moment=moment))
+    beat = project.beat(scheduler="dropping.Scheduler")
+    assert beat.wait_for_exit() == 0
 
 
 def test_a_worker_with_an_embedded_beat_runs_the_tasks(
