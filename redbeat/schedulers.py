@@ -46,7 +46,16 @@ from .dispatch import (
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
 from .schedules import due_state, next_due, run_to_count_from
-from .storage import EXTEND_TO, OUTAGES, Listener, Member, Storage, Stored, printable
+from .storage import (
+    EXTEND_TO,
+    OUTAGES,
+    Draft,
+    Listener,
+    Member,
+    Storage,
+    Stored,
+    printable,
+)
 
 __all__ = [
     "ADD_ENTRY_ERROR",
@@ -725,29 +734,30 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     # Writing
 
     def save(self) -> RedBeatSchedulerEntry:
-        """Store this entry and return it; two round trips.
+        """Store this entry and return it; one round trip if it is new, else two.
 
         What is stored about its runs stays, and the next due time follows from it: saving an entry
         anew does not reset its timer. Raises :exc:`~redbeat.errors.EntryError` (a ``TypeError`` and
         a ``ValueError``), with nothing written, if it has no application, no task, or something
         that JSON cannot hold.
         """
+        store_entries(self.app, [self])
+        return self
+
+    def draft(self, seen_meta: str = "") -> Draft:
+        """This entry as it is to be stored; raises as :meth:`save` does.
+
+        ``seen_meta`` is what is stored of its runs: it overrules what this entry says of them.
+        """
         self._require_app_and_task()
-        definition = self.encode_definition()
-        storage, key = get_storage(self.app), self.key
-        seen_meta = storage.read_meta(key)
-        while True:
+        if seen_meta:
             self._adopt(self.decode_meta(seen_meta, app=self.app))
-            stored_meta = storage.save_entry(
-                key, definition, seen_meta, self.encode_meta(), self.score
-            )
-            if stored_meta is None:
-                return self
-            seen_meta = stored_meta
+        definition, meta = self.encode_definition(), self.encode_meta()
+        return Draft(self.key, definition, seen_meta, meta, self.score)
 
     def delete(self) -> None:
         """Remove this entry for good; one round trip."""
-        get_storage(self.app).delete_entry(self.key)
+        get_storage(self.app).change_entries([], [self.key])
 
     def _next_instance(
         self, last_run_at: datetime | None = None, only_update_last_run_at: bool = False
@@ -839,6 +849,25 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """The fields of which Celery makes the next instance; a claim is for one run only."""
         return ((field, value) for field, value in vars(self).items() if field != "claim")
+
+
+def store_entries(
+    app: Any, entries: Sequence[RedBeatSchedulerEntry], deleted: Sequence[str] = ()
+) -> int:
+    """Store entries and remove those at the keys ``deleted``, as one change; how many went.
+
+    Two round trips at the most, more while runs are recorded in between. Nothing is written if one
+    of them cannot be stored; raises as :meth:`RedBeatSchedulerEntry.save` does. What a ``save`` of
+    a subclass does beside is not done.
+    """
+    drafts = [entry.draft() for entry in entries]
+    changed = get_storage(app).change_entries(drafts, deleted)
+    while any(changed.conflicts):
+        told = zip(entries, changed.conflicts, strict=True)
+        entries, metas = zip(*((entry, meta) for entry, meta in told if meta), strict=True)
+        drafts = [entry.draft(meta) for entry, meta in zip(entries, metas, strict=True)]
+        changed = changed._replace(conflicts=get_storage(app).change_entries(drafts).conflicts)
+    return changed.deleted
 
 
 def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBeatSchedulerEntry:
@@ -991,7 +1020,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         known, wanted = storage.read_statics(), {str(name) for name in conf.schedule}
         for name in sorted(known - wanted):
             logger.info("beat: Removing %r: beat_schedule does not have it any more", name)
-            storage.delete_entry(self.Entry.generate_key(self.app, name))
+            storage.change_entries([], [self.Entry.generate_key(self.app, name)])
         storage.write_statics(added=wanted - known, removed=known - wanted)
         self.update_from_dict(conf.schedule)
 
