@@ -155,23 +155,24 @@ class Outcome(NamedTuple):
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
 
-    ``schedule_key`` and ``statics_key`` are whole keys, and ``channel`` is where changes are told.
-    All methods raise what redis-py raises.
+    ``schedule_key``, ``statics_key`` and ``reports_key`` are whole keys, and ``channel`` is where
+    changes are told. All methods raise what redis-py raises.
     """
 
     client: Client
     schedule_key: str
     statics_key: str
     channel: str
+    reports_key: str
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._steps = ScriptedSteps(self)
 
     @property
-    def keys(self) -> tuple[str, str, str]:
+    def keys(self) -> tuple[str, str, str, str]:
         """The names that this schedule goes by in Redis."""
-        return self.schedule_key, self.statics_key, self.channel
+        return self.schedule_key, self.statics_key, self.channel, self.reports_key
 
     @property
     def is_cluster(self) -> bool:
@@ -263,6 +264,33 @@ class Storage:
         """The members that are set aside; one round trip."""
         return _members(_range(self.client, self.schedule_key, SET_ASIDE, SET_ASIDE))
 
+    def read_page(
+        self, low: float | str, high: float, size: int, after: Member | None = None
+    ) -> list[Member]:
+        """The first ``size`` members with scores from ``low`` to ``high``; one round trip.
+
+        ``after``: the next ones, after that member; two round trips. What is moved meanwhile to a
+        later time may come twice, and nothing is left out.
+        """
+        if after is None:
+            return _members(_range(self.client, self.schedule_key, low, high, limit=size))
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.zrank(self.schedule_key, _raw(after.key))
+            pipe.zscore(self.schedule_key, _raw(after.key))
+            pipe.zcount(self.schedule_key, "-inf", f"({after.score!r}")
+            rank, score, lower = pipe.execute()
+        start = rank + 1 if score == after.score else lower
+        arguments = (self.schedule_key, start, start + size - 1, "WITHSCORES")
+        members = _members(self.client.execute_command("ZRANGE", *arguments, **UNDECODED))
+        return [member for member in members if member.score <= high]
+
+    def count_between(self, *bounds: tuple[float | str, float | str]) -> list[int]:
+        """How many members have scores within each pair of bounds; one round trip."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for low, high in bounds:
+                pipe.zcount(self.schedule_key, low, high)
+            return list(pipe.execute())
+
     def count_members(self) -> int:
         """How many entries the schedule has; one round trip."""
         count: int = self.client.zcard(self.schedule_key)
@@ -270,13 +298,17 @@ class Storage:
 
     def find_members(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that the schedule has; one round trip, none for no keys."""
+        scores = self.read_scores(keys)
+        return {key for key, score in zip(keys, scores, strict=False) if score is not None}
+
+    def read_scores(self, keys: Sequence[str]) -> list[float | None]:
+        """The scores of the keys, `None` for no member; one round trip, none for no keys."""
         if not keys:
-            return set()
+            return []
         with self.client.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.zscore(self.schedule_key, key)
-            scores = pipe.execute()
-        return {key for key, score in zip(keys, scores, strict=False) if score is not None}
+                pipe.zscore(self.schedule_key, _raw(key))
+            return list(pipe.execute())
 
     def drop_member(self, key: str) -> None:
         """Take a key out of the schedule and leave its hash alone; one round trip."""
@@ -323,6 +355,21 @@ class Storage:
             if added:
                 pipe.sadd(self.statics_key, *added)
             pipe.execute()
+
+    # Reports
+
+    def read_reports(self) -> dict[str, str]:
+        """What beats tell of their work, by the name of the beat; one round trip."""
+        return dict(self.client.hgetall(self.reports_key))
+
+    def write_report(self, name: str, report: str) -> None:
+        """Store what the beat ``name`` tells of its work; one round trip."""
+        self.client.hset(self.reports_key, name, report)
+
+    def forget_reports(self, names: Sequence[str]) -> None:
+        """Remove what these beats told; one round trip, none for no names."""
+        if names:
+            self.client.hdel(self.reports_key, *names)
 
     # The lock
 
