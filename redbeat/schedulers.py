@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,6 +49,7 @@ from .schedules import due_state, next_due, run_to_count_from
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
     EXTEND_TO,
+    FINISHED,
     OUTAGES,
     Draft,
     Listener,
@@ -746,8 +747,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         store_entries(self.app, [self])
         return self
 
-    def draft(self, seen_meta: str = "") -> Draft:
-        """This entry as it is to be stored; raises as :meth:`save` does.
+    def draft(self, now: datetime, seen_meta: str = "") -> Draft:
+        """This entry as it is to be stored at ``now`` (aware); raises as :meth:`save` does.
 
         ``seen_meta`` is what is stored of its runs: it overrules what this entry says of them.
         """
@@ -755,7 +756,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         if seen_meta:
             self._adopt(self.decode_meta(seen_meta, app=self.app))
         definition, meta = self.encode_definition(), self.encode_meta()
-        return Draft(self.key, definition, seen_meta, meta, self.score)
+        due = self.next_due(now)
+        score = FINISHED if due is None else to_timestamp(max(due, now))
+        return Draft(self.key, definition, seen_meta, meta, score)
 
     def delete(self) -> None:
         """Remove this entry for good; one round trip."""
@@ -867,12 +870,13 @@ def store_entries(
     of them cannot be stored; raises as :meth:`RedBeatSchedulerEntry.save` does. What a ``save`` of
     a subclass does beside is not done.
     """
-    drafts = [entry.draft() for entry in entries]
+    now = datetime.now(timezone.utc)
+    drafts = [entry.draft(now) for entry in entries]
     changed = get_storage(app).change_entries(drafts, deleted)
     while any(changed.conflicts):
         told = zip(entries, changed.conflicts, strict=True)
         entries, metas = zip(*((entry, meta) for entry, meta in told if meta), strict=True)
-        drafts = [entry.draft(meta) for entry, meta in zip(entries, metas, strict=True)]
+        drafts = [entry.draft(now, meta) for entry, meta in zip(entries, metas, strict=True)]
         changed = changed._replace(conflicts=get_storage(app).change_entries(drafts).conflicts)
     return changed.deleted
 
@@ -1208,9 +1212,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _lead_or_wait(self) -> bool:
         """Whether this beat may dispatch; a new leader first takes office."""
         leads = self.leadership.lead_or_wait()
-        if self._is_in_office and (not leads or self._term != self.leadership.term):
-            self._is_in_office = False
-            signals.leadership_lost.send(self)
+        if not leads or self._term != self.leadership.term:
+            self._leave_office()
         if not leads:
             self._has_statics = False
             return False
@@ -1242,6 +1245,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._term = self.leadership.term
         self._is_in_office = True
         signals.leadership_acquired.send(self)
+
+    def _leave_office(self) -> None:
+        if self._is_in_office:
+            self._is_in_office = False
+            signals.leadership_lost.send(self)
 
     def _pause(self, exc: Exception, longest: float) -> float:
         """What is due stays due, for a time that grows with each try that fails."""
@@ -1510,6 +1518,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._wind_up.is_alive():
             self.leadership.abandon()
             logger.warning("beat: Redis does not answer. The lock was left to expire.")
+        self._leave_office()
         self._stop_listening()
         super().close()
 
