@@ -113,7 +113,10 @@ class RedBeatJSONEncoder(json.JSONEncoder):
         codec = _codec_for(type(o))
         if codec is None:
             raise TypeError(_refusal(o))
-        return {"__type__": codec.tag, **codec.encode(o)}
+        try:
+            return {"__type__": codec.tag, **codec.encode(o)}
+        except OverflowError as error:
+            raise ValueError(f"{shown(o)} is out of range: {error}") from error
 
 
 class RedBeatJSONDecoder(json.JSONDecoder):

@@ -854,8 +854,11 @@ def _interval_due_at(
     due = next_due(interval, last_run_at, now)
     if due is None or due <= now:
         return now
-    remaining: timedelta = interval.remaining_estimate(last_run_at)
-    return now + remaining
+    try:
+        remaining: timedelta = interval.remaining_estimate(last_run_at)
+        return now + remaining
+    except OverflowError:
+        return due
 
 
 #: One for all: making them costs as much as using them.

@@ -293,6 +293,13 @@ def test_a_value_that_cannot_be_stored_is_refused_with_its_place() -> None:
         written({date(2024, 1, 1): 1})
 
 
+def test_a_moment_that_its_zone_cannot_hold_is_refused_when_written() -> None:
+    pytz = pytest.importorskip("pytz")
+    zone = pytz.timezone("America/New_York")
+    with pytest.raises(ValueError, match="out of range"):
+        written({"args": [datetime.max.replace(tzinfo=zone)]})
+
+
 @pytest.mark.parametrize("text", ['{"__type__": "unknown", "x": 1}', '{"__type__": ["x"]}', "{}"])
 def test_an_object_of_no_known_type_stays_a_dict(text: str) -> None:
     assert read(text) == json.loads(text)
