@@ -545,7 +545,8 @@ def _week_start(day: Any) -> Any:
 def _part(name: str, given: Any) -> Any:
     """`given`, once it is known to be what the part `name` can hold."""
     low, high, takes_zero = PARTS[name]
-    for value in map(weekday_number, part_values(given)):
+    values = part_values(given)
+    for value in map(weekday_number, values) if name == "byweekday" else values:
         if not _is_whole(value) or not low <= value <= high or (value == 0 and not takes_zero):
             bounds = f"{low} to {high}" if takes_zero or low > 0 else f"{low} to {high} without 0"
             raise ValueError(f"{name} must be one or more of {bounds}, got {shown(value)}")
