@@ -23,8 +23,10 @@ from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from celery.schedules import crontab
+from celery.utils.time import LocalTimezone
 from dateutil import rrule as recurrence
 from dateutil.easter import easter
+from dateutil.tz import tzlocal
 
 UTC = timezone.utc
 EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -734,6 +736,8 @@ def _counts_among(named: frozenset[int], number: int, last: int) -> bool:
 def named_zone(zone: str | tzinfo) -> tzinfo:
     """The zone of an IANA name; a pytz or dateutil zone by its name; any other tzinfo as it is.
 
+    Celery's `LocalTimezone` becomes dateutil's.
+
     Raises:
         ValueError: there is no zone of that name.
     """
@@ -741,6 +745,9 @@ def named_zone(zone: str | tzinfo) -> tzinfo:
         return _zone_called(zone)
     if not isinstance(zone, tzinfo):
         raise ValueError(f"a time zone must be a name or a tzinfo, got {zone!r}")
+    if isinstance(zone, LocalTimezone):
+        # Celery's own, for `enable_utc = False`, is an hour off in the hours after a transition.
+        return tzlocal()
     name = None if isinstance(zone, ZoneInfo) else zone_name(zone)
     return zone if name is None else _zone_called(name)
 

@@ -560,8 +560,9 @@ def _is_whole(number: Any) -> bool:
 # Sets of rules, and RFC 5545 text
 
 
-#: How many excluded occurrences in a row are looked through for one that is not excluded.
-EXCLUSION_LIMIT = 10_000
+#: How many excluded occurrences in a row are looked through for one that is not excluded: all the
+#: seconds of a weekend. A set that excludes more counts as one that is over.
+EXCLUSION_LIMIT = 200_000
 
 
 class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
