@@ -85,6 +85,9 @@ REDBEAT_SENTINEL_KEY = "redbeat_sentinel"
 ADD_ENTRY_ERROR = "beat: Cannot store entry %r: %r. It was left out. Its fields: %r"
 LUA_EXTEND_TO_SCRIPT = EXTEND_TO.text
 
+#: Characters at most in a definition and in a meta: one entry must not hold up all others.
+LONGEST_FIELD = 2**25
+
 #: Seconds until a disabled entry is looked at again.
 DISABLED_CHECK_INTERVAL = 5.0
 
@@ -679,6 +682,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         if not stored.definition:
             raise KeyError(key)
         for field in (stored.definition, stored.meta or ""):
+            _require_bounded(key, field)
             field.encode()  # Raises a ValueError if it holds what is no UTF-8.
         definition = cls.load_definition(key, app=app, definition=stored.definition)
         meta = cls.decode_meta(stored.meta, app=app)
@@ -818,11 +822,13 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             "enabled": self.enabled,
         }
         try:
-            return _encode(fields)
+            definition = _encode(fields)
         except (TypeError, ValueError, RecursionError):
             for field, value in fields.items():
                 self._require_encodable(field, value)
             raise
+        _require_bounded(self.key, definition)
+        return definition
 
     def encode_meta(self) -> str:
         """The ``meta`` of this entry as it is stored."""
@@ -894,8 +900,19 @@ def _interval_due_at(
     due = next_due(interval, last_run_at, now)
     if due is None or due <= now:
         return now
-    remaining: timedelta = interval.remaining_estimate(last_run_at)
-    return now + remaining
+    try:
+        remaining: timedelta = interval.remaining_estimate(last_run_at)
+        return now + remaining
+    except OverflowError:
+        return due
+
+
+def _require_bounded(key: str, field: str) -> None:
+    if len(field) > LONGEST_FIELD:
+        raise EntryError(
+            f"{key} is too large: {len(field)} characters, and {LONGEST_FIELD} may be stored. "
+            "Store what the task needs elsewhere, and where it is in the arguments."
+        )
 
 
 #: One for all: making them costs as much as using them.
