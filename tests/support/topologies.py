@@ -265,10 +265,12 @@ class Sentinel(Topology):
         super().stop()
 
     def lose_master_of(self, key: str) -> None:
-        """Kill the master, and wait until the sentinels have promoted the replica."""
-        master = self.master_of(key)
-        master.kill()
-        wait_until(lambda: self.masters(), ELECTION, "a new master")
+        """Kill the master, and wait until the sentinels have promoted the replica and agree."""
+        self.master_of(key).kill()
+        wait_until(self.masters, ELECTION, "a new master")
+        (master,) = self.masters()
+        for sentinel in self._sentinels:
+            wait_until(partial(sentinel.names, master), ELECTION, "sentinels that agree")
 
     def count_connections(self) -> int:
         """Those to the sentinels are counted too."""
@@ -293,6 +295,11 @@ class SentinelServer(RedisServer):
     def _defaults(self, port: int) -> dict[str, Any]:
         kept = ("bind", "port", "dir", "logfile")
         return {name: value for name, value in super()._defaults(port).items() if name in kept}
+
+    def names(self, master: RedisServer) -> bool:
+        """Whether this sentinel sends clients to this server."""
+        with self.client() as client:
+            return bool(client.sentinel_master(SERVICE)["port"] == master.port)
 
     def knows_all(self) -> bool:
         """Whether this sentinel knows the replica and the two other sentinels."""
