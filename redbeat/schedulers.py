@@ -992,6 +992,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
         self._first_due: float | None = None
         self._listener: Listener | None = None
+        #: The channel on which this tick publishes; it has no connection once that is lost.
+        self._channel: Any = None
         self._wind_up: threading.Thread | None = None
         self._is_closed = False
         if not lazy:
@@ -1174,6 +1176,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except OUTAGES as exc:
             return self._pause(exc, ensure_conf(self.app).poll_interval)
         except _BrokerAwayError as exc:
+            self._forget_channel()
             return self._pause(exc, MAX_PAUSE)
         self._outages = 0
         wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
@@ -1421,9 +1424,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _reach_broker(self) -> dict[str, Any]:
         """What goes to :meth:`maybe_due`; making it connects to the broker."""
         try:
-            return self._maybe_due_kwargs
+            kwargs = self._maybe_due_kwargs
+            self._channel = getattr(kwargs.get("producer"), "channel", None)
         except Exception as exc:
             raise _broker_away(exc) from exc
+        return kwargs
+
+    def _forget_channel(self) -> None:
+        """Let the next tick make a producer with a new channel: a closed one stays closed."""
+        self._channel = None
+        self.__dict__.pop("producer", None)
 
     def _ensure_connected(self) -> Any:
         """Try once: the ticks pace the tries, and nothing stays claimed in between."""
@@ -1478,8 +1488,18 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.reserve(entry)
 
     def _is_broker_away(self, exc: BaseException) -> bool:
+        """Whether the connection is what failed, and not the message.
+
+        kombu may connect anew while it declares a queue, and go on with the old, closed channel:
+        the error of that says nothing about a connection.
+        """
         errors = (OperationalError, *self.connection.connection_errors)
-        return any(isinstance(cause, errors) for cause in _causes(exc))
+        if any(isinstance(cause, errors) for cause in _causes(exc)):
+            return True
+        refusals = self.connection.channel_errors
+        if any(isinstance(cause, refusals) for cause in _causes(exc)):
+            return False
+        return self._channel is not None and self._channel.connection is None
 
     def reserve(self, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
         """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`."""
