@@ -45,6 +45,7 @@ from .dispatch import (
 )
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
+from .publishing import batching
 from .schedules import due_state, next_due, run_to_count_from
 from .storage import EXTEND_TO, OUTAGES, Listener, Member, Storage, Stored, printable
 
@@ -919,6 +920,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._uncommitted: Batch | None = None
         self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
         super().__init__(app, lazy=True, **kwargs)
+        self.Producer: Any = batching(self.Producer)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
         self._has_statics = False
         #: The leadership term in which the office was taken.
