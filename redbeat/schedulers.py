@@ -38,6 +38,7 @@ from .dispatch import (
     Batch,
     Claim,
     DeferredSignals,
+    claim_batch,
     deferred_signals,
     release_abandoned,
     report_gone,
@@ -1230,7 +1231,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _claim(self, now: datetime) -> Batch:
         conf = ensure_conf(self.app)
-        return Batch(
+        return claim_batch(
             get_storage(self.app), now, conf.batch_size, self.max_interval, conf.claim_timeout
         )
 
