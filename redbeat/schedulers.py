@@ -82,8 +82,12 @@ DISABLED_CHECK_INTERVAL = 5.0
 #: Seconds between a standby's tries to become leader.
 STANDBY_INTERVAL = 1.0
 
-#: Seconds between two ticks at the least, so that runs that are due together go together.
-MIN_REST = 0.02
+#: Runs that are due within the same so many seconds of the clock go together. A whole number of
+#: them makes a second, so that an entry of whole seconds is always in the same place among them.
+PULSE = 0.04
+
+#: Less than this, two readings of a clock do not tell apart.
+RESOLUTION = timedelta(microseconds=1)
 
 #: Seconds at most for which closing waits for Redis.
 CLOSING_TIME = 2.0
@@ -931,6 +935,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._is_service = False
         #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
         self._first_due: float | None = None
+        #: The *now* of the last tick, and when the rest after it was meant to end.
+        self._ticked_at = self._wakes_at = 0.0
         self._listener: Listener | None = None
         self._wind_up: threading.Thread | None = None
         self._is_closed = False
@@ -1130,7 +1136,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.leadership.lost.wait(wait)
             return
         now = time.time()
-        wakes_at = min(max(self._first_due, now + MIN_REST), now + self.max_interval)
+        next_pulse = (self._ticked_at // PULSE + 1) * PULSE
+        wakes_at = min(max(self._first_due, next_pulse, now), now + self.max_interval)
+        self._wakes_at = wakes_at
         self.leadership.expect(wakes_at - now)
         while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
             pause = min(remaining, ensure_conf(self.app).poll_interval)
@@ -1213,7 +1221,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_due(self) -> list[float | None]:
         """Run batch after batch, and return what ``maybe_due`` gave for the entries looked at."""
         logger.debug("beat: Selecting tasks")
-        now = self.app.now()
+        now = self._read_clock()
         waits: list[float | None] = []
         self._first_due = float("inf")
         while True:
@@ -1228,6 +1236,18 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._first_due = min(self._first_due, batch.first_due())
             if stop or not batch.leaves_more or not self._lead_or_wait():
                 return waits
+
+    def _read_clock(self) -> datetime:
+        """The tick's *now*: when it was meant to be, if that was only just before.
+
+        Else an entry that is due at the end of a pulse would run now in this one, now in the next.
+        """
+        now: datetime = self.app.now()
+        late = now.timestamp() - self._wakes_at
+        if 0 <= late < PULSE:
+            now = now - timedelta(seconds=late) + RESOLUTION
+        self._ticked_at = now.timestamp()
+        return now
 
     def _claim(self, now: datetime) -> Batch:
         conf = ensure_conf(self.app)
