@@ -83,8 +83,8 @@ DISABLED_CHECK_INTERVAL = 5.0
 STANDBY_INTERVAL = 1.0
 
 #: Runs that are due within the same so many seconds of the clock go together. A whole number of
-#: them makes a second, so that an entry of whole seconds is always in the same place among them.
-PULSE = 0.04
+#: them makes a second, or a tenth, so that an entry's due times always lie alike among them.
+PULSE = 0.05
 
 #: Less than this, two readings of a clock do not tell apart.
 RESOLUTION = timedelta(microseconds=1)
