@@ -38,6 +38,7 @@ from .dispatch import (
     Batch,
     Claim,
     DeferredSignals,
+    claim_batch,
     deferred_signals,
     release_abandoned,
     report_gone,
@@ -45,6 +46,7 @@ from .dispatch import (
 )
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
+from .publishing import batching
 from .schedules import due_state, next_due, run_to_count_from
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
@@ -94,8 +96,12 @@ DISABLED_CHECK_INTERVAL = 5.0
 #: Seconds between a standby's tries to become leader.
 STANDBY_INTERVAL = 1.0
 
-#: Seconds between two ticks at the least, so that runs that are due together go together.
-MIN_REST = 0.02
+#: Runs that are due within the same so many seconds of the clock go together. A whole number of
+#: them makes a second, or a tenth, so that an entry's due times always lie alike among them.
+PULSE = 0.05
+
+#: Less than this, two readings of a clock do not tell apart.
+RESOLUTION = timedelta(microseconds=1)
 
 #: Seconds at most for which closing waits for Redis.
 CLOSING_TIME = 2.0
@@ -982,6 +988,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._uncommitted: Batch | None = None
         self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
         super().__init__(app, lazy=True, **kwargs)
+        self.Producer: Any = batching(self.Producer)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
         self._has_statics = False
         #: The leadership term in which the office was taken.
@@ -991,6 +998,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._is_service = False
         #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
         self._first_due: float | None = None
+        #: The *now* of the last tick, and when the rest after it was meant to end.
+        self._ticked_at = self._wakes_at = 0.0
         self._listener: Listener | None = None
         #: The channel on which this tick publishes; it has no connection once that is lost.
         self._channel: Any = None
@@ -1193,7 +1202,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.leadership.lost.wait(wait)
             return
         now = time.time()
-        wakes_at = min(max(self._first_due, now + MIN_REST), now + self.max_interval)
+        next_pulse = (self._ticked_at // PULSE + 1) * PULSE
+        wakes_at = min(max(self._first_due, next_pulse, now), now + self.max_interval)
+        self._wakes_at = wakes_at
         self.leadership.expect(wakes_at - now)
         while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
             self._report_unless_led()
@@ -1282,7 +1293,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_due(self) -> list[float | None]:
         """Run batch after batch, and return what ``maybe_due`` gave for the entries looked at."""
         logger.debug("beat: Selecting tasks")
-        now = self.app.now()
+        now = self._read_clock()
         waits: list[float | None] = []
         self._first_due = float("inf")
         while True:
@@ -1298,9 +1309,21 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if stop or not batch.leaves_more or not self._lead_or_wait():
                 return waits
 
+    def _read_clock(self) -> datetime:
+        """The tick's *now*: when it was meant to be, if that was only just before.
+
+        Else an entry that is due at the end of a pulse would run now in this one, now in the next.
+        """
+        now: datetime = self.app.now()
+        late = now.timestamp() - self._wakes_at
+        if 0 <= late < PULSE:
+            now = now - timedelta(seconds=late) + RESOLUTION
+        self._ticked_at = now.timestamp()
+        return now
+
     def _claim(self, now: datetime) -> Batch:
         conf = ensure_conf(self.app)
-        return Batch(
+        return claim_batch(
             get_storage(self.app), now, conf.batch_size, self.max_interval, conf.claim_timeout
         )
 
