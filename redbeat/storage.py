@@ -1,7 +1,8 @@
 """The schedule in Redis: every key, every command and every script of the package.
 
 An entry is a hash, ``<prefix><name>``, with the fields ``definition`` and ``meta`` (JSON that other
-modules write and read) and, while it is set aside, ``set_aside``. The schedule is one sorted set of
+modules write and read); while it is set aside ``set_aside``; and, if it came from the
+``beat_schedule`` of an application, ``owner``: the name of that. The schedule is one sorted set of
 these keys by due time, in seconds since the epoch, UTC. A score below zero is never due: ``-1`` for
 an entry with nothing left to run, ``-2`` for one that is set aside.
 
@@ -10,28 +11,47 @@ the server has forgotten it. A server without scripting gets the same steps as p
 one warning: two beats that share a schedule on it may then run an entry twice.
 
 A script touches the keys of one slot. Where the hashes and the schedule live in different slots (a
-Redis Cluster and a prefix without a ``{hash tag}``), a change to both takes two steps, in the order
-that loses nothing: hash first, schedule second.
+Redis Cluster, or a proxy before one, and a prefix without a ``{hash tag}``), a change to both takes
+two steps, in the order that loses nothing: hash first, schedule second.
+
+Each method of :class:`Storage` that talks to Redis is one *unit*: when the connection breaks in the
+midst of it, nobody knows whether the server has done it, so it is done again as a whole
+(``retrying.py`` says when, and for how long). That it may be done twice:
+
+* what reads changes nothing; deleting, rescheduling and setting statics end in the same state;
+* saving finds its own meta the second time, and its caller saves once more with that;
+* a claim bears a lease of its own: asked for again with the same one, it gives the same entries. If
+  it is given up instead, they are due again when the lease ends;
+* a commit compares with the lease, which the first one has taken away, and a recorded run count
+  never falls;
+* who takes, takes over or renews the lock bears a token of its own, and knows it again.
+
+Only releasing the lock is tried once: a beat that is told to end must not wait.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import wraps
 from importlib import resources
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from celery.utils.log import get_logger
 from redis.client import NEVER_DECODE
 from redis.exceptions import (
+    ClusterCrossSlotError,
     NoPermissionError,
     NoScriptError,
     RedisClusterException,
     RedisError,
     ResponseError,
 )
+
+from .retrying import direct, error_code, run_unit
 
 logger = get_logger("celery.beat")
 
@@ -47,6 +67,11 @@ Key = str | bytes
 OUTAGES = (RedisError, RedisClusterException)
 
 Result = TypeVar("Result")
+Arguments = ParamSpec("Arguments")
+
+#: A hash tag: keys with the same one share a slot. See
+#: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags.
+HASH_TAG = re.compile(r"[^{]*\{[^}]+\}")
 
 #: Seconds at the most for forgetting changes that the next tick sees anyway.
 DRAIN_TIME = 0.05
@@ -123,6 +148,18 @@ class Outcome(NamedTuple):
         return bool(self.meta or self.reason or self.clears)
 
 
+def unit(
+    method: Callable[Concatenate[Storage, Arguments], Result],
+) -> Callable[Concatenate[Storage, Arguments], Result]:
+    """A method of :class:`Storage` that may be done twice, and so is when Redis went away in it."""
+
+    @wraps(method)
+    def run(self: Storage, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return run_unit(self.client, method, self, *args, **kwargs)
+
+    return run
+
+
 @dataclass
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
@@ -131,13 +168,16 @@ class Storage:
     All methods raise what redis-py raises.
     """
 
-    client: Client
+    client: Client = field(repr=False)
     schedule_key: str
     statics_key: str
     channel: str
+    _direct: Client = field(init=False, repr=False)
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
+    _is_before_cluster: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._direct = direct(self.client)
         self._steps = ScriptedSteps(self)
 
     @property
@@ -148,37 +188,61 @@ class Storage:
     @property
     def is_cluster(self) -> bool:
         """Whether the client is one of Redis Cluster, which knows no transactions over nodes."""
-        return hasattr(self.client, "nodes_manager")
+        return hasattr(self._direct, "nodes_manager")
 
     @property
     def one_slot(self) -> bool:
         """Whether a script may touch an entry's hash and the schedule at once."""
-        return "{" in self.schedule_key or not self.is_cluster
+        if HASH_TAG.match(self.schedule_key):
+            return True
+        return not self._is_before_cluster and not self.is_cluster
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether commands on an entry's hash and on the schedule can be one transaction."""
+        return self.one_slot and not self.is_cluster
 
     def _atomically(self, operation: Callable[[ScriptedSteps | PlainSteps], Result]) -> Result:
         try:
             return operation(self._steps)
         except ResponseError as exc:
-            if isinstance(self._steps, PlainSteps) or not _refuses_scripts(exc):
+            if not self._adapts_to(exc):
                 raise
+            return self._atomically(operation)
+
+    def _adapts_to(self, exc: ResponseError) -> bool:
+        """Whether what this server refuses can be done in another way, from now on."""
+        if self.one_slot and not self._is_before_cluster and _crosses_slots(exc):
+            logger.warning(
+                "beat: Behind this Redis is a cluster (%s): an entry and the schedule change one "
+                "after the other. Give the keys one slot: redbeat_key_prefix = '{redbeat}:'.",
+                exc,
+            )
+            self._is_before_cluster = True
+            return True
+        if isinstance(self._steps, ScriptedSteps) and _refuses_scripts(exc):
             logger.warning(
                 "beat: This Redis runs no scripts (%s): using plain commands. Run one beat only: "
                 "two of them could run an entry twice.",
                 exc,
             )
             self._steps = PlainSteps(self)
-            return operation(self._steps)
+            return True
+        return False
 
     # One entry
 
+    @unit
     def read_definition(self, key: str) -> str | None:
         """The entry's ``definition``; one round trip."""
-        return _optional_text(self.client.hget(key, "definition"))
+        return _optional_text(self._direct.hget(key, "definition"))
 
+    @unit
     def read_meta(self, key: str) -> str | None:
         """The entry's ``meta``; one round trip."""
-        return _optional_text(self.client.hget(key, "meta"))
+        return _optional_text(self._direct.hget(key, "meta"))
 
+    @unit
     def read_entries(self, keys: Sequence[str]) -> list[Stored]:
         """The hashes of the entries, in the order of ``keys``; one round trip, none for no keys.
 
@@ -186,11 +250,12 @@ class Storage:
         """
         if not keys:
             return []
-        with self.client.pipeline(transaction=False) as pipe:
+        with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.execute_command("HMGET", _raw(key), *Stored._fields, **UNDECODED)
             return [_stored(reply) for reply in pipe.execute(raise_on_error=False)]
 
+    @unit
     def save_entry(
         self, key: str, definition: str, seen_meta: str | None, meta: str, score: float
     ) -> str | None:
@@ -204,62 +269,73 @@ class Storage:
             lambda steps: steps.save(key, definition, seen_meta or "", meta, repr(score))
         )
 
+    @unit
     def write_run(self, key: str, meta: str, score: float) -> None:
         """Store meta and score of an entry, whatever is stored, and tell beat; one round trip."""
         self._atomically(lambda steps: steps.reschedule(key, meta, repr(score)))
 
+    @unit
     def delete_entry(self, key: str) -> None:
         """Remove an entry for good, and tell beat; one round trip."""
         self._atomically(lambda steps: steps.delete(key))
 
+    @unit
     def read_rank(self, key: str) -> int | None:
         """The entry's position in the schedule, from 0; one round trip."""
-        rank: int | None = self.client.zrank(self.schedule_key, key)
+        rank: int | None = self._direct.zrank(self.schedule_key, key)
         return rank
 
     # The schedule
 
+    @unit
     def read_due(self, now: float, horizon: float) -> list[Member]:
         """The members due by ``now`` and the first one due by ``horizon``; one round trip."""
-        with self.client.pipeline(transaction=False) as pipe:
+        with self._direct.pipeline(transaction=False) as pipe:
             _range(pipe, self.schedule_key, 0, now)
             _range(pipe, self.schedule_key, f"({now!r}", horizon, limit=1)
             due, later = pipe.execute()
         return _members(due) + _members(later)
 
+    @unit
     def read_first(self) -> Member | None:
         """The first member that is due or will be; one round trip."""
         return next(
-            iter(_members(_range(self.client, self.schedule_key, 0, "+inf", limit=1))), None
+            iter(_members(_range(self._direct, self.schedule_key, 0, "+inf", limit=1))), None
         )
 
+    @unit
     def read_between(self, after: float, until: float) -> list[Member]:
         """The members due after one time and by another; one round trip."""
-        return _members(_range(self.client, self.schedule_key, f"({after!r}", until))
+        return _members(_range(self._direct, self.schedule_key, f"({after!r}", until))
 
+    @unit
     def read_set_aside(self) -> list[Member]:
         """The members that are set aside; one round trip."""
-        return _members(_range(self.client, self.schedule_key, SET_ASIDE, SET_ASIDE))
+        return _members(_range(self._direct, self.schedule_key, SET_ASIDE, SET_ASIDE))
 
+    @unit
     def count_members(self) -> int:
         """How many entries the schedule has; one round trip."""
-        count: int = self.client.zcard(self.schedule_key)
+        count: int = self._direct.zcard(self.schedule_key)
         return count
 
+    @unit
     def find_members(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that the schedule has; one round trip, none for no keys."""
         if not keys:
             return set()
-        with self.client.pipeline(transaction=False) as pipe:
+        with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.zscore(self.schedule_key, key)
             scores = pipe.execute()
         return {key for key, score in zip(keys, scores, strict=False) if score is not None}
 
+    @unit
     def drop_member(self, key: str) -> None:
         """Take a key out of the schedule and leave its hash alone; one round trip."""
-        self.client.zrem(self.schedule_key, _raw(key))
+        self._direct.zrem(self.schedule_key, _raw(key))
 
+    @unit
     def claim_due(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """Lease up to ``limit`` entries due by ``now``, until ``lease``; one round trip.
 
@@ -268,6 +344,7 @@ class Storage:
         """
         return self._atomically(lambda steps: steps.claim(now, lease, limit, horizon))
 
+    @unit
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """Write what became of the entries claimed under ``lease``; one round trip, none for none.
 
@@ -282,31 +359,61 @@ class Storage:
 
     def listen(self) -> Listener:
         """Subscribe to the channel on which changes are told; one round trip."""
-        return Listener(self.client, self.channel)
+        return Listener(self._direct, self.channel)
 
     # Static entries
 
+    @unit
     def read_statics(self) -> set[str]:
         """The names that came from ``beat_schedule``; one round trip."""
-        return set(self.client.smembers(self.statics_key))
+        return set(self._direct.smembers(self.statics_key))
 
+    @unit
     def write_statics(self, added: Iterable[str], removed: Iterable[str]) -> None:
         """Change the names that came from ``beat_schedule``; one round trip at the most."""
         added, removed = list(added), list(removed)
         if not added and not removed:
             return
-        with self.client.pipeline(transaction=not self.is_cluster) as pipe:
+        with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
             if removed:
                 pipe.srem(self.statics_key, *removed)
             if added:
                 pipe.sadd(self.statics_key, *added)
             pipe.execute()
 
+    @unit
+    def read_owners(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """Which application has each entry in its ``beat_schedule``, ``None`` if nobody said so.
+
+        Keys without an entry are left out. One round trip, none for no keys.
+        """
+        if not keys:
+            return {}
+        with self._direct.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hexists(key, "definition")
+                pipe.execute_command("HGET", key, "owner", **UNDECODED)
+            replies = iter(pipe.execute(raise_on_error=False))
+        # A key that holds something else than a hash is no entry.
+        found = zip(keys, replies, replies, strict=False)
+        return {key: _optional_text(owner) for key, is_there, owner in found if is_there is True}
+
+    @unit
+    def write_owner(self, keys: Sequence[str], owner: str) -> None:
+        """Note which application has these entries; one round trip, none for no keys."""
+        if not keys:
+            return
+        with self._direct.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hset(key, "owner", owner)
+            pipe.execute()
+
     # The lock
 
+    @unit
     def read_lock(self, key: str) -> tuple[str | None, int]:
         """The token that holds the lock, and its time to live in milliseconds; one round trip."""
-        with self.client.pipeline(transaction=not self.is_cluster) as pipe:
+        with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
             pipe.get(key)
             pipe.pttl(key)
             reply = pipe.execute()
@@ -314,6 +421,17 @@ class Storage:
         token, remaining = reply if isinstance(reply, list) else (None, 0)
         return token, remaining
 
+    @unit
+    def acquire_lock(self, key: str, token: str, milliseconds: int) -> bool:
+        """Hold the lock under ``token`` if nobody holds it; one round trip."""
+        with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
+            pipe.set(key, token, nx=True, px=milliseconds)
+            pipe.get(key)
+            reply = pipe.execute()
+        # A stand-in for a client does not say who holds the lock, and lets everybody have it.
+        return reply[1] == token if isinstance(reply, list) else True
+
+    @unit
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """Renew the lock to its full time to live if ``token`` holds it; one round trip.
 
@@ -323,6 +441,7 @@ class Storage:
             lambda steps: steps.extend_lock(key, token, milliseconds, new_token)
         )
 
+    @unit
     def take_over_lock(
         self, key: str, token: str, new_token: str, milliseconds: int, silent_below: int
     ) -> bool:
@@ -339,15 +458,18 @@ class Storage:
 
         A beat that is told to end must not wait for a Redis that is away.
         """
-        direct = getattr(self.client, "__dict__", {}).get("wrapped_connection", self.client)
-        if direct is not self.client:
-            return replace(self, client=direct).release_lock(key, token)
         return self._atomically(lambda steps: steps.release_lock(key, token))
 
 
 def _refuses_scripts(exc: ResponseError) -> bool:
     text = str(exc).lower()
-    return "evalsha" in text and (isinstance(exc, NoPermissionError) or "unknown command" in text)
+    is_refusal = isinstance(exc, NoPermissionError) or "unknown command" in text
+    # Quoted, it is not the command that redis-py puts before what a pipeline met.
+    return is_refusal and re.search(r"['`]eval(sha)?['`|]", text) is not None
+
+
+def _crosses_slots(exc: ResponseError) -> bool:
+    return isinstance(exc, ClusterCrossSlotError) or error_code(exc) == "CROSSSLOT"
 
 
 class Listener:
@@ -393,7 +515,7 @@ class ScriptedSteps:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.client = storage.client
+        self.client = direct(storage.client)
 
     def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """See :meth:`Storage.claim_due`."""
@@ -467,11 +589,11 @@ class ScriptedSteps:
             return self.client.execute_command("EVAL", script.text, *operands, **options)
 
     def _call_in_turn(self, calls: list[tuple[Script, Sequence[Key], Sequence[Any]]]) -> list[Any]:
-        """One transaction; in a cluster, and to load scripts, one by one."""
+        """One transaction, where there are any; in a cluster, and to load scripts, one by one."""
         if self.storage.is_cluster:
             return [self._call(*call) for call in calls]
         try:
-            with self.client.pipeline(transaction=True) as pipe:
+            with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
                 for script, keys, arguments in calls:
                     pipe.evalsha(script.digest, len(keys), *keys, *arguments)
                 return list(pipe.execute())
@@ -488,7 +610,7 @@ class PlainSteps:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.client = storage.client
+        self.client = direct(storage.client)
 
     def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """See :meth:`Storage.claim_due`."""
@@ -510,7 +632,7 @@ class PlainSteps:
         schedule = self.storage.schedule_key
         stored = self._read_stored(outcomes)
         held = 0
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             for outcome, (score, is_there) in zip(outcomes, stored, strict=True):
                 if is_there:
                     _record(pipe, outcome)
@@ -538,7 +660,7 @@ class PlainSteps:
         stored_meta: str = self.storage.read_meta(key) or ""
         if stored_meta != seen_meta:
             return stored_meta
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             pipe.hset(key, "definition", definition)
             pipe.hsetnx(key, "meta", meta)
             pipe.hdel(key, "set_aside")
@@ -549,7 +671,7 @@ class PlainSteps:
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             pipe.hset(key, "meta", meta)
             pipe.zadd(self.storage.schedule_key, {key: score})
             pipe.execute()
@@ -557,7 +679,7 @@ class PlainSteps:
 
     def delete(self, key: str) -> None:
         """See :meth:`Storage.delete_entry`."""
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             pipe.zrem(self.storage.schedule_key, key)
             pipe.delete(key)
             pipe.execute()
@@ -571,7 +693,7 @@ class PlainSteps:
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
-        return self.client.get(key) == token and bool(
+        return self.client.get(key) in (token, new_token) and bool(
             self.client.set(key, new_token, px=milliseconds, xx=True)
         )
 
@@ -580,6 +702,8 @@ class PlainSteps:
     ) -> bool:
         """See :meth:`Storage.take_over_lock`."""
         stored, remaining = self.storage.read_lock(key)
+        if stored == new_token:
+            return True
         if stored != token or not 0 <= remaining < silent_below:
             return False
         return bool(self.client.set(key, new_token, px=milliseconds, xx=True))
