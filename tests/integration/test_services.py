@@ -194,7 +194,7 @@ def test_a_brace_alone_is_no_hash_tag(
 class OldServer(redis.Redis):
     """A client that is told an old version; no such server is to be had."""
 
-    def info(self, *sections: str, **kwargs: Any) -> Any:
+    def info(self, section: str | None = None, *args: str, **kwargs: Any) -> dict[str, Any]:
         return {"redis_version": "5.0.14"}
 
 
