@@ -62,6 +62,9 @@ REPLICA_CODES = {"MASTERDOWN", "READONLY"}
 #: How redis-py begins to say that it finds no cluster, or not all of it.
 CLUSTER_OUTAGES = ("Redis Cluster cannot be connected", "All slots are not covered")
 
+#: What redis-py writes behind the client of each sentinel: an error and its text.
+SENTINEL_REASON = re.compile(r"> - ([\w:]+(?:\('[^']*'\))?)")
+
 _patience: ContextVar[Callable[[], float]] = ContextVar(
     "redbeat_patience", default=lambda: float("inf")
 )
@@ -194,7 +197,8 @@ def without_secrets(exc: RedisError) -> RedisError:
     text = str(exc)
     if isinstance(exc, MasterNotFoundError):
         # Behind it redis-py writes the clients of the sentinels, in some versions with passwords.
-        safe = text.split(" : ", 1)[0]
+        reasons = SENTINEL_REASON.findall(text)
+        safe = " : ".join([text.split(" : ", 1)[0], *filter(None, [", ".join(reasons)])])
     else:
         # A server that does not know AUTH or HELLO repeats what it was told.
         safe = re.split(r",? with args beginning with", text, maxsplit=1)[0]

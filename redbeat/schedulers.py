@@ -490,7 +490,11 @@ def _is_sentinel(conf: RedBeatConfig) -> bool:
 
 def _ssl_options(conf: RedBeatConfig) -> dict[str, Any]:
     given = conf.redis_use_ssl if isinstance(conf.redis_use_ssl, Mapping) else {}
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
+    options = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
+    if isinstance(options["ssl_cert_reqs"], str):
+        # Celery writes the names of the constants.
+        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].removeprefix("CERT_").lower()
+    return options
 
 
 def _single(conf: RedBeatConfig, options: dict[str, Any]) -> Any:

@@ -15,7 +15,6 @@ from redbeat.schedulers import get_redis, get_storage
 from support.apps import MakeApp
 from support.servers import RedisServer, StartRedis
 
-
 # Python 3.12 warns of what prefork workers do.
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 

@@ -74,6 +74,14 @@ def test_tls_options_are_handed_on() -> None:
     assert use_ssl == {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_keyfile": "key.pem"}
 
 
+@pytest.mark.parametrize("value", ["CERT_NONE", "none"])
+def test_certificate_checks_may_be_named(value: str) -> None:
+    """As Celery's settings name them, or as redis-py does."""
+    use_ssl = {"ssl_cert_reqs": value}
+    client = get_redis(make_app("rediss://redis.invalid", redbeat_redis_use_ssl=use_ssl))
+    assert client.connection_pool.make_connection().cert_reqs == ssl.CERT_NONE
+
+
 def test_options_set_for_us_reach_the_client() -> None:
     """All but our own, and `decode_responses` stays true."""
     options = {"socket_timeout": 7, "decode_responses": False, "service_name": "x"}

@@ -170,6 +170,13 @@ def test_a_wait_never_outlasts_the_retry_period() -> None:
             "No master found for 'm'",
         ),
         (
+            MasterNotFoundError(
+                "No master found for 'm' : Redis<password=marker>> - ConnectionError('refused'), "
+                "Redis<password=marker>> - network:TimeoutError"
+            ),
+            "No master found for 'm' : ConnectionError('refused'), network:TimeoutError",
+        ),
+        (
             ResponseError("unknown command 'AUTH', with args beginning with: 'me' 'marker' "),
             "unknown command 'AUTH'",
         ),
