@@ -14,6 +14,7 @@ from typing import Any
 from celery.utils.log import get_logger
 
 from .errors import RedBeatKeyExpiryError, UnsupportedServerError
+from .retrying import without_secrets
 
 __all__ = [
     "DEFAULT_KEY_EXPIRY_CHECK",
@@ -68,7 +69,7 @@ def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[
         groups = _group_by_setting(client.config_get("maxmemory*"))
     except Exception as exc:
         # Whatever a client, a proxy or a stand-in for one answers must not keep beat from starting.
-        return _report_unreadable(exc, mode)
+        return _report_unreadable(without_secrets(exc), mode)
     findings = [
         _describe(maxmemory, policy, nodes)
         for (maxmemory, policy), nodes in groups.items()
@@ -122,6 +123,6 @@ def _report_unreadable(exc: Exception, mode: str) -> list[str]:
         "CONFIG GET, or set redbeat_key_expiry_check = 'ignore'."
     )
     if mode == "raise":
-        raise RedBeatKeyExpiryError(message) from exc
+        raise RedBeatKeyExpiryError(message) from None
     logger.warning("beat: %s", message)
     return []

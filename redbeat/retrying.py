@@ -40,6 +40,7 @@ from redis.sentinel import MasterNotFoundError
 logger = get_logger("celery.beat")
 
 Result = TypeVar("Result")
+Error = TypeVar("Error", bound=Exception)
 
 FOR_EVER = -1
 
@@ -172,13 +173,16 @@ def _attempt_twice(client: Any, unit: Callable[..., Result], *args: Any, **kwarg
 def _attempt(client: Any, call: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
     try:
         return call(*args, **kwargs)
-    except RedisError as exc:
+    except (RedisError, RedisClusterException) as exc:
         if _may_be_the_connection(exc):
             _forget_connections(client)
-        raise without_secrets(exc) from exc.__cause__
+        safe = without_secrets(exc)
+        if safe is exc:
+            raise
+        raise safe from None
 
 
-def _may_be_the_connection(exc: RedisError) -> bool:
+def _may_be_the_connection(exc: Exception) -> bool:
     """Whether a fresh connection may mend it; a server that does not answer is asked once."""
     if isinstance(exc, (AuthenticationError, BusyLoadingError, MasterNotFoundError)):
         return False
@@ -192,7 +196,7 @@ def _forget_connections(client: Any) -> None:
         pool.disconnect(inuse_connections=False)
 
 
-def without_secrets(exc: RedisError) -> RedisError:
+def without_secrets(exc: Error) -> Error:
     """``exc``, or one of its class whose text leaves out what may hold a password."""
     text = str(exc)
     if isinstance(exc, MasterNotFoundError):
@@ -201,7 +205,7 @@ def without_secrets(exc: RedisError) -> RedisError:
         safe = " : ".join([text.split(" : ", 1)[0], *filter(None, [", ".join(reasons)])])
     else:
         # A server that does not know AUTH or HELLO repeats what it was told.
-        safe = re.split(r",? with args beginning with", text, maxsplit=1)[0]
+        safe = text.split(" with args beginning with", 1)[0].rstrip(",")
     return exc if safe == text else type(exc)(safe)
 
 

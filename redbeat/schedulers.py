@@ -50,7 +50,15 @@ from .dispatch import (
 )
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
-from .retrying import FOR_EVER, RetryingConnection, is_outage, not_again, patience, retries
+from .retrying import (
+    FOR_EVER,
+    RetryingConnection,
+    is_outage,
+    not_again,
+    patience,
+    retries,
+    without_secrets,
+)
 from .schedules import due_state, next_due, run_to_count_from
 from .storage import EXTEND_TO, OUTAGES, Listener, Member, Storage, Stored, printable
 from .urls import node_in, sanitized, scheme_of, sentinels_in, single_url
@@ -425,10 +433,12 @@ def _make_client(make: ClientFactory, conf: RedBeatConfig) -> Any:
     try:
         return make(conf, _forwarded_options(conf))
     except (ValueError, RedisClusterException) as exc:
-        if isinstance(exc, SettingError) or is_outage(exc):
+        if isinstance(exc, SettingError):
             raise
+        if is_outage(exc):
+            raise without_secrets(exc) from None
         # What the URL parser says may quote a part of the password.
-        reason = f": {exc}" if isinstance(exc, RedisClusterException) else ""
+        reason = f": {without_secrets(exc)}" if isinstance(exc, RedisClusterException) else ""
         raise SettingError(
             f"redbeat_redis_url {sanitized(conf.redis_url)!r} cannot be used{reason}. Check host, "
             "port and query, and quote the special characters of its password "
