@@ -36,7 +36,7 @@ autodoc_typehints_description_target = "documented"
 # Celery's classes have attributes and docstrings of their own, which its documentation shows.
 autodoc_inherit_docstrings = False
 
-# The second place is what there is without a network; `_intersphinx/README.md` tells how it is made.
+# The second place is what there is without a network; see `_intersphinx/refresh.py`.
 intersphinx_mapping = {
     name: (url, (None, str(HERE / "_intersphinx" / f"{name}.inv")))
     for name, url in {
@@ -48,3 +48,11 @@ intersphinx_mapping = {
     }.items()
 }
 intersphinx_timeout = 5
+
+# Short names in annotations, of what the inventories know by its full name; and what is internal.
+nitpick_ignore = [
+    ("py:class", "datetime"),
+    ("py:class", "tzinfo"),
+    ("py:class", "click.exceptions.ClickException"),
+    ("py:class", "redbeat.dispatch.Claim"),
+]
