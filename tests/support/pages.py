@@ -84,9 +84,11 @@ class Page:
         self._logs.mkdir()
         self._read_until: dict[Program, int] = {}
         self._interpreter: subprocess.Popen[str] | None = None
+        web_port = free_port()
         self._addresses = {
             REDIS_ADDRESS: f"127.0.0.1:{redis_port}",
-            WEB_ADDRESS: f"127.0.0.1:{free_port()}",
+            WEB_ADDRESS: f"127.0.0.1:{web_port}",
+            f"--port {WEB_ADDRESS.partition(':')[2]}": f"--port {web_port}",
         }
         self._environment = os.environ | {
             "PATH": f"{_wrappers(directory, redis_port)}:{Path(sys.executable).parent}:"
