@@ -129,6 +129,8 @@ class Page:
         for command, output in commands:
             if not command:
                 self._wait_for(output)
+            elif command.startswith(tuple(FOREIGN)):
+                self._look_at(command)
             elif ENDLESS.search(command):
                 self._start(command, output)
             else:
@@ -213,10 +215,6 @@ class Page:
         if program == "export":
             self._environment |= dict([arguments[0].split("=", 1)])
             return
-        foreign = next((check for name, check in FOREIGN.items() if command.startswith(name)), None)
-        if foreign is not None:
-            foreign(self, shlex.split(command))
-            return
         completed = subprocess.run(
             ["bash", "-c", command],
             cwd=self.directory,
@@ -232,6 +230,10 @@ class Page:
             raise PageError(f"$ {command}\nended with {completed.returncode}:\n{output}")
         if expected and not OUTPUT.check_output(expected, output, LENIENT):
             raise PageError(f"$ {command}\nshould print:\n{expected}\nand printed:\n{output}")
+
+    def _look_at(self, command: str) -> None:
+        check = next(check for name, check in FOREIGN.items() if command.startswith(name))
+        check(self, shlex.split(command))
 
     def _start(self, command: str, expected: str) -> None:
         log = self._logs / f"{len(self.programs)}.log"
@@ -417,6 +419,6 @@ FOREIGN: dict[str, Callable[[Page, list[str]], None]] = {
     "docker": _check_files,
     "kubectl": _check_files,
     "sudo": _check_files,
-    "systemctl": _check_files,
+    "journalctl": _check_files,
     "git clone": _check_files,
 }
