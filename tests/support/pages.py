@@ -420,5 +420,4 @@ FOREIGN: dict[str, Callable[[Page, list[str]], None]] = {
     "kubectl": _check_files,
     "sudo": _check_files,
     "journalctl": _check_files,
-    "git clone": _check_files,
 }
