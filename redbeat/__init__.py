@@ -7,10 +7,12 @@ due, publishes it, and commits the next due times; the others stand by.
 
 ``schedules`` and ``decoder`` are pure: rules in time, and their JSON. ``storage`` holds every key,
 command and script. ``leadership`` says who may dispatch, ``dispatch`` moves one batch of due
-entries from claim to commit, and ``schedulers`` joins them to Celery.
+entries from claim to commit, and ``schedulers`` joins them to Celery. ``timetable`` shows the whole
+schedule as a mapping, and ``cli`` as the commands of ``celery redbeat``.
 """
 
 from .errors import RedBeatKeyExpiryError
 from .schedulers import RedBeatScheduler, RedBeatSchedulerEntry
+from .timetable import Timetable
 
-__all__ = ["RedBeatKeyExpiryError", "RedBeatScheduler", "RedBeatSchedulerEntry"]
+__all__ = ["RedBeatKeyExpiryError", "RedBeatScheduler", "RedBeatSchedulerEntry", "Timetable"]

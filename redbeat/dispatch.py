@@ -302,6 +302,16 @@ class Batch:
         for claim in self.claims:
             claim.announce(sender)
 
+    def tally(self) -> tuple[int, int, float]:
+        """How many runs there were, how many of them failed, and the worst delay in seconds.
+
+        A score of zero is how others write *at once*, and makes no delay.
+        """
+        ran = [claim for claim in self.claims if claim.advanced is not None]
+        failures = sum(claim.failure is not None for claim in ran)
+        first_due = min((claim.score for claim in ran if claim.score > 0), default=float("inf"))
+        return len(ran), failures, max(time.time() - first_due, 0.0)
+
     def first_due(self) -> float:
         """When the first of the entries looked at wants its next turn, once this is committed."""
         now = self.now.timestamp()

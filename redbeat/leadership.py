@@ -81,7 +81,18 @@ class Holder:
     since: datetime | None = None
     silence: float | None = None
     failover_timeout: float = 0
-    name: str = ""
+    host: str = ""
+    pid: int = 0
+
+    @property
+    def name(self) -> str:
+        """Host and process, empty if the token does not say."""
+        return f"{self.host} (pid {self.pid})" if self.host else ""
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether its last sign of life is recent; of one that gives none, nobody knows better."""
+        return self.silence is None or self.silence <= self.failover_timeout
 
     def __str__(self) -> str:
         if self.since is None or self.silence is None:
@@ -112,13 +123,13 @@ def read_holder(storage: Storage, key: str) -> Holder | None:
     known = TOKEN.fullmatch(token)
     if known is None:
         return Holder(token)
-    name = f"{known['host']} (pid {known['pid']})"
+    host, pid = known["host"], int(known["pid"])
     since = datetime.fromtimestamp(int(known["since"]), timezone.utc)
     lifetime = int(known["lifetime"])
     if not lifetime:
-        return Holder(token, since=since, name=name)
+        return Holder(token, since=since, host=host, pid=pid)
     silence = max(lifetime - remaining, 0) / 1000
-    return Holder(token, since, silence, int(known["failover"]) / 1000, name)
+    return Holder(token, since, silence, int(known["failover"]) / 1000, host, pid)
 
 
 class LeaderLock(Lock):
@@ -206,7 +217,8 @@ class Candidate(Protocol):
 class Leadership:
     """The way of one candidate between standby and leader.
 
-    ``failover_timeout`` and ``stall_timeout`` are seconds. Methods that talk to Redis raise what
+    ``failover_timeout`` and ``stall_timeout`` are seconds; the heartbeat's thread calls ``on_beat``
+    at each beat that reached Redis. Methods that talk to Redis raise what
     redis-py raises when it cannot be reached.
     """
 
@@ -217,8 +229,10 @@ class Leadership:
         failover_timeout: float,
         stall_timeout: float,
         clock: Callable[[], float] = time.monotonic,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self.candidate = candidate
+        self.on_beat = on_beat
         self.clock = clock
         self.get_storage = get_storage
         self.failover_timeout = failover_timeout
@@ -395,10 +409,10 @@ class Leadership:
 
     def beat(self) -> bool:
         """Renew the lock if no tick just did; ``False`` if Redis could not be reached."""
-        if self.clock() < self._renewed_at + self.heartbeat_interval / 2:
-            return True
         try:
-            self.renew()
+            if self.clock() >= self._renewed_at + self.heartbeat_interval / 2:
+                self.renew()
+            self.on_beat()
         except OUTAGES as exc:
             logger.warning("beat: The lock could not be renewed: %s", exc)
             return False

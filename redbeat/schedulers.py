@@ -46,7 +46,17 @@ from .dispatch import (
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
 from .schedules import due_state, next_due, run_to_count_from
-from .storage import EXTEND_TO, OUTAGES, Listener, Member, Storage, Stored, printable
+from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
+from .storage import (
+    EXTEND_TO,
+    OUTAGES,
+    Draft,
+    Listener,
+    Member,
+    Storage,
+    Stored,
+    printable,
+)
 
 __all__ = [
     "ADD_ENTRY_ERROR",
@@ -245,6 +255,7 @@ class RedBeatConfig:
         self.key_prefix: str = self._read("redbeat_key_prefix")
         self.schedule_key = f"{self.key_prefix}:schedule"
         self.statics_key = f"{self.key_prefix}:statics"
+        self.reports_key = f"{self.key_prefix}:reports"
         self.redis_url: Any = self._read("redbeat_redis_url")
         if self.redis_url is None:
             self.redis_url = self.app.conf.broker_url
@@ -443,7 +454,7 @@ def get_storage(app: Any = None) -> Storage:
     app = app_or_default(app)
     conf, client = ensure_conf(app), get_redis(app)
     storage: Storage | None = getattr(app, "redbeat_storage", None)
-    keys = (conf.schedule_key, conf.statics_key, f"{conf.key_prefix}:changed")
+    keys = (conf.schedule_key, conf.statics_key, f"{conf.key_prefix}:changed", conf.reports_key)
     if storage is None or storage.client is not client or storage.keys != keys:
         storage = app.redbeat_storage = Storage(client, *keys)
     return storage
@@ -725,29 +736,30 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     # Writing
 
     def save(self) -> RedBeatSchedulerEntry:
-        """Store this entry and return it; two round trips.
+        """Store this entry and return it; one round trip if it is new, else two.
 
         What is stored about its runs stays, and the next due time follows from it: saving an entry
         anew does not reset its timer. Raises :exc:`~redbeat.errors.EntryError` (a ``TypeError`` and
         a ``ValueError``), with nothing written, if it has no application, no task, or something
         that JSON cannot hold.
         """
-        self._require_app_and_task()
-        definition = self.encode_definition()
-        storage, key = get_storage(self.app), self.key
-        seen_meta = storage.read_meta(key)
-        while True:
+        store_entries(self.app, [self])
+        return self
+
+    def draft(self, seen_meta: str = "") -> Draft:
+        """This entry as it is to be stored; raises as :meth:`save` does.
+
+        ``seen_meta`` is what is stored of its runs: it overrules what this entry says of them.
+        """
+        self._require_complete()
+        if seen_meta:
             self._adopt(self.decode_meta(seen_meta, app=self.app))
-            stored_meta = storage.save_entry(
-                key, definition, seen_meta, self.encode_meta(), self.score
-            )
-            if stored_meta is None:
-                return self
-            seen_meta = stored_meta
+        definition, meta = self.encode_definition(), self.encode_meta()
+        return Draft(self.key, definition, seen_meta, meta, self.score)
 
     def delete(self) -> None:
         """Remove this entry for good; one round trip."""
-        get_storage(self.app).delete_entry(self.key)
+        get_storage(self.app).change_entries([], [self.key])
 
     def _next_instance(
         self, last_run_at: datetime | None = None, only_update_last_run_at: bool = False
@@ -824,7 +836,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
                 f"Entry {self.name!r} cannot be stored: JSON cannot hold its {field}: {exc}"
             ) from exc
 
-    def _require_app_and_task(self) -> None:
+    def _require_complete(self) -> None:
         if self.app is None and not _has_current_app():
             raise EntryError(
                 f"Entry {self.name!r} cannot be stored: it has no app. Give it app=..., or make an "
@@ -832,6 +844,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             )
         if not self.task:
             raise EntryError(f"Entry {self.name!r} cannot be stored: it has no task")
+        if not hasattr(self.schedule, "remaining_estimate"):
+            raise EntryError(
+                f"Entry {self.name!r} cannot be stored: its schedule must be one of Celery's, a "
+                f"timedelta or seconds, got {self.schedule!r}"
+            )
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _rebuild, (type(self), dict(self))
@@ -839,6 +856,25 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """The fields of which Celery makes the next instance; a claim is for one run only."""
         return ((field, value) for field, value in vars(self).items() if field != "claim")
+
+
+def store_entries(
+    app: Any, entries: Sequence[RedBeatSchedulerEntry], deleted: Sequence[str] = ()
+) -> int:
+    """Store entries and remove those at the keys ``deleted``, as one change; how many went.
+
+    Two round trips at the most, more while runs are recorded in between. Nothing is written if one
+    of them cannot be stored; raises as :meth:`RedBeatSchedulerEntry.save` does. What a ``save`` of
+    a subclass does beside is not done.
+    """
+    drafts = [entry.draft() for entry in entries]
+    changed = get_storage(app).change_entries(drafts, deleted)
+    while any(changed.conflicts):
+        told = zip(entries, changed.conflicts, strict=True)
+        entries, metas = zip(*((entry, meta) for entry, meta in told if meta), strict=True)
+        drafts = [entry.draft(meta) for entry, meta in zip(entries, metas, strict=True)]
+        changed = changed._replace(conflicts=get_storage(app).change_entries(drafts).conflicts)
+    return changed.deleted
 
 
 def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBeatSchedulerEntry:
@@ -910,8 +946,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     ) -> None:
         conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
+        self.statistics = Statistics()
+        self._reports_at = 0.0
         self.leadership = Leadership(
-            self, lambda: get_storage(app), conf.failover_timeout, conf.stall_timeout
+            self,
+            lambda: get_storage(app),
+            conf.failover_timeout,
+            conf.stall_timeout,
+            on_beat=self._report,
         )
         self._outages = 0
         self._has_set_aside = False
@@ -991,7 +1033,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         known, wanted = storage.read_statics(), {str(name) for name in conf.schedule}
         for name in sorted(known - wanted):
             logger.info("beat: Removing %r: beat_schedule does not have it any more", name)
-            storage.delete_entry(self.Entry.generate_key(self.app, name))
+            storage.change_entries([], [self.Entry.generate_key(self.app, name)])
         storage.write_statics(added=wanted - known, removed=known - wanted)
         self.update_from_dict(conf.schedule)
 
@@ -1130,6 +1172,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         wakes_at = min(max(self._first_due, now + MIN_REST), now + self.max_interval)
         self.leadership.expect(wakes_at - now)
         while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
+            self._report_unless_led()
             pause = min(remaining, ensure_conf(self.app).poll_interval)
             if self._listen(pause, wakes_at) or (pause < remaining and self._is_due_early()):
                 return
@@ -1195,6 +1238,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if released:
                 logger.info("beat: %d entries that another beat had claimed run now", released)
         self._had_entries = self._had_entries or storage.count_members() > 0
+        self._forget_reports_of_the_gone()
         self._term = self.leadership.term
         self._is_in_office = True
         signals.leadership_acquired.send(self)
@@ -1244,6 +1288,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._settle()
             raise
         self._settle()
+        self.statistics.count(time.time(), *batch.tally())
         batch.announce(self)
         self._restore_statics(batch.gone())
         if batch.peeked:
@@ -1414,6 +1459,32 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def reserve(self, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
         """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`."""
         return next(entry)
+
+    # What this beat tells of its work
+
+    def _report(self) -> None:
+        """Tell what has changed, and from time to time that nothing has; one round trip."""
+        report = self.statistics.news(time.time())
+        if report is None:
+            return
+        try:
+            get_storage(self.app).write_report(beat_name(), report.encode())
+        except OUTAGES as exc:
+            logger.debug("beat: The report of this beat was not written: %s", exc)
+
+    def _report_unless_led(self) -> None:
+        """Report from the main thread where there is no lock, and so no heartbeat."""
+        if not self.lock_key and time.monotonic() >= self._reports_at:
+            self._reports_at = time.monotonic() + self.leadership.heartbeat_interval
+            self._report()
+
+    def _forget_reports_of_the_gone(self) -> None:
+        """A leader's only equals are gone; a beat that shares the work waits for a while."""
+        storage, now = get_storage(self.app), time.time()
+        patience = 0.0 if self.lock_key else REPORT_LIFETIME
+        reports = decode_reports(storage.read_reports())
+        gone = [name for name, report in reports.items() if not report.is_fresh(now, patience)]
+        storage.forget_reports(gone)
 
     # The lock
 

@@ -47,6 +47,10 @@ Key = str | bytes
 OUTAGES = (RedisError, RedisClusterException)
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
+
+#: How many entries one script changes at the most: other clients wait for its end.
+SCRIPT_SIZE = 1000
 
 #: Seconds at the most for forgetting changes that the next tick sees anyway.
 DRAIN_TIME = 0.05
@@ -68,6 +72,9 @@ def load_script(name: str) -> Script:
     text = resources.files("redbeat").joinpath("lua", f"{name}.lua").read_text()
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
+
+#: A script with its keys and arguments.
+Call = tuple[Script, Sequence[Key], Sequence[Any]]
 
 CLAIM = load_script("claim")
 ADVANCE = load_script("advance")
@@ -93,6 +100,27 @@ class Stored(NamedTuple):
     definition: str | None
     meta: str | None
     set_aside: str | None
+
+
+class Draft(NamedTuple):
+    """An entry that is to be stored.
+
+    ``seen_meta`` is the stored meta that ``score`` was computed from, ``""`` for a new entry. A
+    stored meta stays; ``meta`` is that of a new entry.
+    """
+
+    key: str
+    definition: str
+    seen_meta: str
+    meta: str
+    score: float
+
+
+class Changed(NamedTuple):
+    """What became of a change: for each draft the meta that stood against it, and the removals."""
+
+    conflicts: list[str]
+    deleted: int
 
 
 class Claimed(NamedTuple):
@@ -127,23 +155,24 @@ class Outcome(NamedTuple):
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
 
-    ``schedule_key`` and ``statics_key`` are whole keys, and ``channel`` is where changes are told.
-    All methods raise what redis-py raises.
+    ``schedule_key``, ``statics_key`` and ``reports_key`` are whole keys, and ``channel`` is where
+    changes are told. All methods raise what redis-py raises.
     """
 
     client: Client
     schedule_key: str
     statics_key: str
     channel: str
+    reports_key: str
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._steps = ScriptedSteps(self)
 
     @property
-    def keys(self) -> tuple[str, str, str]:
+    def keys(self) -> tuple[str, str, str, str]:
         """The names that this schedule goes by in Redis."""
-        return self.schedule_key, self.statics_key, self.channel
+        return self.schedule_key, self.statics_key, self.channel, self.reports_key
 
     @property
     def is_cluster(self) -> bool:
@@ -191,26 +220,20 @@ class Storage:
                 pipe.execute_command("HMGET", _raw(key), *Stored._fields, **UNDECODED)
             return [_stored(reply) for reply in pipe.execute(raise_on_error=False)]
 
-    def save_entry(
-        self, key: str, definition: str, seen_meta: str | None, meta: str, score: float
-    ) -> str | None:
-        """Store an entry, and tell beat; one round trip.
+    def change_entries(self, drafts: Sequence[Draft], deleted: Sequence[str] = ()) -> Changed:
+        """Store the drafts and remove the entries at the keys ``deleted`` as one change; tell beat.
 
-        ``seen_meta`` is the stored meta that ``score`` was computed from; a stored meta stays,
-        ``meta`` is that of a new entry. Returns ``None`` if the entry was stored; else another run
-        was recorded in between, nothing was written, and the meta stored by now is returned.
+        One round trip, none for nothing. A draft is not stored if another run was recorded since
+        its score was computed: then its place in ``conflicts`` holds the meta that is stored by
+        now, and else ``""``. In a cluster, entries are changed one by one.
         """
-        return self._atomically(
-            lambda steps: steps.save(key, definition, seen_meta or "", meta, repr(score))
-        )
+        if not drafts and not deleted:
+            return Changed([], 0)
+        return self._atomically(lambda steps: steps.change(drafts, deleted))
 
     def write_run(self, key: str, meta: str, score: float) -> None:
         """Store meta and score of an entry, whatever is stored, and tell beat; one round trip."""
         self._atomically(lambda steps: steps.reschedule(key, meta, repr(score)))
-
-    def delete_entry(self, key: str) -> None:
-        """Remove an entry for good, and tell beat; one round trip."""
-        self._atomically(lambda steps: steps.delete(key))
 
     def read_rank(self, key: str) -> int | None:
         """The entry's position in the schedule, from 0; one round trip."""
@@ -241,6 +264,33 @@ class Storage:
         """The members that are set aside; one round trip."""
         return _members(_range(self.client, self.schedule_key, SET_ASIDE, SET_ASIDE))
 
+    def read_page(
+        self, low: float | str, high: float, size: int, after: Member | None = None
+    ) -> list[Member]:
+        """The first ``size`` members with scores from ``low`` to ``high``; one round trip.
+
+        ``after``: the next ones, after that member; two round trips. What is moved meanwhile to a
+        later time may come twice, and nothing is left out.
+        """
+        if after is None:
+            return _members(_range(self.client, self.schedule_key, low, high, limit=size))
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.zrank(self.schedule_key, _raw(after.key))
+            pipe.zscore(self.schedule_key, _raw(after.key))
+            pipe.zcount(self.schedule_key, "-inf", f"({after.score!r}")
+            rank, score, lower = pipe.execute()
+        start = rank + 1 if score == after.score else lower
+        arguments = (self.schedule_key, start, start + size - 1, "WITHSCORES")
+        members = _members(self.client.execute_command("ZRANGE", *arguments, **UNDECODED))
+        return [member for member in members if member.score <= high]
+
+    def count_between(self, *bounds: tuple[float | str, float | str]) -> list[int]:
+        """How many members have scores within each pair of bounds; one round trip."""
+        with self.client.pipeline(transaction=False) as pipe:
+            for low, high in bounds:
+                pipe.zcount(self.schedule_key, low, high)
+            return list(pipe.execute())
+
     def count_members(self) -> int:
         """How many entries the schedule has; one round trip."""
         count: int = self.client.zcard(self.schedule_key)
@@ -248,13 +298,17 @@ class Storage:
 
     def find_members(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that the schedule has; one round trip, none for no keys."""
+        scores = self.read_scores(keys)
+        return {key for key, score in zip(keys, scores, strict=False) if score is not None}
+
+    def read_scores(self, keys: Sequence[str]) -> list[float | None]:
+        """The scores of the keys, `None` for no member; one round trip, none for no keys."""
         if not keys:
-            return set()
+            return []
         with self.client.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.zscore(self.schedule_key, key)
-            scores = pipe.execute()
-        return {key for key, score in zip(keys, scores, strict=False) if score is not None}
+                pipe.zscore(self.schedule_key, _raw(key))
+            return list(pipe.execute())
 
     def drop_member(self, key: str) -> None:
         """Take a key out of the schedule and leave its hash alone; one round trip."""
@@ -301,6 +355,21 @@ class Storage:
             if added:
                 pipe.sadd(self.statics_key, *added)
             pipe.execute()
+
+    # Reports
+
+    def read_reports(self) -> dict[str, str]:
+        """What beats tell of their work, by the name of the beat; one round trip."""
+        return dict(self.client.hgetall(self.reports_key))
+
+    def write_report(self, name: str, report: str) -> None:
+        """Store what the beat ``name`` tells of its work; one round trip."""
+        self.client.hset(self.reports_key, name, report)
+
+    def forget_reports(self, names: Sequence[str]) -> None:
+        """Remove what these beats told; one round trip, none for no names."""
+        if names:
+            self.client.hdel(self.reports_key, *names)
 
     # The lock
 
@@ -399,12 +468,12 @@ class ScriptedSteps:
         """See :meth:`Storage.claim_due`."""
         arguments = (repr(now), repr(lease), limit, repr(horizon))
         schedule = self.storage.schedule_key
-        due, later, set_aside = self._call(CLAIM, [schedule], arguments, **UNDECODED)
+        due, later, set_aside = self._call(CLAIM, [schedule], arguments)
         return Claimed(_members(due), next(iter(_members(later)), None), set_aside)
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
-        calls: list[tuple[Script, Sequence[Key], Sequence[Any]]] = [
+        calls: list[Call] = [
             (RECORD, [_raw(outcome.key) for outcome in group], _record_arguments(group))
             for group in self._groups([outcome for outcome in outcomes if outcome.changes_hash])
         ]
@@ -412,25 +481,36 @@ class ScriptedSteps:
         held: int = self._call_in_turn(calls)[-1]
         return held
 
-    def save(self, key: str, definition: str, seen_meta: str, meta: str, score: str) -> str | None:
-        """See :meth:`Storage.save_entry`."""
-        arguments = (definition, seen_meta, meta, score, self.storage.channel)
-        stored_meta = _optional_text(self._call(SAVE, self._keys(key), arguments))
-        if stored_meta is None and not self.storage.one_slot:
-            self.client.zadd(self.storage.schedule_key, {key: score})
-        return stored_meta
+    def change(self, drafts: Sequence[Draft], deleted: Sequence[str]) -> Changed:
+        """See :meth:`Storage.change_entries`."""
+        saves = [
+            self._change(SAVE, [draft.key for draft in group], _save_arguments(group))
+            for group in self._groups(drafts)
+        ]
+        removals = [self._change(DELETE, group, []) for group in self._groups(deleted)]
+        replies = self._call_in_turn(saves + removals)
+        conflicts = [text(conflict) for reply in replies[: len(saves)] for conflict in reply]
+        if not self.storage.one_slot:
+            self._move_members(_without_conflict(drafts, conflicts), deleted)
+        return Changed(conflicts, sum(replies[len(saves) :]))
+
+    def _change(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Call:
+        schedule = [self.storage.schedule_key] if self.storage.one_slot else []
+        hashes = map(_raw, keys)
+        return script, [*hashes, *schedule], [self.storage.channel, len(keys), *arguments]
+
+    def _move_members(self, drafts: Sequence[Draft], deleted: Sequence[str]) -> None:
+        schedule = self.storage.schedule_key
+        if drafts:
+            self.client.zadd(schedule, {_raw(draft.key): draft.score for draft in drafts})
+        if deleted:
+            self.client.zrem(schedule, *map(_raw, deleted))
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""
         self._call(RESCHEDULE, self._keys(key), (meta, score, self.storage.channel))
         if not self.storage.one_slot:
             self.client.zadd(self.storage.schedule_key, {key: score})
-
-    def delete(self, key: str) -> None:
-        """See :meth:`Storage.delete_entry`."""
-        self._call(DELETE, self._keys(key), (self.storage.channel,))
-        if not self.storage.one_slot:
-            self.client.zrem(self.storage.schedule_key, key)
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
@@ -451,29 +531,27 @@ class ScriptedSteps:
         """The keys of a change to one entry, as far as one script may touch them."""
         return [key, self.storage.schedule_key] if self.storage.one_slot else [key]
 
-    def _groups(self, outcomes: list[Outcome]) -> list[list[Outcome]]:
-        """The outcomes whose hashes one script may touch at once."""
-        if self.storage.one_slot:
-            return [outcomes] if outcomes else []
-        return [[outcome] for outcome in outcomes]
+    def _groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
+        """What is said of entries, by what one script may touch at once."""
+        size = SCRIPT_SIZE if self.storage.one_slot else 1
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
-    def _call(
-        self, script: Script, keys: Sequence[Key], arguments: Sequence[Any], **options: Any
-    ) -> Any:
+    def _call(self, script: Script, keys: Sequence[Key], arguments: Sequence[Any]) -> Any:
         operands = (len(keys), *keys, *arguments)
         try:
-            return self.client.execute_command("EVALSHA", script.digest, *operands, **options)
+            return self.client.execute_command("EVALSHA", script.digest, *operands, **UNDECODED)
         except NoScriptError:
-            return self.client.execute_command("EVAL", script.text, *operands, **options)
+            return self.client.execute_command("EVAL", script.text, *operands, **UNDECODED)
 
-    def _call_in_turn(self, calls: list[tuple[Script, Sequence[Key], Sequence[Any]]]) -> list[Any]:
+    def _call_in_turn(self, calls: Sequence[Call]) -> list[Any]:
         """One transaction; in a cluster, and to load scripts, one by one."""
-        if self.storage.is_cluster:
+        if self.storage.is_cluster or len(calls) == 1:
             return [self._call(*call) for call in calls]
         try:
             with self.client.pipeline(transaction=True) as pipe:
                 for script, keys, arguments in calls:
-                    pipe.evalsha(script.digest, len(keys), *keys, *arguments)
+                    operands = (len(keys), *keys, *arguments)
+                    pipe.execute_command("EVALSHA", script.digest, *operands, **UNDECODED)
                 return list(pipe.execute())
         except NoScriptError:
             return [self._call(*call) for call in calls]
@@ -533,19 +611,24 @@ class PlainSteps:
         # A member whose key holds something else than a hash is no entry.
         return [(score, is_there is True) for score, is_there in zip(replies, replies, strict=True)]
 
-    def save(self, key: str, definition: str, seen_meta: str, meta: str, score: str) -> str | None:
-        """See :meth:`Storage.save_entry`."""
-        stored_meta: str = self.storage.read_meta(key) or ""
-        if stored_meta != seen_meta:
-            return stored_meta
+    def change(self, drafts: Sequence[Draft], deleted: Sequence[str]) -> Changed:
+        """See :meth:`Storage.change_entries`."""
+        metas = [stored.meta or "" for stored in self.storage.read_entries([d.key for d in drafts])]
+        conflicts = [
+            "" if meta == draft.seen_meta else meta
+            for draft, meta in zip(drafts, metas, strict=True)
+        ]
+        stored = _without_conflict(drafts, conflicts)
         with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
-            pipe.hset(key, "definition", definition)
-            pipe.hsetnx(key, "meta", meta)
-            pipe.hdel(key, "set_aside")
-            pipe.zadd(self.storage.schedule_key, {key: score})
-            pipe.execute()
-        self._tell(score)
-        return None
+            for draft in stored:
+                _store(pipe, self.storage.schedule_key, draft)
+            for key in deleted:
+                pipe.zrem(self.storage.schedule_key, _raw(key))
+                pipe.delete(_raw(key))
+            replies = iter(pipe.execute()[len(stored) * 4 :])
+        if stored or deleted:
+            self._tell(_first_due(stored))
+        return Changed(conflicts, sum(map(max, replies, replies)))
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""
@@ -554,14 +637,6 @@ class PlainSteps:
             pipe.zadd(self.storage.schedule_key, {key: score})
             pipe.execute()
         self._tell(score)
-
-    def delete(self, key: str) -> None:
-        """See :meth:`Storage.delete_entry`."""
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
-            pipe.zrem(self.storage.schedule_key, key)
-            pipe.delete(key)
-            pipe.execute()
-        self._tell("")
 
     def _tell(self, score: str) -> None:
         try:
@@ -640,6 +715,33 @@ def _record(pipe: Any, outcome: Outcome) -> None:
         pipe.hset(_raw(outcome.key), "set_aside", outcome.reason)
     elif outcome.clears:
         pipe.hdel(_raw(outcome.key), "set_aside")
+
+
+def _store(pipe: Any, schedule: str, draft: Draft) -> None:
+    key = _raw(draft.key)
+    pipe.hset(key, "definition", draft.definition)
+    pipe.hsetnx(key, "meta", draft.meta)
+    pipe.hdel(key, "set_aside")
+    pipe.zadd(schedule, {key: draft.score})
+
+
+def _first_due(drafts: Sequence[Draft]) -> str:
+    """What a change tells: the first due time in it, nothing if there is none."""
+    scores = [draft.score for draft in drafts if draft.score >= 0]
+    return repr(min(scores)) if scores else ""
+
+
+def _without_conflict(drafts: Sequence[Draft], conflicts: Sequence[str]) -> list[Draft]:
+    # A stand-in for a client, as applications' tests inject, answers nothing.
+    return [draft for draft, conflict in zip(drafts, conflicts, strict=False) if not conflict]
+
+
+def _save_arguments(drafts: Iterable[Draft]) -> list[Any]:
+    return [
+        part
+        for draft in drafts
+        for part in (draft.definition, draft.seen_meta, draft.meta, repr(draft.score))
+    ]
 
 
 def _record_arguments(outcomes: Iterable[Outcome]) -> list[str | int]:

@@ -1,15 +1,20 @@
--- Removes an entry for good, and tells beat.
+-- Removes entries for good.
 --
--- KEYS[1]  the entry's hash      KEYS[2]  the schedule (left out where it lives in another slot)
--- ARGV[1]  the channel on which changes are told
--- Returns  1
+-- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
+-- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
+-- Returns  how many of the entries there were
 --
 -- Atomic, so that no beat finds a member without its hash. That a change cannot be told must not
 -- undo it: beat polls as well.
 
-if KEYS[2] then
-  redis.call('ZREM', KEYS[2], KEYS[1])
+local channel, count = ARGV[1], tonumber(ARGV[2])
+local schedule = KEYS[count + 1]
+
+local removed = 0
+for i = 1, count do
+  local was_member = schedule and redis.call('ZREM', schedule, KEYS[i]) or 0
+  local was_stored = redis.call('DEL', KEYS[i])
+  removed = removed + math.max(was_member, was_stored)
 end
-redis.call('DEL', KEYS[1])
-redis.pcall('PUBLISH', ARGV[1], '')
-return 1
+redis.pcall('PUBLISH', channel, '')
+return removed

@@ -1,25 +1,40 @@
--- Stores an entry, unless a run was recorded since its score was computed.
+-- Stores entries, each unless a run was recorded since its score was computed.
 --
--- KEYS[1]  the entry's hash      KEYS[2]  the schedule (left out where it lives in another slot)
--- ARGV[1]  definition            ARGV[2]  the stored meta that the score was computed from, or ''
--- ARGV[3]  meta of a new entry   ARGV[4]  score
--- ARGV[5]  the channel on which changes are told
--- Returns  nil if stored; else the meta that is stored by now, for another try
+-- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
+-- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
+-- ARGV     then for each entry four: its definition, the stored meta that its score was computed
+--          from ('': there was none), its meta if it is new, its score
+-- Returns  for each entry '' if it was stored; else the meta that is stored by now, for another try
 --
 -- Atomic, because a score that was computed from the run before last would repeat the last run.
 -- That a change cannot be told must not undo it: beat polls as well.
 
-local stored = redis.call('HGET', KEYS[1], 'meta') or ''
-if stored ~= ARGV[2] then
-  return stored
+local channel, count = ARGV[1], tonumber(ARGV[2])
+local schedule = KEYS[count + 1]
+
+local conflicts, first = {}, nil
+for i = 1, count do
+  local definition, seen_meta, new_meta, score = unpack(ARGV, 4 * i - 1, 4 * i + 2)
+  local stored = redis.call('HGET', KEYS[i], 'meta') or ''
+  if stored ~= seen_meta then
+    conflicts[i] = stored
+  else
+    conflicts[i] = ''
+    if stored == '' then
+      redis.call('HSET', KEYS[i], 'definition', definition, 'meta', new_meta)
+    else
+      redis.call('HSET', KEYS[i], 'definition', definition)
+    end
+    redis.call('HDEL', KEYS[i], 'set_aside')
+    if schedule then
+      redis.call('ZADD', schedule, score, KEYS[i])
+    end
+    if tonumber(score) >= 0 and (not first or tonumber(score) < tonumber(first)) then
+      first = score
+    end
+  end
 end
-redis.call('HSET', KEYS[1], 'definition', ARGV[1])
-if stored == '' then
-  redis.call('HSET', KEYS[1], 'meta', ARGV[3])
+if first then
+  redis.pcall('PUBLISH', channel, first)
 end
-redis.call('HDEL', KEYS[1], 'set_aside')
-if KEYS[2] then
-  redis.call('ZADD', KEYS[2], ARGV[4], KEYS[1])
-end
-redis.pcall('PUBLISH', ARGV[5], ARGV[4])
-return nil
+return conflicts

@@ -33,7 +33,11 @@ class Beat:
 
     def __post_init__(self) -> None:
         self.leadership = Leadership(
-            self, lambda: Storage(self.client, "s", "t", "c"), FAILOVER, 60, clock=lambda: self.now
+            self,
+            lambda: Storage(self.client, "s", "t", "c", "r"),
+            FAILOVER,
+            60,
+            clock=lambda: self.now,
         )
 
 
@@ -84,7 +88,7 @@ def test_without_a_lock_key_everybody_leads(client: Any) -> None:
 
 def test_the_token_tells_who_holds_the_lock_and_for_how_long(leader: Beat, client: Any) -> None:
     """Host, process, since when, last sign of life."""
-    holder = read_holder(Storage(client, "s", "t", "c"), KEY)
+    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
     assert holder is not None
     assert "pid" in holder.name
     assert holder.silence is not None
@@ -97,7 +101,7 @@ def test_the_token_tells_who_holds_the_lock_and_for_how_long(leader: Beat, clien
 def test_a_token_of_2x_tells_nothing(client: Any) -> None:
     """A bare 32-digit hex token."""
     client.set(KEY, "fd1fba94e53d11f18cae02fc00000001", px=5000)
-    holder = read_holder(Storage(client, "s", "t", "c"), KEY)
+    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
     assert holder == Holder("fd1fba94e53d11f18cae02fc00000001")
     assert str(holder) == "fd1fba94e53d11f18cae02fc00000001"
 
@@ -117,7 +121,7 @@ def test_a_silent_holder_is_taken_over_past_the_failover_timeout(
 
 def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any) -> None:
     """The check and the change are one."""
-    storage = Storage(client, "s", "t", "c")
+    storage = Storage(client, "s", "t", "c", "r")
     silence(client, FAILOVER + 1)
     silent = read_holder(storage, KEY)
     assert silent is not None
@@ -129,7 +133,7 @@ def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any
 
 def test_of_two_standbys_one_takes_over(standby: Beat, client: Any) -> None:
     """The second finds another token."""
-    storage = Storage(client, "s", "t", "c")
+    storage = Storage(client, "s", "t", "c", "r")
     silence(client, FAILOVER + 1)
     silent = read_holder(storage, KEY)
     assert silent is not None
@@ -177,7 +181,7 @@ def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> No
 
     lock, leader.lock = (
         leader.lock,
-        LeaderLock(Storage(Away(), "s", "t", "c"), KEY, LIFETIME, failover_timeout=FAILOVER),
+        LeaderLock(Storage(Away(), "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=FAILOVER),
     )
     leader.lock.local.token = lock.local.token
     leader.now += FAILOVER
@@ -200,7 +204,9 @@ def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client:
 def test_a_lock_given_by_hand_that_is_lost_raises(client: Any) -> None:
     """Without a campaign there is no way back; subclasses catch this error from `tick`."""
     beat = Beat(client)
-    beat.lock = LeaderLock(Storage(client, "s", "t", "c"), KEY, LIFETIME, failover_timeout=None)
+    beat.lock = LeaderLock(
+        Storage(client, "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=None
+    )
     assert beat.lock.acquire_free()
     assert beat.leadership.lead_or_wait()
     client.delete(KEY)
@@ -212,7 +218,7 @@ def test_a_new_lock_timeout_goes_into_the_token(leader: Beat, client: Any) -> No
     """Else a standby would take the shorter time to live for silence."""
     leader.lock_timeout = 20
     assert leader.leadership.lead_or_wait()
-    holder = read_holder(Storage(client, "s", "t", "c"), KEY)
+    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
     assert holder is not None
     assert holder.silence is not None
     assert holder.silence < 2

@@ -1,0 +1,427 @@
+"""The whole schedule as a mapping from names to entries, for programs and the command line.
+
+Everything is read from Redis at the moment at which it is asked for, a page at a time, so a
+schedule of a million entries takes no more memory than one of a thousand. Entries that run while
+they are iterated over move to a later time, and may be met again there; none is left out.
+"""
+
+from __future__ import annotations
+
+import copy
+import heapq
+import json
+import time
+from collections.abc import ItemsView as ItemsViewBase
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import ValuesView as ValuesViewBase
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from itertools import islice
+from typing import Any, Literal, NamedTuple
+
+from celery.app import app_or_default
+from celery.beat import Scheduler
+from kombu.utils.imports import symbol_by_name
+
+from .calendars import as_utc
+from .errors import EntryError
+from .leadership import Holder, read_holder
+from .schedulers import (
+    RedBeatConfig,
+    RedBeatScheduler,
+    RedBeatSchedulerEntry,
+    ensure_conf,
+    get_storage,
+    store_entries,
+)
+from .schedules import next_due
+from .statistics import Report, decode_reports
+from .storage import FINISHED, SET_ASIDE, Member, Storage, Stored
+
+#: Entries read together.
+PAGE = 500
+
+#: Scores below zero are in no time: the schedule proper begins here.
+BEGINNING = 0.0
+END = float("inf")
+
+State = Literal["waiting", "overdue", "paused", "finished", "set aside", "broken", "gone"]
+
+
+class Run(NamedTuple):
+    """A run that is to come: of which entry, and when (aware, UTC; now for an overdue one)."""
+
+    name: str
+    due_at: datetime
+    entry: RedBeatSchedulerEntry
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An entry as it stands in the schedule, readable or not.
+
+    ``entry`` is ``None`` if it cannot be built; then, and if it is set aside, ``reason`` says why.
+    ``due_at`` is aware, UTC; ``None`` if it is in no time: finished or set aside.
+    """
+
+    name: str
+    key: str
+    state: State
+    due_at: datetime | None
+    entry: RedBeatSchedulerEntry | None = None
+    reason: str = ""
+
+
+class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
+    """The schedule of an application: a mapping from name to entry, in the order of due times.
+
+    Args:
+        app: the Celery application, by default the current one.
+        entry_class: the class of the entries; by default that of the application's scheduler
+            (`beat_scheduler`), if it is one of ours, else `RedBeatSchedulerEntry`.
+
+    Methods raise what redis-py raises when Redis cannot be reached.
+    """
+
+    def __init__(
+        self, app: Any = None, entry_class: type[RedBeatSchedulerEntry] | None = None
+    ) -> None:
+        self.app = app_or_default(app)
+        self.entry_class = entry_class or _entry_class_of(self.app)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self._conf.schedule_key}>"
+
+    @property
+    def _conf(self) -> RedBeatConfig:
+        return ensure_conf(self.app)
+
+    @property
+    def _storage(self) -> Storage:
+        return get_storage(self.app)
+
+    def _key(self, name: str) -> str:
+        return self.entry_class.generate_key(self.app, name)
+
+    def _name(self, key: str) -> str:
+        return key.removeprefix(self._conf.key_prefix)
+
+    # A mapping
+
+    def __len__(self) -> int:
+        """How many entries there are, the finished ones included; one round trip."""
+        return self._storage.count_members()
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is an entry of this name; one round trip."""
+        return isinstance(name, str) and bool(self._storage.find_members([self._key(name)]))
+
+    def __iter__(self) -> Iterator[str]:
+        """The names in the order of due times, then finished ones and those set aside.
+
+        Two round trips per page of 500.
+        """
+        for page in self._pages():
+            yield from (self._name(member.key) for member in page)
+
+    def __getitem__(self, name: str) -> RedBeatSchedulerEntry:
+        """The entry; one round trip. Raises `KeyError`, or `ValueError` if it is malformed."""
+        try:
+            return self.entry_class.from_key(self._key(name), app=self.app)
+        except KeyError:
+            raise KeyError(name) from None
+        except (TypeError, ValueError) as exc:
+            raise EntryError(f"Entry {name!r} cannot be read: {exc}") from exc
+
+    def __setitem__(self, name: str, entry: Any) -> None:
+        """Store an entry under a name; two round trips at the most.
+
+        Takes an entry, of which a copy is stored, or a dict as in `beat_schedule`. Raises
+        `EntryError` (a `ValueError`) if it cannot be stored.
+        """
+        self._named(name, entry).save()
+
+    def __delitem__(self, name: str) -> None:
+        """Remove an entry for good; one round trip. Raises `KeyError` if there is none."""
+        if not self._storage.change_entries([], [self._key(name)]).deleted:
+            raise KeyError(name)
+
+    def values(self) -> ValuesView:
+        """The entries, in order; those that cannot be read are left out. See `listings`."""
+        return ValuesView(self)
+
+    def items(self) -> ItemsView:
+        """Names and entries, in order; what cannot be read is left out. See `listings`."""
+        return ItemsView(self)
+
+    def clear(self) -> None:
+        """Remove all entries; a few round trips per page of 500."""
+        while page := next(self._pages(), None):
+            self._storage.change_entries([], [member.key for member in page])
+
+    def update(self, other: Any = (), /, **named: Any) -> None:
+        """Store many entries as one change; two round trips at the most.
+
+        All are stored, or none if one of them cannot be: then it raises as `[name] = entry` does.
+        Entries of a class with a `save` of its own are saved one by one.
+        """
+        given = {**dict(other), **named}
+        self.replace(self._named(name, entry) for name, entry in given.items())
+
+    def replace(self, entries: Iterable[RedBeatSchedulerEntry], deleted: Iterable[str] = ()) -> int:
+        """Store entries and remove those of the names `deleted`, as one change; how many went.
+
+        Two round trips at the most. In a cluster, entries are changed one by one.
+        """
+        entries = list(entries)
+        own = [entry for entry in entries if type(entry).save is not RedBeatSchedulerEntry.save]
+        rest = [entry for entry in entries if type(entry).save is RedBeatSchedulerEntry.save]
+        removed = store_entries(self.app, rest, [self._key(name) for name in deleted])
+        for entry in own:
+            entry.save()
+        return removed
+
+    def _named(self, name: str, entry: Any) -> RedBeatSchedulerEntry:
+        if isinstance(entry, Mapping):
+            return self._from_fields(name, entry)
+        if not isinstance(entry, RedBeatSchedulerEntry):
+            raise EntryError(
+                f"Entry {name!r} must be a RedBeatSchedulerEntry or a dict as in beat_schedule, "
+                f"got {entry!r}"
+            )
+        if entry.name == name:
+            return entry
+        named = copy.copy(entry)
+        named.name = name
+        return named
+
+    def _from_fields(self, name: str, fields: Mapping[str, Any]) -> RedBeatSchedulerEntry:
+        try:
+            return self.entry_class(**{**fields, "name": name}, app=self.app)
+        except Exception as exc:
+            raise EntryError(f"Entry {name!r} cannot be made of {dict(fields)!r}: {exc}") from exc
+
+    # What stands in it
+
+    def listings(self) -> Iterator[Listing]:
+        """Every entry, readable or not, in order; three round trips per page of 500."""
+        return (listing for page in self._pages() for listing in self._read(page))
+
+    def listing(self, name: str) -> Listing:
+        """One entry, readable or not; two round trips. Raises `KeyError` if there is none."""
+        key = self._key(name)
+        (score,) = self._storage.read_scores([key])
+        (stored,) = self._storage.read_entries([key])
+        if score is None and stored.definition is None:
+            raise KeyError(name)
+        return self._listing(Member(key, FINISHED if score is None else score), stored)
+
+    def overdue(self) -> Iterator[Listing]:
+        """The entries that are due and have not run yet."""
+        return self._list_between(BEGINNING, time.time())
+
+    def paused(self) -> Iterator[Listing]:
+        """The entries that are disabled; every entry is read."""
+        return (listing for listing in self.listings() if listing.state == "paused")
+
+    def finished(self) -> Iterator[Listing]:
+        """The entries with nothing left to run."""
+        return self._list_between(FINISHED, FINISHED)
+
+    def set_aside(self) -> Iterator[Listing]:
+        """The entries that cannot run, with the reasons."""
+        return self._list_between(SET_ASIDE, SET_ASIDE)
+
+    def _list_between(self, low: float, high: float) -> Iterator[Listing]:
+        return (listing for page in self._pages_between(low, high) for listing in self._read(page))
+
+    def _read(self, page: list[Member]) -> Iterator[Listing]:
+        stored = self._storage.read_entries([member.key for member in page])
+        for member, fields in zip(page, stored, strict=True):
+            yield self._listing(member, fields)
+
+    def _pages(self) -> Iterator[list[Member]]:
+        yield from self._pages_between(BEGINNING, END)
+        yield from self._pages_between(FINISHED, FINISHED)
+        yield from self._pages_between(SET_ASIDE, SET_ASIDE)
+
+    def _pages_between(self, low: float, high: float) -> Iterator[list[Member]]:
+        page = self._storage.read_page(low, high, PAGE)
+        while len(page) == PAGE:
+            yield page
+            page = self._storage.read_page(low, high, PAGE, after=page[-1])
+        if page:
+            yield page
+
+    def _listing(self, member: Member, stored: Stored) -> Listing:
+        name, reason = self._name(member.key), ""
+        entry = None
+        try:
+            entry = self.entry_class.from_stored(member.key, stored, app=self.app)
+        except KeyError:
+            reason = "its hash is gone"
+        except Exception as exc:
+            reason = f"{type(exc).__name__}: {exc}"
+        state = _state(member.score, stored, entry)
+        if state == "set aside":
+            reason = _reason(stored) or reason
+        due_at = None
+        if member.score >= 0:
+            due_at = datetime.fromtimestamp(member.score, timezone.utc)
+        return Listing(name, member.key, state, due_at, entry, reason)
+
+    # What is to come
+
+    def upcoming(self, limit: int | None = None, until: datetime | None = None) -> Iterator[Run]:
+        """The next runs of all entries in order, an entry as often as it is due.
+
+        A preview: nothing is written. Ends after `limit` runs and at `until` (naive: UTC), without
+        either never, if an entry repeats for ever. Paused entries are left out. Reads as many pages
+        as it needs.
+        """
+        end = None if until is None else as_utc(until)
+        for run in islice(self._merged(), limit):
+            if end is not None and run.due_at > end:
+                return
+            yield run
+
+    def _merged(self) -> Iterator[Run]:
+        """A heap of each entry's next run; entries join as their due times come near."""
+        now = datetime.now(timezone.utc)
+        queue: list[tuple[datetime, str, RedBeatSchedulerEntry]] = []
+        for listing in self._list_between(BEGINNING, END):
+            if listing.entry is None or listing.due_at is None or not listing.entry.enabled:
+                continue
+            while queue and queue[0][0] < listing.due_at:
+                yield _pop_run(queue)
+            due_at = _next_run(listing.entry, now, listing.due_at)
+            if due_at is not None:
+                heapq.heappush(queue, (due_at, listing.name, listing.entry))
+        while queue:
+            yield _pop_run(queue)
+
+    # What can be done with it
+
+    def pause(self, name: str) -> None:
+        """Do not run this entry until it is resumed; three round trips. Raises `KeyError`."""
+        self._enable(name, False)
+
+    def resume(self, name: str) -> None:
+        """Run this entry again, as its schedule says; three round trips. Raises `KeyError`."""
+        self._enable(name, True)
+
+    def _enable(self, name: str, is_enabled: bool) -> None:
+        entry = self[name]
+        entry.enabled = is_enabled
+        entry.save()
+
+    def run(self, name: str) -> Any:
+        """Send the entry's task to the broker now, outside its timetable, which stays as it is.
+
+        Returns Celery's `AsyncResult`. One round trip to Redis, and what publishing costs. Raises
+        `KeyError`, and `celery.beat.SchedulingError` if the message cannot be sent.
+        """
+        return Scheduler(self.app, lazy=True).apply_async(self[name], advance=False)
+
+    def prunable(self) -> Iterator[Listing]:
+        """What nothing will come of: finished entries, and members without a hash.
+
+        Entries of `beat_schedule` are kept, since beat would store them anew and run them again.
+        """
+        statics = self._storage.read_statics()
+        return (
+            listing
+            for listing in self.listings()
+            if listing.state in ("finished", "gone") and listing.name not in statics
+        )
+
+    def prune(self) -> Iterator[str]:
+        """Remove what nothing will come of, see `prunable`; gives the names while it goes on."""
+        useless = list(self.prunable())
+        for start in range(0, len(useless), PAGE):
+            page = useless[start : start + PAGE]
+            self._storage.change_entries([], [listing.key for listing in page])
+            yield from (listing.name for listing in page)
+
+    # Who runs it
+
+    def leader(self) -> Holder | None:
+        """Who leads: host, pid, since when, last sign of life; `None`: nobody. One round trip.
+
+        `None` as well where `redbeat_lock_key` is `None` and beats share the work.
+        """
+        key = self._conf.lock_key
+        return read_holder(self._storage, key) if key else None
+
+    def reports(self) -> dict[str, Report]:
+        """What beats tell of their work, by `host:pid`; one round trip."""
+        return decode_reports(self._storage.read_reports())
+
+
+class ValuesView(ValuesViewBase[RedBeatSchedulerEntry]):
+    """The entries of a timetable, read by the page."""
+
+    _mapping: Timetable
+
+    def __iter__(self) -> Iterator[RedBeatSchedulerEntry]:
+        return (entry for _, entry in self._mapping.items())
+
+
+class ItemsView(ItemsViewBase[str, RedBeatSchedulerEntry]):
+    """The names and entries of a timetable, read by the page."""
+
+    _mapping: Timetable
+
+    def __iter__(self) -> Iterator[tuple[str, RedBeatSchedulerEntry]]:
+        for listing in self._mapping.listings():
+            if listing.entry is not None:
+                yield listing.name, listing.entry
+
+
+def _entry_class_of(app: Any) -> type[RedBeatSchedulerEntry]:
+    named = app.conf.beat_scheduler
+    is_path = isinstance(named, str) and "." in named
+    scheduler = symbol_by_name(named) if is_path else named  # type: ignore[no-untyped-call]  # kombu
+    if isinstance(scheduler, type) and issubclass(scheduler, RedBeatScheduler):
+        return scheduler.Entry
+    return RedBeatSchedulerEntry
+
+
+def _state(score: float, stored: Stored, entry: RedBeatSchedulerEntry | None) -> State:
+    if stored.definition is None:
+        return "gone"
+    if score == SET_ASIDE:
+        return "set aside"
+    if entry is None:
+        return "broken"
+    if score < 0:
+        return "finished"
+    if not entry.enabled:
+        return "paused"
+    return "overdue" if score <= time.time() else "waiting"
+
+
+def _reason(stored: Stored) -> str:
+    try:
+        return str(json.loads(stored.set_aside or "")["reason"])
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
+def _next_run(
+    entry: RedBeatSchedulerEntry, now: datetime, stored_due_at: datetime
+) -> datetime | None:
+    """When the entry runs next: not before its place in the schedule, nor before now."""
+    due = entry.next_due(now)
+    return None if due is None else max(due, stored_due_at, now)
+
+
+def _pop_run(queue: list[tuple[datetime, str, RedBeatSchedulerEntry]]) -> Run:
+    """Take the first run out; its entry's next one takes its place."""
+    due_at, name, entry = queue[0]
+    following = next_due(entry.schedule, due_at, due_at)
+    if following is None or following <= due_at:
+        heapq.heappop(queue)
+    else:
+        heapq.heapreplace(queue, (following, name, entry))
+    return Run(name, due_at, entry)

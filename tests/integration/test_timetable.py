@@ -1,0 +1,321 @@
+"""The whole schedule as a mapping, on each kind of client."""
+
+import json
+import math
+from datetime import datetime, timedelta, timezone
+from itertools import islice
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.schedules import crontab, schedule
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
+from redbeat.errors import EntryError
+from redbeat.leadership import new_token
+from redbeat.schedules import once
+from redbeat.storage import SET_ASIDE
+from redbeat.timetable import PAGE
+from support.messages import read_messages
+from support.wire import Proxy
+
+UTC = timezone.utc
+SCHEDULE = "redbeat::schedule"
+ODD_NAMES = ["with space", "a:b", "größe ☃", "two\nlines", "x" * 10_000, "", "'quoted\""]
+
+
+@pytest.fixture
+def timetable(client_app: Celery) -> Timetable:
+    return Timetable(client_app)
+
+
+def make(app: Celery, name: str, every: float = 60, **fields: Any) -> RedBeatSchedulerEntry:
+    return RedBeatSchedulerEntry(name, "tasks.add", schedule(every), app=app, **fields)
+
+
+def ago(**parts: float) -> datetime:
+    return datetime.now(UTC) - timedelta(**parts)
+
+
+def fill(app: Celery, count: int, every: float = 3600) -> None:
+    Timetable(app).update({f"e{number:05}": make(app, f"e{number:05}") for number in range(count)})
+
+
+def test_it_is_a_mapping_in_the_order_of_due_times(
+    client_app: Celery, timetable: Timetable
+) -> None:
+    """Set, get, length, membership and removal, each as a dict has them."""
+    timetable["late"] = {"task": "tasks.add", "schedule": 300, "args": [1]}
+    timetable["soon"] = make(client_app, "soon", every=30)
+    assert list(timetable) == ["soon", "late"]
+    assert len(timetable) == 2
+    assert "soon" in timetable
+    assert "other" not in timetable
+    assert timetable["late"].args == [1]
+    assert timetable.get("other") is None
+    assert [(name, entry.task) for name, entry in timetable.items()] == [
+        ("soon", "tasks.add"),
+        ("late", "tasks.add"),
+    ]
+    del timetable["soon"]
+    assert [entry.name for entry in timetable.values()] == ["late"]
+    with pytest.raises(KeyError, match="soon"):
+        del timetable["soon"]
+    with pytest.raises(KeyError, match="soon"):
+        timetable["soon"]
+    timetable.clear()
+    assert not timetable
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_any_name_will_do(client_app: Celery, timetable: Timetable, name: str) -> None:
+    timetable[name] = make(client_app, name)
+    assert list(timetable) == [name]
+    assert timetable[name].name == name
+    assert timetable.listing(name).state == "waiting"
+    del timetable[name]
+    assert name not in timetable
+
+
+def test_an_entry_stored_under_another_name_is_a_copy(
+    client_app: Celery, timetable: Timetable
+) -> None:
+    timetable["one"] = make(client_app, "one", args=[1])
+    timetable["two"] = timetable["one"]
+    assert {name: entry.name for name, entry in timetable.items()} == {"one": "one", "two": "two"}
+
+
+@pytest.mark.parametrize(
+    "bad", [3, {"task": "t"}, {"task": "t", "schedule": object()}, {"schedule": 3}]
+)
+def test_what_is_no_entry_is_refused_by_name(timetable: Timetable, bad: Any) -> None:
+    with pytest.raises(EntryError, match="broken"):
+        timetable["broken"] = bad
+    assert not timetable
+
+
+def test_an_update_with_one_bad_entry_stores_none(client_app: Celery, timetable: Timetable) -> None:
+    bad = make(client_app, "bad", args=[object()])
+    with pytest.raises(EntryError, match="bad"):
+        timetable.update({"good": make(client_app, "good"), "bad": bad})
+    assert not timetable
+
+
+def test_an_update_keeps_what_is_known_of_runs(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """Stored anew among new ones, an entry keeps its timer and its count."""
+    ran = make(client_app, "ran", every=3600, last_run_at=ago(minutes=45), total_run_count=7)
+    ran.save()
+    timetable.update({"ran": make(client_app, "ran", every=3600), "new": make(client_app, "new")})
+    assert timetable["ran"].total_run_count == 7
+    score: Any = client.zscore(SCHEDULE, "redbeat:ran")
+    assert math.isclose(score - datetime.now(UTC).timestamp(), 900, abs_tol=5)
+
+
+def test_an_entry_class_with_a_save_of_its_own_is_saved_by_it(client_app: Celery) -> None:
+    saved = []
+
+    class Entry(RedBeatSchedulerEntry):
+        def save(self) -> RedBeatSchedulerEntry:
+            saved.append(self.name)
+            return super().save()
+
+    Timetable(client_app, Entry).update({"one": {"task": "t", "schedule": 3}})
+    assert saved == ["one"]
+    assert "one" in Timetable(client_app)
+
+
+def test_the_entry_class_is_that_of_the_application_s_scheduler(make_app_with: Any) -> None:
+    class Entry(RedBeatSchedulerEntry):
+        pass
+
+    class Scheduler(RedBeatScheduler):
+        pass
+
+    Scheduler.Entry = Entry
+    app = make_app_with(redbeat_redis_url="redis://localhost", beat_scheduler=Scheduler)
+    assert Timetable(app).entry_class is Entry
+    app.conf.beat_scheduler = "redbeat"
+    assert Timetable(app).entry_class is RedBeatSchedulerEntry
+
+
+def test_pages_leave_nothing_out_and_repeat_nothing(
+    client_app: Celery, timetable: Timetable
+) -> None:
+    """More entries than two pages hold, most of them due at the same moment."""
+    fill(client_app, 2 * PAGE + 3)
+    names = list(timetable)
+    assert sorted(names) == [f"e{number:05}" for number in range(2 * PAGE + 3)]
+    assert len(list(timetable.listings())) == len(names)
+
+
+def test_an_entry_that_moves_between_two_pages_is_not_left_out(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """The last one of a page runs and moves to a later time: the next page still follows on."""
+    fill(client_app, PAGE + 10)
+    names = iter(timetable)
+    first = list(islice(names, PAGE))
+    client.zadd(SCHEDULE, {f"redbeat:{first[-1]}": 4e9})
+    assert len({*first, *names}) == PAGE + 10
+
+
+def test_each_state_is_told(client_app: Celery, timetable: Timetable, client: redis.Redis) -> None:
+    """And what cannot be read is listed beside the rest."""
+    make(client_app, "waiting").save()
+    make(client_app, "overdue", every=5, last_run_at=ago(minutes=1), total_run_count=1).save()
+    make(client_app, "paused", enabled=False).save()
+    over = once(ago(days=1))
+    RedBeatSchedulerEntry(
+        "finished", "t", over, app=client_app, last_run_at=ago(hours=1), total_run_count=1
+    ).save()
+    make(client_app, "aside").save()
+    client.zadd(SCHEDULE, {"redbeat:aside": SET_ASIDE, "redbeat:gone": 4e9, "redbeat:torn": 4e9})
+    client.hset("redbeat:aside", "set_aside", json.dumps({"reason": "ValueError: no", "x": 1}))
+    client.hset("redbeat:torn", "definition", "{")
+    states = {listing.name: listing.state for listing in timetable.listings()}
+    assert states == {
+        "waiting": "waiting",
+        "overdue": "overdue",
+        "paused": "paused",
+        "finished": "finished",
+        "aside": "set aside",
+        "gone": "gone",
+        "torn": "broken",
+    }
+    assert [listing.name for listing in timetable.overdue()] == ["overdue"]
+    assert [listing.name for listing in timetable.paused()] == ["paused"]
+    assert [listing.name for listing in timetable.finished()] == ["finished"]
+    assert [listing.reason for listing in timetable.set_aside()] == ["ValueError: no"]
+    assert "torn" not in dict(timetable.items())
+    with pytest.raises(EntryError, match="torn"):
+        timetable["torn"]
+    with pytest.raises(KeyError):
+        timetable.listing("unknown")
+
+
+def test_pausing_and_resuming_change_nothing_else(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    make(client_app, "one", every=3600, last_run_at=ago(minutes=30), total_run_count=3).save()
+    before = client.zscore(SCHEDULE, "redbeat:one"), client.hget("redbeat:one", "meta")
+    timetable.pause("one")
+    assert timetable.listing("one").state == "paused"
+    timetable.resume("one")
+    assert timetable.listing("one").state == "waiting"
+    assert (client.zscore(SCHEDULE, "redbeat:one"), client.hget("redbeat:one", "meta")) == before
+    with pytest.raises(KeyError, match="other"):
+        timetable.pause("other")
+
+
+def test_the_upcoming_runs_come_in_order_and_as_often_as_they_are_due(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """A preview of all entries; what is stored stays as it is."""
+    now = datetime.now(UTC)
+    make(client_app, "often", every=10, last_run_at=now).save()
+    make(client_app, "seldom", every=25, last_run_at=now).save()
+    make(client_app, "never", enabled=False).save()
+    before = client.zrange(SCHEDULE, 0, -1, withscores=True)
+    runs = list(timetable.upcoming(limit=5))
+    assert [run.name for run in runs] == ["often", "often", "seldom", "often", "often"]
+    assert [round((run.due_at - now).total_seconds()) for run in runs] == [10, 20, 25, 30, 40]
+    until = list(timetable.upcoming(until=now + timedelta(seconds=21)))
+    assert [run.name for run in until] == ["often", "often"]
+    assert client.zrange(SCHEDULE, 0, -1, withscores=True) == before
+
+
+def test_upcoming_shows_a_calendar_at_its_slots_and_an_overdue_entry_now(
+    client_app: Celery, timetable: Timetable
+) -> None:
+    RedBeatSchedulerEntry("hourly", "t", crontab(minute=0), app=client_app).save()
+    make(client_app, "late", every=7200, last_run_at=ago(days=1), total_run_count=1).save()
+    late, *hourly = timetable.upcoming(limit=4)
+    assert late.name == "late"
+    assert abs((late.due_at - datetime.now(UTC)).total_seconds()) < 5
+    assert [(run.name, run.due_at.minute) for run in hourly if run.name == "hourly"] != []
+    assert all(run.due_at.minute == 0 for run in hourly if run.name == "hourly")
+
+
+def test_upcoming_ends_where_nothing_is_left(client_app: Celery, timetable: Timetable) -> None:
+    at = datetime.now(UTC) + timedelta(hours=1)
+    RedBeatSchedulerEntry("once", "t", once(at), app=client_app).save()
+    assert [(run.name, run.due_at) for run in timetable.upcoming()] == [("once", at)]
+
+
+def test_a_run_out_of_turn_leaves_the_timetable_alone(
+    make_app_with: Any, redis_url: str, redis_client: redis.Redis
+) -> None:
+    app = make_app_with(redbeat_redis_url=redis_url, broker_url=redis_url)
+    entry = make(app, "one", args=[1, 2], options={"queue": "celery"}).save()
+    before = redis_client.hgetall(entry.key), redis_client.zscore(SCHEDULE, entry.key)
+    result = Timetable(app).run("one")
+    (message,) = read_messages(redis_client)
+    assert message.args == [1, 2]
+    assert result.id
+    assert (redis_client.hgetall(entry.key), redis_client.zscore(SCHEDULE, entry.key)) == before
+    with pytest.raises(KeyError, match="other"):
+        Timetable(app).run("other")
+
+
+def test_pruning_removes_what_nothing_will_come_of_and_keeps_statics(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """A finished static entry would be stored anew and run again."""
+    make(client_app, "waiting").save()
+    for name in ("finished", "static"):
+        make(client_app, name).save()
+        client.zadd(SCHEDULE, {f"redbeat:{name}": -1})
+    client.sadd("redbeat::statics", "static")
+    client.zadd(SCHEDULE, {"redbeat:gone": 1})
+    assert sorted(listing.name for listing in timetable.prunable()) == ["finished", "gone"]
+    assert sorted(timetable.prune()) == ["finished", "gone"]
+    assert sorted(timetable) == ["static", "waiting"]
+
+
+def test_the_leader_is_told_by_host_and_process(
+    timetable: Timetable, client_app: Celery, client: redis.Redis
+) -> None:
+    assert timetable.leader() is None
+    client.set("redbeat::lock", new_token(30, 15), px=25_000)
+    leader = timetable.leader()
+    assert leader is not None
+    assert leader.host
+    assert leader.pid > 0
+    assert leader.silence == pytest.approx(5, abs=1)
+    assert leader.is_alive
+
+
+@pytest.mark.parametrize(
+    ("act", "cost"),
+    [
+        (len, 1),
+        (lambda timetable: "e00001" in timetable, 1),
+        (lambda timetable: timetable["e00001"], 1),
+        (lambda timetable: timetable.__delitem__("e00002"), 1),
+        (lambda timetable: timetable.leader(), 1),
+        (lambda timetable: timetable.pause("e00003"), 3),
+        (lambda timetable: timetable.listing("e00001"), 2),
+        (lambda timetable: list(iter(timetable)), 3 + 2),
+        (lambda timetable: list(timetable.listings()), 5 + 2),
+        (lambda timetable: timetable.update(timetable_of_ten(timetable)), 2),
+    ],
+)
+def test_each_operation_costs_what_it_says(
+    make_app_with: Any, proxy: Proxy, act: Any, cost: int
+) -> None:
+    """Counted on the wire for two pages of entries, once the server knows the scripts."""
+    app = make_app_with(redbeat_redis_url=proxy.url())
+    fill(app, PAGE + 1)
+    timetable = Timetable(app)
+    del timetable["e00000"]
+    timetable["e00000"] = make(app, "e00000")
+    with proxy.counting() as traffic:
+        act(timetable)
+    assert traffic.round_trips == cost
+
+
+def timetable_of_ten(timetable: Timetable) -> dict[str, RedBeatSchedulerEntry]:
+    return {f"e{number:05}": make(timetable.app, f"e{number:05}") for number in range(10)}
