@@ -26,6 +26,7 @@ templates_path = []
 html_theme = "furo"
 html_title = f"celery-redbeat {release}"
 
+myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 # Drawn in the reader's browser, by one version of the script.
 mermaid_version = "11.12.0"

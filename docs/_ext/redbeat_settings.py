@@ -1,10 +1,11 @@
 """The directive `redbeat-settings`: every setting, from the table in `redbeat.schedulers`."""
 
 from docutils import nodes
-from redbeat.schedulers import SETTINGS, Setting
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
+
+from redbeat.schedulers import SETTINGS, Setting
 
 
 class SettingsDirective(SphinxDirective):

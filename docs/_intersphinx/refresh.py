@@ -1,8 +1,8 @@
 """Write the small inventories of this directory anew: `python docs/_intersphinx/refresh.py`.
 
-They stand in for those of other projects where a build has no network. Each holds the names of a few
-modules, as text: the first format of Sphinx. `refresh.py celery objects.inv` reads a file that you
-have instead of the project's site.
+They stand in for those of other projects where a build has no network. Each holds the names of a
+few modules, as text: the first format of Sphinx. `refresh.py celery objects.inv` reads a file that
+you have instead of the project's site.
 """
 
 import sys
@@ -27,9 +27,26 @@ PROJECTS = {
     ),
     "python": (
         "https://docs.python.org/3/",
-        ("collections.abc", "datetime", "json", "zoneinfo", "AttributeError", "Exception")
-        + ("KeyError", "RuntimeError", "TypeError", "ValueError", "bool", "dict", "float", "int")
-        + ("list", "str", "tuple"),
+        (
+            "collections.abc",
+            "datetime",
+            "json",
+            "zoneinfo",
+            "AttributeError",
+            "Exception",
+            "KeyError",
+            "RuntimeError",
+            "TypeError",
+            "ValueError",
+            "bool",
+            "bytes",
+            "dict",
+            "float",
+            "int",
+            "list",
+            "str",
+            "tuple",
+        ),
     ),
     "redis": ("https://redis.readthedocs.io/en/stable/", ("redis",)),
 }

@@ -53,9 +53,7 @@ FILE_NAME = re.compile(r"#\s*(?P<name>[\w./-]+\.(py|ya?ml|json|service|cfg|sh)|D
 FENCE = re.compile(r"^ *(?P<ticks>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
 
 #: Commands that run until they are told to stop.
-ENDLESS = re.compile(
-    r"\bcelery\b.* (beat|worker)\b|\bredbeat status --watch|\buvicorn\b|\bflask\b.* run\b|\brunserver\b"
-)
+ENDLESS = re.compile(r"^(celery\b.* (beat|worker|--watch)\b|uvicorn\b|flask\b.* run\b)")
 
 SECONDS_TO_WAIT = 45
 INTERPRETER = Path(__file__).with_name("interpreter.py")
@@ -238,8 +236,11 @@ class Page:
     def _start(self, command: str, expected: str) -> None:
         log = self._logs / f"{len(self.programs)}.log"
         environment = {**self._environment, "BASH_ENV": ""}
-        program = Program(["env", *_assignments(environment), "bash", "-c", f"exec {command}"],
-                          self.directory, log)
+        program = Program(
+            ["env", *_assignments(environment), "bash", "-c", f"exec {command}"],
+            self.directory,
+            log,
+        )
         self.programs.append(program)
         self._read_until[program] = 0
         self._wait_for(expected, [program])
@@ -356,8 +357,9 @@ def _commands(session: str) -> list[tuple[str, str]]:
         else:
             commands[-1][1].append(line)
     told = [(command, "\n".join(output).strip()) for command, output in commands]
-    return [(command, f"{output}\n" if output else "") for command, output in told
-            if command or output]
+    return [
+        (command, f"{output}\n" if output else "") for command, output in told if command or output
+    ]
 
 
 def _whole_command(line: str, lines: Iterator[str]) -> str:
