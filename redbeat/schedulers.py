@@ -473,7 +473,7 @@ def _client_factory(conf: RedBeatConfig) -> Callable[[RedBeatConfig, dict[str, A
     if scheme not in CLIENT_FACTORIES:
         raise SettingError(
             f"redbeat_redis_url must be the URL of a Redis ({', '.join(CLIENT_FACTORIES)}), got "
-            f"{_sanitized(conf.redis_url)!r}. Set redbeat_redis_url: the schedule cannot live in "
+            f"{sanitized(conf.redis_url)!r}. Set redbeat_redis_url: the schedule cannot live in "
             "another kind of broker."
         )
     if conf.redbeat_redis_options.get("cluster"):
@@ -485,7 +485,7 @@ def _scheme(conf: RedBeatConfig) -> str:
     return urlsplit(conf.redis_url).scheme if isinstance(conf.redis_url, str) else ""
 
 
-def _sanitized(url: Any) -> str:
+def sanitized(url: Any) -> str:
     return str(maybe_sanitize_url(url)) if isinstance(url, str) else repr(url)
 
 
@@ -984,7 +984,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
         One round trip, for who holds the lock.
         """
-        lines = [f"redis -> {_sanitized(ensure_conf(self.app).redis_url)}"]
+        lines = [f"redis -> {sanitized(ensure_conf(self.app).redis_url)}"]
         if self.lock_key:
             timeout = humanize_seconds(self.lock_timeout)
             lines.append(f"lock -> `{self.lock_key}` {timeout} ({self.lock_timeout:g}s)")
@@ -1018,7 +1018,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except OUTAGES as exc:
             logger.error(
                 "beat: Cannot reach Redis at %s to store beat_schedule: %s",
-                _sanitized(ensure_conf(self.app).redis_url),
+                sanitized(ensure_conf(self.app).redis_url),
                 exc,
             )
 

@@ -412,7 +412,7 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
             ValueError: the text is not RFC 5545; the message names the part that is wrong.
         """
         found = rruleset(text, **kwargs)
-        if found.names != ["DTSTART", "RRULE"]:
+        if [name for name in found.names if name != "DTSTART"] != ["RRULE"]:
             return found
         return rrule(**found.rules[0].parameters(), **kwargs)
 

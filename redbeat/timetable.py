@@ -17,7 +17,7 @@ from collections.abc import ValuesView as ValuesViewBase
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from itertools import islice
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from celery.app import app_or_default
 from celery.beat import Scheduler
@@ -44,6 +44,8 @@ PAGE = 500
 #: Scores below zero are in no time: the schedule proper begins here.
 BEGINNING = 0.0
 END = float("inf")
+
+Item = TypeVar("Item")
 
 State = Literal["waiting", "overdue", "paused", "finished", "set aside", "broken", "gone"]
 
@@ -183,7 +185,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def _named(self, name: str, entry: Any) -> RedBeatSchedulerEntry:
         if isinstance(entry, Mapping):
-            return self._from_fields(name, entry)
+            return self.build(name, entry)
         if not isinstance(entry, RedBeatSchedulerEntry):
             raise EntryError(
                 f"Entry {name!r} must be a RedBeatSchedulerEntry or a dict as in beat_schedule, "
@@ -195,11 +197,25 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         named.name = name
         return named
 
-    def _from_fields(self, name: str, fields: Mapping[str, Any]) -> RedBeatSchedulerEntry:
+    def build(self, name: str, fields: Mapping[str, Any]) -> RedBeatSchedulerEntry:
+        """An entry made of a dict as in `beat_schedule`, not stored; raises `EntryError`."""
         try:
             return self.entry_class(**{**fields, "name": name}, app=self.app)
         except Exception as exc:
             raise EntryError(f"Entry {name!r} cannot be made of {dict(fields)!r}: {exc}") from exc
+
+    def find(self, names: Iterable[str]) -> dict[str, RedBeatSchedulerEntry | None]:
+        """The entries of these names, as far as there are any; `None`: one that cannot be read.
+
+        One round trip per 500 names.
+        """
+        found = {}
+        for page in _paged(names):
+            stored = self._storage.read_entries([self._key(name) for name in page])
+            for name, fields in zip(page, stored, strict=True):
+                if fields.definition is not None:
+                    found[name] = self._listing(Member(self._key(name), FINISHED), fields).entry
+        return found
 
     # What stands in it
 
@@ -337,13 +353,33 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def prune(self) -> Iterator[str]:
         """Remove what nothing will come of, see `prunable`; gives the names while it goes on."""
-        useless = list(self.prunable())
-        for start in range(0, len(useless), PAGE):
-            page = useless[start : start + PAGE]
+        for page in _paged(list(self.prunable())):
             self._storage.change_entries([], [listing.key for listing in page])
             yield from (listing.name for listing in page)
 
     # Who runs it
+
+    def longest_overdue(self) -> Member | None:
+        """The entry that has been due for longest, by name and due time (seconds since the epoch).
+
+        `None` if nothing is due. One that others stored as due *at once*, by a score of zero, is
+        not overdue yet. One round trip.
+        """
+        first = next(iter(self._storage.read_page("(0", time.time(), 1)), None)
+        return None if first is None else first._replace(key=self._name(first.key))
+
+    def counts(self) -> dict[State, int]:
+        """How many entries are waiting (or paused), overdue, finished and set aside."""
+        now = time.time()
+        waiting, overdue, finished, set_aside = self._storage.count_between(
+            (f"({now!r}", END), (BEGINNING, now), (FINISHED, FINISHED), (SET_ASIDE, SET_ASIDE)
+        )
+        return {
+            "waiting": waiting,
+            "overdue": overdue,
+            "finished": finished,
+            "set aside": set_aside,
+        }
 
     def leader(self) -> Holder | None:
         """Who leads: host, pid, since when, last sign of life; `None`: nobody. One round trip.
@@ -385,6 +421,12 @@ def _entry_class_of(app: Any) -> type[RedBeatSchedulerEntry]:
     if isinstance(scheduler, type) and issubclass(scheduler, RedBeatScheduler):
         return scheduler.Entry
     return RedBeatSchedulerEntry
+
+
+def _paged(items: Iterable[Item]) -> Iterator[list[Item]]:
+    remaining = iter(items)
+    while page := list(islice(remaining, PAGE)):
+        yield page
 
 
 def _state(score: float, stored: Stored, entry: RedBeatSchedulerEntry | None) -> State:

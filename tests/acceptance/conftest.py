@@ -9,6 +9,7 @@ import pytest
 import redis
 
 from support.peer import peer_python
+from support.ports import free_port
 from support.programs import MakeProject, Project
 from support.servers import RedisServer
 
@@ -48,6 +49,12 @@ def broker(redis_server: RedisServer) -> Iterator[redis.Redis]:
     """A client of the broker's database."""
     with contextlib.closing(redis_server.client(BROKER_DB)) as client:
         yield client
+
+
+@pytest.fixture
+def unused_port() -> int:
+    """A port at which nothing answers."""
+    return free_port()
 
 
 @pytest.fixture(scope="session")

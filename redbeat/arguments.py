@@ -1,0 +1,125 @@
+"""What is typed on the command line, read into Python: times, durations, zones and schedules."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta, timezone, tzinfo
+from typing import Any
+
+import click
+from celery.schedules import crontab as celery_crontab
+from dateutil.parser import isoparse
+
+from .calendars import named_zone
+from .schedules import crontab, rrule
+
+UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+    "w": timedelta(weeks=1),
+}
+
+AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+#: The fields of a cron text, in the order of crontab(5), by the names of Celery's parameters.
+CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg]  # older ones are not generic
+    """`30s`, `1h30m`, `1.5d`, or a number of seconds."""
+
+    name = "duration"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> timedelta:
+        """Read a duration that is longer than nothing."""
+        duration = value if isinstance(value, timedelta) else read_duration(value)
+        if duration is None or duration <= timedelta(0):
+            self.fail(f"{value!r} is no duration. Write one like 30s, 15m, 1h30m or 2d.")
+        return duration
+
+
+def read_duration(text: str) -> timedelta | None:
+    """The duration that is written as `30s`, `1h30m` or `90`; `None` if it is none."""
+    text = text.strip().lower()
+    try:
+        if re.fullmatch(r"\d+(\.\d+)?", text):
+            return timedelta(seconds=float(text))
+        if re.fullmatch(f"({AMOUNT.pattern})+", text):
+            amounts = AMOUNT.findall(text)
+            return sum((float(amount) * UNITS[unit] for amount, unit in amounts), timedelta(0))
+    except OverflowError:
+        pass
+    return None
+
+
+class Moment(click.ParamType):  # type: ignore[type-arg]  # older ones are not generic
+    """A time as ISO 8601 writes it, naive without an offset; or a duration from now on, aware."""
+
+    name = "time"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime:
+        """Read a time."""
+        if isinstance(value, datetime):
+            return value
+        duration = read_duration(value)
+        try:
+            return isoparse(value) if duration is None else datetime.now(timezone.utc) + duration
+        except (ValueError, OverflowError):
+            self.fail(
+                f"{value!r} is no time. Write one like 2030-12-24T18:00, 2030-12-24T18:00+01:00, "
+                "or 90m for ninety minutes from now."
+            )
+
+
+class Zone(click.ParamType):  # type: ignore[type-arg]  # older ones are not generic
+    """A time zone by its IANA name."""
+
+    name = "zone"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tzinfo:
+        """Read a zone."""
+        try:
+            return named_zone(value)
+        except ValueError as exc:
+            self.fail(f"{exc}. Write a name like Europe/Berlin.")
+
+
+def read_cron(text: str, zone: tzinfo | None) -> celery_crontab:
+    """The crontab of five fields; raises `ValueError`, which names the field that is wrong."""
+    given = text.split()
+    if len(given) != len(CRON_FIELDS):
+        raise ValueError(
+            f"{text!r} has {len(given)} fields; five are expected: minute, hour, day of month, "
+            "month, day of week"
+        )
+    fields = dict(zip(CRON_FIELDS, given, strict=True))
+    for name, value in fields.items():
+        _require_cron_field(name, value)
+    return celery_crontab(**fields) if zone is None else crontab(**fields, tz=zone)
+
+
+def _require_cron_field(name: str, value: str) -> None:
+    try:
+        celery_crontab(**{name: value})
+    except Exception as exc:
+        raise ValueError(f"the {name.replace('_', ' ')} {value!r} is wrong: {exc}") from exc
+
+
+def read_rrule(text: str, zone: tzinfo | None) -> Any:
+    r"""The rule or set of rules of RFC 5545 text, lines separated by `\n`; raises `ValueError`."""
+    lines = text.replace("\\n", "\n")
+    if not re.search(r"^(DTSTART|RRULE|RDATE|EXDATE|EXRULE)", lines, re.IGNORECASE | re.MULTILINE):
+        lines = f"RRULE:{lines}"
+    if zone is not None and "DTSTART" not in lines.upper():
+        start = datetime.now(zone).strftime("%Y%m%dT%H%M%S")
+        lines = f"DTSTART;TZID={zone}:{start}\n{lines}"
+    return rrule.from_string(lines)

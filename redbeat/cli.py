@@ -1,0 +1,753 @@
+"""`celery -A proj redbeat`: the timetable on the command line.
+
+Exit codes: 0, all is well; 1, it is not so (no such entry, nothing leads, something is overdue); 2,
+the command was not understood; 3, Redis cannot be reached.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta, timezone, tzinfo
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import update_wrapper
+from itertools import islice
+from typing import Any, TextIO, get_args
+
+import click
+from celery.app.utils import find_app
+from celery.beat import SchedulingError
+from celery.bin.base import (
+    CeleryCommand,
+    JsonArray,
+    JsonObject,
+    handle_preload_options,
+)
+from celery.schedules import schedule as interval
+from click.shell_completion import CompletionItem
+
+from . import backup
+from .arguments import Duration, Moment, Zone, read_cron, read_rrule
+from .backup import Difference
+from .errors import EntryError, SettingError
+from .leadership import Holder
+from .schedulers import (
+    REDBEAT_REDIS_KEY,
+    RedBeatSchedulerEntry,
+    RetryingConnection,
+    ensure_conf,
+    get_redis,
+    sanitized,
+)
+from .schedules import once
+from .statistics import DELAY_MINUTES, REPORT_INTERVAL
+from .storage import OUTAGES
+from .terminal import Console, duration, in_words, local, printable, rule
+from .timetable import Listing, Run, State, Timetable
+
+#: Names that are searched for one that is near to what was typed.
+NEAR_NAMES = 10_000
+
+#: Names that a shell is offered for completion.
+COMPLETIONS = 50
+
+#: The widest bar of a histogram.
+BAR = 50
+
+STATES = get_args(State)
+
+EMPTY: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}}
+
+
+class UnreachableError(click.ClickException):
+    """Redis cannot be reached, or refuses to serve."""
+
+    exit_code = 3
+
+
+class BadSettingError(click.ClickException):
+    """The application's settings do not let the schedule be found."""
+
+    exit_code = 2
+
+
+class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
+    """A command whose errors are told in one line."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except OUTAGES as exc:
+            url = sanitized(ensure_conf(ctx.obj.app).redis_url)
+            raise UnreachableError(f"Redis at {url} does not serve: {exc}") from exc
+        except SettingError as exc:
+            raise BadSettingError(exc.message) from exc
+        except EntryError as exc:
+            raise click.ClickException(printable(str(exc))) from exc
+
+
+class Session:
+    """What every command has: the application's timetable and a console."""
+
+    def __init__(self, ctx: click.Context) -> None:
+        self.app = ctx.obj.app
+        self.console = Console(ctx.obj.no_color)
+        self.timetable = Timetable(_without_retries(self.app))
+
+    def entry(self, name: str) -> RedBeatSchedulerEntry:
+        """The entry of this name, or an end with near names."""
+        try:
+            return self.timetable[name]
+        except KeyError:
+            raise self.unknown(name) from None
+
+    def unknown(self, name: str) -> click.ClickException:
+        """That there is no such entry, and which there are."""
+        near = get_close_matches(name, islice(self.timetable, NEAR_NAMES), n=3)
+        hint = f" Did you mean {' or '.join(map(printable, near))}?" if near else ""
+        return click.ClickException(f"There is no entry {printable(name)}.{hint}")
+
+
+def _without_retries(app: Any) -> Any:
+    """The application, with a client that tells of an outage at once."""
+    client = get_redis(app)
+    if isinstance(client, RetryingConnection):
+        setattr(app, REDBEAT_REDIS_KEY, client.wrapped_connection)
+    return app
+
+
+def _complete_name(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names in the schedule that begin so; none if it cannot be read."""
+    try:
+        timetable = Timetable(find_app(ctx.find_root().params["app"]))
+        names = (name for name in timetable if name.startswith(incomplete))
+        return [CompletionItem(name) for name in islice(names, COMPLETIONS)]
+    except Exception:
+        # A shell that waits for words has no use for an error.
+        return []
+
+
+def _name_argument(**attributes: Any) -> Callable[..., Any]:
+    return click.argument("name", metavar="NAME", shell_complete=_complete_name, **attributes)
+
+
+def _names_argument() -> Callable[..., Any]:
+    return click.argument(
+        "names", metavar="NAME...", nargs=-1, required=True, shell_complete=_complete_name
+    )
+
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+@click.pass_context
+@handle_preload_options  # type: ignore[untyped-decorator]  # Celery has no types
+def redbeat(ctx: click.Context, **kwargs: Any) -> None:
+    """See and steer the schedule that redbeat keeps in Redis.
+
+    Needs no running beat. Exit codes: 0 all is well, 1 it is not so, 2 the command was not
+    understood, 3 Redis cannot be reached.
+    """
+
+
+def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Hand a command its session."""
+
+    @click.pass_context
+    def call(ctx: click.Context, /, **parameters: Any) -> Any:
+        return function(Session(ctx), **parameters)
+
+    return update_wrapper(call, function)
+
+
+# Looking
+
+
+@redbeat.command("list", cls=Command)
+@click.option("--task", metavar="PATTERN", help="Only these tasks; * stands for anything.")
+@click.option("--match", metavar="PATTERN", help="Only these names; * stands for anything.")
+@click.option("--state", type=click.Choice(STATES), help="Only entries in this state.")
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many entries.")
+@as_json
+@with_session
+def list_(
+    session: Session,
+    task: str | None,
+    match: str | None,
+    state: State | None,
+    limit: int | None,
+    as_json: bool,
+) -> None:
+    """List the entries, the next one due first.
+
+    In a pipe: name, task, schedule, last run, next run, runs and state, separated by tabs.
+    """
+    found = (
+        listing
+        for listing in _candidates(session.timetable, state)
+        if _matches(listing, task, match, state)
+    )
+    listings = islice(found, limit)
+    if as_json:
+        session.console.json(map(_listing_record, listings))
+        return
+    headings = ("Name", "Task", "Schedule", "Last run", "Next run", "Runs", "State")
+    session.console.table(headings, map(_listing_row, listings))
+
+
+def _candidates(timetable: Timetable, state: State | None) -> Iterator[Listing]:
+    """The entries that may be in this state, without reading all where that can be helped."""
+    ranges: dict[str, Callable[[], Iterator[Listing]]] = {
+        "overdue": timetable.overdue,
+        "finished": timetable.finished,
+        "set aside": timetable.set_aside,
+    }
+    return ranges.get(state or "", timetable.listings)()
+
+
+def _matches(listing: Listing, task: str | None, match: str | None, state: State | None) -> bool:
+    return (
+        (match is None or fnmatchcase(listing.name, match))
+        and (state is None or listing.state == state)
+        and (
+            task is None
+            or (listing.entry is not None and fnmatchcase(str(listing.entry.task), task))
+        )
+    )
+
+
+def _listing_row(listing: Listing) -> tuple[str, ...]:
+    now = datetime.now(timezone.utc)
+    entry = listing.entry
+    if entry is None:
+        return (listing.name, "-", listing.reason, "-", "-", "-", listing.state)
+    due_at = None if listing.state == "paused" else listing.due_at
+    return (
+        listing.name,
+        str(entry.task),
+        rule(entry.schedule),
+        local(_ran_at(entry), now),
+        local(due_at, now),
+        str(entry.total_run_count),
+        listing.state,
+    )
+
+
+def _ran_at(entry: RedBeatSchedulerEntry) -> datetime | None:
+    """The last run; a new entry bears the time at which it was made in its place."""
+    return entry.last_run_at if entry.total_run_count else None
+
+
+def _listing_record(listing: Listing) -> dict[str, Any]:
+    entry = listing.entry
+    record: dict[str, Any] = {
+        "name": listing.name,
+        "state": listing.state,
+        "due_at": _iso(listing.due_at),
+    }
+    if listing.reason:
+        record["reason"] = listing.reason
+    if entry is not None:
+        record |= json.loads(entry.encode_definition())
+        record |= {
+            "last_run_at": _iso(_ran_at(entry)),
+            "total_run_count": entry.total_run_count,
+        }
+    return record
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
+
+
+@redbeat.command(cls=Command)
+@_name_argument()
+@as_json
+@with_session
+def show(session: Session, name: str, as_json: bool) -> None:
+    """Show one entry, readable or not."""
+    try:
+        listing = session.timetable.listing(name)
+    except KeyError:
+        raise session.unknown(name) from None
+    if as_json:
+        click.echo(json.dumps(_listing_record(listing), ensure_ascii=False, indent=2))
+        return
+    for heading, value in _details(listing):
+        session.console.field(heading, value)
+
+
+def _details(listing: Listing) -> Iterator[tuple[str, str]]:
+    now = datetime.now(timezone.utc)
+    yield "Name", printable(listing.name)
+    yield "State", listing.state
+    if listing.reason:
+        yield "Reason", printable(listing.reason)
+    entry = listing.entry
+    if entry is not None:
+        definition = json.loads(entry.encode_definition())
+        yield "Task", printable(str(entry.task))
+        for field in ("args", "kwargs", "options"):
+            yield field.capitalize(), json.dumps(definition[field] or EMPTY[field])
+        yield "Schedule", printable(rule(entry.schedule))
+        yield "Last run", local(_ran_at(entry), now)
+        yield "Runs", str(entry.total_run_count)
+    yield "Next run", local(listing.due_at, now)
+    yield "Key", printable(listing.key)
+
+
+@redbeat.command(cls=Command)
+@click.option(
+    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many runs."
+)
+@click.option("--until", type=Moment(), metavar="TIME", help="A time, or a duration like 2h.")
+@click.option(
+    "--histogram", is_flag=True, help="Count the runs of each minute, for an hour or --until."
+)
+@as_json
+@with_session
+def upcoming(
+    session: Session, limit: int, until: datetime | None, histogram: bool, as_json: bool
+) -> None:
+    """Show the runs to come, in order.
+
+    An agenda, or with --histogram how many runs there are each minute. A preview; nothing is
+    written. Paused entries are left out.
+    """
+    if histogram:
+        end = until or datetime.now(timezone.utc) + timedelta(hours=1)
+        _show_histogram(session.console, session.timetable.upcoming(until=end), as_json)
+        return
+    runs = session.timetable.upcoming(limit, until)
+    if as_json:
+        session.console.json(map(_run_record, runs))
+        return
+    session.console.table(("Due", "Name", "Task"), map(_run_row, runs))
+
+
+def _run_row(run: Run) -> tuple[str, ...]:
+    return local(run.due_at, datetime.now(timezone.utc)), run.name, str(run.entry.task)
+
+
+def _run_record(run: Run) -> dict[str, Any]:
+    return {"due_at": _iso(run.due_at), "name": run.name, "task": run.entry.task}
+
+
+def _show_histogram(console: Console, runs: Iterable[Run], as_json: bool) -> None:
+    counts = Counter(run.due_at.replace(second=0, microsecond=0) for run in runs)
+    if as_json:
+        console.json({"minute": _iso(minute), "runs": counts[minute]} for minute in sorted(counts))
+        return
+    most = max(counts.values(), default=1)
+    for minute in sorted(counts):
+        count = counts[minute]
+        bar = f"  {'█' * max(round(count / most * BAR), 1)}" if console.is_terminal else ""
+        separator = "  " if console.is_terminal else "\t"
+        console.say(f"{minute.astimezone():%Y-%m-%d %H:%M}{separator}{count:>6}{bar}".rstrip())
+
+
+# Changing
+
+
+@redbeat.command(cls=Command)
+@_name_argument()
+@click.argument("task")
+@click.option("--every", type=Duration(), metavar="DURATION", help="Again and again: 30s, 1h30m.")
+@click.option("--cron", metavar="TEXT", help="Five fields: '*/5 9-17 * * mon-fri'.")
+@click.option("--rrule", metavar="TEXT", help="RFC 5545: 'FREQ=DAILY;BYHOUR=9', or with DTSTART.")
+@click.option("--at", type=Moment(), metavar="TIME", help="Once: 2030-12-24T18:00, or 10m.")
+@click.option("--tz", type=Zone(), metavar="ZONE", help="The zone of the times: Europe/Berlin.")
+@click.option("--args", type=JsonArray(), metavar="JSON", help="Arguments: '[1, 2]'.")
+@click.option("--kwargs", type=JsonObject(), metavar="JSON", help="Keywords: '{\"x\": 1}'.")
+@click.option(
+    "--options", type=JsonObject(), metavar="JSON", help='Of the message: \'{"queue": "slow"}\'.'
+)
+@click.option("--paused", is_flag=True, help="Store it paused.")
+@click.option("--replace", is_flag=True, help="Take the place of an entry of this name.")
+@with_session
+def add(
+    session: Session,
+    name: str,
+    task: str,
+    every: timedelta | None,
+    cron: str | None,
+    rrule: str | None,
+    at: datetime | None,
+    tz: tzinfo | None,
+    args: list[Any] | None,
+    kwargs: dict[str, Any] | None,
+    options: dict[str, Any] | None,
+    paused: bool,
+    replace: bool,
+) -> None:
+    """Add an entry: --every, --cron, --rrule or --at says when."""
+    given = {"--every": every, "--cron": cron, "--rrule": rrule, "--at": at}
+    schedule = _read_schedule(given, tz, session.app.timezone)
+    if not replace and name in session.timetable:
+        raise click.ClickException(
+            f"There is an entry {printable(name)} already. --replace takes its place."
+        )
+    entry = session.timetable.build(
+        name,
+        {
+            "task": task,
+            "schedule": schedule,
+            "args": args,
+            "kwargs": kwargs,
+            "options": options,
+            "enabled": not paused,
+        },
+    )
+    session.timetable[name] = entry
+    due_at = session.timetable.listing(name).due_at
+    now = datetime.now(timezone.utc)
+    when = "paused" if paused else f"next run {local(due_at, now)}"
+    session.console.say(f"Added {printable(name)}: {rule(schedule)}, {when}")
+
+
+def _read_schedule(given: dict[str, Any], zone: tzinfo | None, app_zone: tzinfo) -> Any:
+    chosen = [(option, value) for option, value in given.items() if value is not None]
+    if len(chosen) != 1:
+        raise click.UsageError("Give one of --every, --cron, --rrule and --at.")
+    ((option, value),) = chosen
+    try:
+        return _SCHEDULES[option](value, zone, app_zone)
+    except (ValueError, OverflowError) as exc:
+        raise click.BadParameter(printable(str(exc)), param_hint=option) from exc
+
+
+def _every(value: timedelta, zone: tzinfo | None, app_zone: tzinfo) -> Any:
+    if zone is not None:
+        raise ValueError("an interval has no zone; leave --tz out")
+    return interval(value)
+
+
+def _at(value: datetime, zone: tzinfo | None, app_zone: tzinfo) -> Any:
+    return once(value if value.tzinfo else value.replace(tzinfo=zone or app_zone))
+
+
+_SCHEDULES: dict[str, Callable[[Any, tzinfo | None, tzinfo], Any]] = {
+    "--every": _every,
+    "--cron": lambda value, zone, app_zone: read_cron(value, zone),
+    "--rrule": lambda value, zone, app_zone: read_rrule(value, zone),
+    "--at": _at,
+}
+
+
+@redbeat.command(cls=Command)
+@_names_argument()
+@with_session
+def pause(session: Session, names: Sequence[str]) -> None:
+    """Pause entries: they stay, and do not run."""
+    _enable(session, names, is_enabled=False)
+
+
+@redbeat.command(cls=Command)
+@_names_argument()
+@with_session
+def resume(session: Session, names: Sequence[str]) -> None:
+    """Resume paused entries, at their next slot."""
+    _enable(session, names, is_enabled=True)
+
+
+def _enable(session: Session, names: Sequence[str], is_enabled: bool) -> None:
+    entries = [session.entry(name) for name in names]
+    for entry in entries:
+        entry.enabled = is_enabled
+    session.timetable.replace(entries)
+    for name in names:
+        session.console.say(f"{'Resumed' if is_enabled else 'Paused'} {printable(name)}")
+
+
+@redbeat.command(cls=Command)
+@_name_argument()
+@with_session
+def run(session: Session, name: str) -> None:
+    """Send an entry's task now.
+
+    Out of turn: its timetable stays as it is.
+    """
+    session.entry(name)
+    try:
+        result = session.timetable.run(name)
+    except SchedulingError as exc:
+        raise click.ClickException(f"The message was not sent: {printable(str(exc))}") from exc
+    session.console.say(f"Sent {printable(name)} as {result.id}")
+
+
+@redbeat.command(cls=Command)
+@_names_argument()
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@with_session
+def delete(session: Session, names: Sequence[str], yes: bool) -> None:
+    """Remove entries for good."""
+    for name in names:
+        if name not in session.timetable:
+            raise session.unknown(name)
+    if not yes:
+        shown = ", ".join(map(printable, names))
+        click.confirm(f"Remove {shown}?", abort=True)
+    session.timetable.replace([], deleted=names)
+    for name in names:
+        session.console.say(f"Removed {printable(name)}")
+
+
+@redbeat.command(cls=Command)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only print what would go.")
+@with_session
+def prune(session: Session, yes: bool, dry_run: bool) -> None:
+    """Remove entries with nothing left to run.
+
+    And what has no definition any more. Entries of beat_schedule stay: beat would store them anew,
+    and run them again.
+    """
+    useless = list(session.timetable.prunable())
+    if dry_run:
+        session.console.table(("Name", "State"), ((each.name, each.state) for each in useless))
+        return
+    if useless and not yes:
+        click.confirm(f"Remove {len(useless)} entries?", abort=True)
+    with _progress(session, session.timetable.prune(), len(useless), "Removing") as names:
+        removed = sum(1 for _ in names)
+    session.console.say(f"Removed {removed} entries")
+
+
+def _progress(session: Session, items: Iterable[Any], length: int, label: str) -> Any:
+    """A progress bar, on a terminal only."""
+    if not session.console.is_terminal:
+        return contextlib.nullcontext(items)
+    return click.progressbar(items, length=length, label=label)
+
+
+# Backing up
+
+
+@redbeat.command(cls=Command)
+@click.option("--output", "-o", type=click.File("w", encoding="utf-8", atomic=True), default="-")
+@with_session
+def export(session: Session, output: TextIO) -> None:
+    """Write all entries as JSON.
+
+    In the order of names, with what is known of their runs. Entries that cannot be read are named
+    on the error output; the exit code is 1 then.
+    """
+    listings = list(session.timetable.listings())
+    entries = {each.name: each.entry for each in listings if each.entry is not None}
+    for line in backup.dump(entries):
+        click.echo(line, file=output, nl=False)
+    unreadable = [each for each in listings if each.entry is None]
+    for each in unreadable:
+        click.echo(f"Left out {printable(each.name)}: {printable(each.reason)}", err=True)
+    if unreadable:
+        raise click.exceptions.Exit(1)
+
+
+@redbeat.command("import", cls=Command)
+@click.argument("file", type=click.File(encoding="utf-8"))
+@click.option("--dry-run", is_flag=True, help="Print the difference, and change nothing.")
+@click.option("--prune", is_flag=True, help="Remove the entries that the file lacks.")
+@with_session
+def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
+    """Store the entries of a file.
+
+    It is one that `export` wrote; - is the standard input. All or nothing: with one bad entry,
+    nothing changes. Entries that are stored keep what is known
+    of their runs.
+    """
+    try:
+        text = file.read()
+    except UnicodeDecodeError as exc:
+        raise click.ClickException(f"{file.name} is no UTF-8: {exc}") from exc
+    blocks = backup.parse(text)
+    with _progress(session, blocks.items(), len(blocks), "Reading") as watched:
+        entries = backup.build(watched, session.timetable)
+    difference = backup.compare(entries, session.timetable, is_whole=prune)
+    if dry_run:
+        for line in _difference_lines(session.console, difference):
+            session.console.say(line)
+    else:
+        session.timetable.replace(difference.written, deleted=difference.removed)
+    session.console.say(
+        f"{len(difference.added)} added, {len(difference.changed)} changed, "
+        f"{len(difference.removed)} removed, {len(difference.same)} as they were"
+    )
+
+
+def _difference_lines(console: Console, difference: Difference) -> Iterator[str]:
+    for name in sorted(difference.added):
+        yield console.style(f"+ {printable(name)}", fg="green")
+    for name in sorted(difference.changed):
+        yield console.style(f"~ {printable(name)}", fg="yellow")
+        for field, (old, new) in difference.changed[name][1].items():
+            yield f"    {field}: {printable(old)} -> {printable(new)}"
+    for name in difference.removed:
+        yield console.style(f"- {printable(name)}", fg="red")
+
+
+# Health
+
+
+@redbeat.command(cls=Command)
+@click.option("--watch", is_flag=True, help="Print it again and again, until Ctrl-C.")
+@click.option(
+    "--interval", type=Duration(), default="2s", show_default=True, help="Pause of --watch."
+)
+@as_json
+@with_session
+def status(session: Session, watch: bool, interval: timedelta, as_json: bool) -> None:
+    """Show who leads, and how late entries run."""
+    while True:
+        if watch and session.console.is_terminal:
+            click.clear()
+        _show_status(session, as_json)
+        if not watch:
+            return
+        time.sleep(interval.total_seconds())
+
+
+def _show_status(session: Session, as_json: bool) -> None:
+    record = _status_record(session)
+    if as_json:
+        click.echo(json.dumps(record, ensure_ascii=False))
+        return
+    console = session.console
+    for heading, value in _status_lines(record):
+        console.field(heading, value)
+
+
+def _status_record(session: Session) -> dict[str, Any]:
+    conf, timetable = ensure_conf(session.app), session.timetable
+    leader = timetable.leader()
+    overdue = timetable.longest_overdue()
+    counts: dict[str, int] = {"total": len(timetable)} | dict(timetable.counts())
+    return {
+        "redis": sanitized(conf.redis_url),
+        "lock": conf.lock_key,
+        "leader": _leader_record(leader),
+        "entries": counts,
+        "overdue_for": max(time.time() - overdue.score, 0.0) if overdue else 0.0,
+        "beats": {
+            name: {
+                "version": report.version,
+                "runs": report.runs,
+                "failures": report.failures,
+                "worst_delay": report.worst_delay,
+                "since": _iso(datetime.fromtimestamp(report.since, timezone.utc)),
+                "at": _iso(datetime.fromtimestamp(report.at, timezone.utc)),
+            }
+            for name, report in timetable.reports().items()
+        },
+    }
+
+
+def _leader_record(leader: Holder | None) -> dict[str, Any] | None:
+    if leader is None:
+        return None
+    return {
+        "host": leader.host or None,
+        "pid": leader.pid or None,
+        "since": _iso(leader.since),
+        "silence": leader.silence,
+        "is_alive": leader.is_alive,
+    }
+
+
+def _status_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "Redis", record["redis"]
+    yield "Leader", _leader_line(record)
+    counts = record["entries"]
+    yield (
+        "Entries",
+        f"{counts['total']} ({counts['waiting']} waiting or paused, {counts['overdue']} overdue, "
+        f"{counts['finished']} finished, {counts['set aside']} set aside)",
+    )
+    yield (
+        "Overdue",
+        f"for {duration(record['overdue_for'])}" if record["overdue_for"] else "nothing",
+    )
+    for name, beat in record["beats"].items():
+        yield (
+            "Beat",
+            f"{name}, version {beat['version']}, {beat['runs']} runs, {beat['failures']} failures, "
+            f"worst delay {duration(beat['worst_delay'])} in {DELAY_MINUTES} minutes",
+        )
+
+
+def _leader_line(record: dict[str, Any]) -> str:
+    leader = record["leader"]
+    if record["lock"] is None:
+        return "none, beats share the work (redbeat_lock_key is None)"
+    if leader is None:
+        return "none; a beat that stands by leads within a second or two, if there is one"
+    if leader["host"] is None or leader["since"] is None:
+        return "a beat that does not say who it is, as celery-redbeat 2.x"
+    now = datetime.now(timezone.utc)
+    since = in_words((datetime.fromisoformat(leader["since"]) - now).total_seconds())
+    if leader["silence"] is None:
+        return f"{leader['host']} (pid {leader['pid']}), since {since}"
+    sign = f"last sign of life {duration(leader['silence'])} ago"
+    dead = "" if leader["is_alive"] else "; a beat that stands by takes over, if there is one"
+    return f"{leader['host']} (pid {leader['pid']}), since {since}, {sign}{dead}"
+
+
+@redbeat.command(cls=Command)
+@click.option(
+    "--max-delay",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    metavar="DURATION",
+    help="How late an entry may be.",
+)
+@with_session
+def check(session: Session, max_delay: timedelta) -> None:
+    """Tell by the exit code whether all is well.
+
+    For probes: 0, or 1 with the reason in one line. A leader must be alive, and nothing overdue by
+    more than --max-delay. Needs no beat on this
+    host.
+    """
+    reason = _trouble(session, max_delay.total_seconds())
+    if reason:
+        raise click.ClickException(reason)
+    delays = [report.worst_delay for report in session.timetable.reports().values()]
+    worst = duration(max(delays, default=0.0))
+    session.console.say(f"All is well; worst delay in {DELAY_MINUTES} minutes: {worst}")
+
+
+def _trouble(session: Session, max_delay: float) -> str:
+    """What is wrong, empty if nothing is."""
+    leaderless = _leaderless(session)
+    if leaderless:
+        return leaderless
+    overdue = session.timetable.longest_overdue()
+    delay = time.time() - overdue.score if overdue else 0.0
+    if overdue is not None and delay > max_delay:
+        return f"{printable(overdue.key)} is overdue by {duration(delay)}"
+    return ""
+
+
+def _leaderless(session: Session) -> str:
+    conf = ensure_conf(session.app)
+    if conf.lock_key is None:
+        now, patience = time.time(), REPORT_INTERVAL + conf.failover_timeout
+        reports = session.timetable.reports().values()
+        if any(report.is_fresh(now, patience) for report in reports):
+            return ""
+        return f"no beat gave a sign of life in the last {duration(patience)}"
+    leader = session.timetable.leader()
+    if leader is None:
+        return "no beat leads"
+    if not leader.is_alive:
+        assert leader.silence is not None
+        return f"the leader {leader.name} gave no sign of life for {duration(leader.silence)}"
+    return ""

@@ -1,0 +1,167 @@
+"""What the command line prints: words for times and schedules, tables, JSON.
+
+A terminal gets columns and colours; a pipe gets one record a line, its fields separated by tabs.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from itertools import chain, islice
+from typing import Any
+
+import celery.schedules
+import click
+
+from .schedules import once, rrule, rruleset
+
+#: Rows from which the widths of a table's columns are taken: the first page must not wait.
+SAMPLE = 200
+
+#: The widest column, unless it is the last one.
+WIDEST = 40
+
+COLORS = {
+    "waiting": "green",
+    "overdue": "yellow",
+    "paused": "cyan",
+    "finished": "bright_black",
+    "set aside": "red",
+    "broken": "red",
+    "gone": "red",
+}
+
+STEPS = (("day", 86400), ("hour", 3600), ("minute", 60))
+
+
+def in_words(seconds: float) -> str:
+    """How far away a moment is: `in 5 minutes`, `3 days ago`, `now`."""
+    amount = abs(seconds)
+    if amount < 1:
+        return "now"
+    unit, length = next((step for step in STEPS if amount >= step[1]), ("second", 1))
+    count = round(amount / length)
+    words = f"{count} {unit}{'' if count == 1 else 's'}"
+    return f"in {words}" if seconds > 0 else f"{words} ago"
+
+
+def local(moment: datetime | None, now: datetime) -> str:
+    """A moment in local time and in words; naive: UTC."""
+    if moment is None:
+        return "-"
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+    shown = aware.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return f"{shown} ({in_words((aware - now).total_seconds())})"
+
+
+def duration(seconds: float) -> str:
+    """A length of time: `30 s`, `1.5 h`."""
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{round(seconds / length, 1):g} {unit}"
+    return f"{round(seconds, 3):g} s"
+
+
+def rule(schedule: Any) -> str:
+    """A schedule in a few words."""
+    if isinstance(schedule, celery.schedules.crontab):
+        return _cron(schedule)
+    if isinstance(schedule, celery.schedules.schedule):
+        return f"every {duration(schedule.seconds)}"
+    if isinstance(schedule, once):
+        return f"once at {schedule.at.isoformat(sep=' ', timespec='seconds')}"
+    if isinstance(schedule, rruleset):
+        return schedule.text.replace("\n", " ")
+    if isinstance(schedule, rrule):
+        return str(schedule.rrule).replace("\n", " ")
+    return repr(schedule)
+
+
+def _cron(schedule: celery.schedules.crontab) -> str:
+    fields = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
+    text = " ".join(str(getattr(schedule, f"_orig_{field}")) for field in fields)
+    zone = getattr(schedule, "zone", None)
+    return text if zone is None else f"{text} {zone}"
+
+
+def printable(text: str) -> str:
+    """Text fit for one line: what is no printable character is written as an escape."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )
+
+
+class Console:
+    """Where the command line prints to."""
+
+    def __init__(self, no_color: bool = False) -> None:
+        self.is_terminal = sys.stdout.isatty()
+        self._colors = self.is_terminal and not no_color
+
+    def say(self, text: str = "") -> None:
+        """Print a line."""
+        click.echo(text, color=self._colors)
+
+    def field(self, heading: str, value: str) -> None:
+        """Print a line with a heading."""
+        self.say(f"{self.style(f'{heading}:'.ljust(11), bold=True)} {value}")
+
+    def style(self, text: str, **style: Any) -> str:
+        """Text in colour, if there are colours."""
+        return click.style(text, **style) if self._colors else text
+
+    def state(self, state: str) -> str:
+        """The name of a state in its colour."""
+        return self.style(state, fg=COLORS.get(state))
+
+    def json(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Print records as one JSON array, one a line, as they come."""
+        opening = "["
+        for record in records:
+            click.echo(f"{opening}{json.dumps(record, ensure_ascii=False)}", nl=False)
+            opening = ",\n"
+        click.echo("]" if opening != "[" else "[]")
+
+    def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+        """Print rows as they come: in columns on a terminal, else separated by tabs."""
+        lines = (tuple(map(printable, row)) for row in rows)
+        if not self.is_terminal:
+            for line in lines:
+                click.echo("\t".join(line))
+            return
+        for text in self._columns(tuple(headings), lines):
+            click.echo(text)
+
+    def _columns(
+        self, headings: tuple[str, ...], lines: Iterator[tuple[str, ...]]
+    ) -> Iterator[str]:
+        sample = list(islice(lines, SAMPLE))
+        widths = _widths([headings, *sample])
+        yield self.style(_row(headings, widths), bold=True)
+        yield self.style("─" * min(sum(widths) + 2 * len(widths), _width()), dim=True)
+        for line in chain(sample, lines):
+            yield self._colored(_row(line, widths), line)
+
+    def _colored(self, text: str, line: tuple[str, ...]) -> str:
+        color = next((COLORS[cell] for cell in line if cell in COLORS), None)
+        return text if color in (None, "green") else self.style(text, fg=color)
+
+
+def _width() -> int:
+    return shutil.get_terminal_size().columns
+
+
+def _widths(lines: Sequence[tuple[str, ...]]) -> list[int]:
+    return [min(max(map(len, column)), WIDEST) for column in zip(*lines, strict=True)]
+
+
+def _row(cells: Sequence[str], widths: Sequence[int]) -> str:
+    *most, last = (
+        (cell if len(cell) <= width else f"{cell[: width - 1]}…").ljust(width)
+        for cell, width in zip(cells, widths, strict=True)
+    )
+    return "  ".join([*most, last.rstrip()])

@@ -1,0 +1,521 @@
+"""`celery -A proj redbeat`, through the real `celery` program."""
+
+import json
+import os
+import pty
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.schedules import schedule
+
+from redbeat import RedBeatSchedulerEntry, Timetable
+from redbeat.leadership import new_token
+from redbeat.schedules import once
+from support.messages import read_messages
+from support.programs import MakeProject, Project
+from support.waiting import wait_until
+
+UTC = timezone.utc
+SCHEDULE = "redbeat::schedule"
+ODD_NAME = "größe: two\nlines"
+
+Completed = subprocess.CompletedProcess[str]
+Run = Callable[..., Completed]
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "celery", "-A", "proj", "redbeat", *arguments]
+
+
+def run_in(project: Project, *arguments: str, **options: Any) -> Completed:
+    return subprocess.run(
+        command(*arguments),
+        cwd=project.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
+    )
+
+
+@pytest.fixture
+def redbeat(project: Project) -> Run:
+    """Run a command; gives what it printed and its exit code."""
+    return lambda *arguments, **options: run_in(project, *arguments, **options)
+
+
+@pytest.fixture
+def timetable(app: Celery) -> Timetable:
+    """The same schedule, from Python."""
+    return Timetable(app)
+
+
+def store(app: Celery, name: str, every: float = 3600, **fields: Any) -> RedBeatSchedulerEntry:
+    return RedBeatSchedulerEntry(name, "proj.add", schedule(every), app=app, **fields).save()
+
+
+def store_some(app: Celery) -> None:
+    """One entry in each of the usual states."""
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    store(app, "waiting", args=[1, 2])
+    store(app, "paused", every=7200, enabled=False)
+    store(app, "overdue", every=60, last_run_at=hour_ago, total_run_count=3)
+    RedBeatSchedulerEntry(
+        "finished", "proj.other", once(hour_ago), app=app, last_run_at=hour_ago, total_run_count=1
+    ).save()
+
+
+def good(completed: Completed) -> str:
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout
+
+
+def error_of(completed: Completed, code: int) -> str:
+    """The one line that a command ended with."""
+    assert completed.returncode == code, completed.stdout + completed.stderr
+    return completed.stderr.splitlines()[-1]
+
+
+def test_list_prints_one_record_a_line_the_next_one_due_first(app: Celery, redbeat: Run) -> None:
+    store_some(app)
+    records = [line.split("\t") for line in good(redbeat("list")).splitlines()]
+    assert [(record[0], record[-1]) for record in records] == [
+        ("overdue", "overdue"),
+        ("waiting", "waiting"),
+        ("paused", "paused"),
+        ("finished", "finished"),
+    ]
+    assert records[0][1:3] == ["proj.add", "every 1 min"]
+    assert "in 60 minutes" in records[1][4] or "in 1 hour" in records[1][4]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        (["--state", "paused"], ["paused"]),
+        (["--state", "finished"], ["finished"]),
+        (["--task", "*.other"], ["finished"]),
+        (["--match", "*i*g"], ["waiting"]),
+        (["--limit", "2"], ["overdue", "waiting"]),
+    ],
+)
+def test_list_can_be_narrowed(
+    app: Celery, redbeat: Run, options: list[str], names: list[str]
+) -> None:
+    store_some(app)
+    records = json.loads(good(redbeat("list", "--json", *options)))
+    assert [record["name"] for record in records] == names
+
+
+def test_list_of_nothing_is_an_empty_array(redbeat: Run) -> None:
+    assert json.loads(good(redbeat("list", "--json"))) == []
+
+
+def test_list_draws_columns_and_colours_on_a_terminal_only(app: Celery, project: Project) -> None:
+    store_some(app)
+    screen = on_a_terminal(project, "list")
+    assert "\x1b[" in screen
+    assert "─" in screen
+    assert "Next run" in screen
+    assert "\x1b[" not in good(run_in(project, "list"))
+
+
+def on_a_terminal(project: Project, *arguments: str) -> str:
+    """What a command prints on a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        command(*arguments), cwd=project.directory, stdin=theirs, stdout=theirs, stderr=theirs
+    ) as process:
+        os.close(theirs)
+        printed = b"".join(iter(lambda: read_or_end(ours), b""))
+        process.wait(60)
+    os.close(ours)
+    return printed.decode()
+
+
+def read_or_end(descriptor: int) -> bytes:
+    try:
+        return os.read(descriptor, 65536)
+    except OSError:
+        # Linux tells by an error that the other side is closed.
+        return b""
+
+
+def test_show_tells_all_about_an_entry(app: Celery, redbeat: Run) -> None:
+    store_some(app)
+    text = good(redbeat("show", "waiting"))
+    for expected in ("proj.add", "[1, 2]", "every 1 h", "waiting", "redbeat:waiting"):
+        assert expected in text
+    assert json.loads(good(redbeat("show", "overdue", "--json")))["total_run_count"] == 3
+
+
+def test_show_tells_why_an_entry_is_set_aside(redbeat: Run, redis_client: redis.Redis) -> None:
+    note = json.dumps({"reason": "ValueError: no such zone", "definition": ""})
+    redis_client.hset("redbeat:aside", mapping={"definition": "{", "set_aside": note})
+    redis_client.zadd(SCHEDULE, {"redbeat:aside": -2})
+    assert "no such zone" in good(redbeat("show", "aside"))
+
+
+@pytest.mark.parametrize("name", ["show", "pause", "resume", "run", "delete"])
+def test_an_unknown_name_suggests_near_ones(app: Celery, redbeat: Run, name: str) -> None:
+    store(app, "cleanup")
+    line = error_of(redbeat(name, "clenup"), 1)
+    assert line == "Error: There is no entry clenup. Did you mean cleanup?"
+
+
+def test_upcoming_is_an_agenda(app: Celery, redbeat: Run) -> None:
+    now = datetime.now(UTC)
+    store(app, "often", every=600, last_run_at=now)
+    store(app, "seldom", every=1500, last_run_at=now)
+    runs = json.loads(good(redbeat("upcoming", "--limit", "4", "--json")))
+    assert [each["name"] for each in runs] == ["often", "often", "seldom", "often"]
+    assert len(good(redbeat("upcoming", "--until", "25m")).splitlines()) == 3
+
+
+def test_upcoming_shows_the_herd_at_the_full_hour(app: Celery, redbeat: Run) -> None:
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    for number in range(5):
+        RedBeatSchedulerEntry(f"e{number}", "proj.add", once(hour), app=app).save()
+    lines = good(redbeat("upcoming", "--histogram", "--until", "1h")).splitlines()
+    assert [line.split("\t")[1].strip() for line in lines] == ["5"]
+    counted = json.loads(good(redbeat("upcoming", "--histogram", "--until", "1h", "--json")))
+    assert counted == [{"minute": hour.isoformat(), "runs": 5}]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--every", "1h30m"], {"__type__": "interval", "every": 5400.0, "relative": False}),
+        (
+            ["--cron", "*/5 9-17 * * mon-fri", "--tz", "Europe/Berlin"],
+            {
+                "__type__": "crontab",
+                "minute": "*/5",
+                "hour": "9-17",
+                "day_of_week": "mon-fri",
+                "day_of_month": "*",
+                "month_of_year": "*",
+                "tz": "Europe/Berlin",
+            },
+        ),
+        (["--rrule", "FREQ=DAILY;BYHOUR=9"], {"__type__": "rrule", "freq": 3, "byhour": [9]}),
+        (["--at", "2040-12-24T18:00", "--tz", "America/New_York"], {"__type__": "once"}),
+    ],
+)
+def test_add_stores_an_entry(
+    redbeat: Run, redis_client: redis.Redis, options: list[str], expected: dict[str, Any]
+) -> None:
+    good(redbeat("add", "new", "proj.add", *options, "--args", "[1, 2]", "--kwargs", '{"x": 1}'))
+    stored = json.loads(str(redis_client.hget("redbeat:new", "definition")))
+    assert (stored["task"], stored["args"], stored["kwargs"]) == ("proj.add", [1, 2], {"x": 1})
+    assert {key: stored["schedule"][key] for key in expected} == expected
+    assert redis_client.zscore(SCHEDULE, "redbeat:new")
+
+
+def test_a_time_is_taken_in_its_zone(redbeat: Run, timetable: Timetable) -> None:
+    good(redbeat("add", "new", "t", "--at", "2040-12-24T18:00", "--tz", "America/New_York"))
+    assert timetable["new"].schedule.at.astimezone(UTC) == datetime(2040, 12, 24, 23, tzinfo=UTC)
+
+
+def test_add_does_not_replace_an_entry_unless_told(app: Celery, redbeat: Run) -> None:
+    store(app, "one")
+    assert "--replace" in error_of(redbeat("add", "one", "proj.add", "--every", "5m"), 1)
+    good(redbeat("add", "one", "proj.add", "--every", "5m", "--replace", "--paused"))
+    shown = json.loads(good(redbeat("show", "one", "--json")))
+    assert (shown["schedule"]["every"], shown["state"]) == (300, "paused")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], "--every, --cron, --rrule and --at"),
+        (["--every", "5m", "--at", "5m"], "--every, --cron, --rrule and --at"),
+        (["--every", "often"], "'often' is no duration. Write one like"),
+        (["--every", "0s"], "no duration"),
+        (["--every", "5m", "--tz", "UTC"], "leave --tz out"),
+        (["--cron", "* * * *"], "4 fields; five are expected"),
+        (["--cron", "* 25 * * *"], "the hour '25' is wrong"),
+        (["--cron", "* * * * funday"], "the day of week 'funday' is wrong"),
+        (["--cron", "* * * * *", "--tz", "Mars/Base"], "Mars/Base"),
+        (["--rrule", "FREQ=OFTEN"], "OFTEN"),
+        (["--at", "tomorrow"], "'tomorrow' is no time. Write one like"),
+        (["--every", "5m", "--args", "[1,"], "line 1 column"),
+        (["--every", "5m", "--args", "{}"], "not an array"),
+        (["--every", "5m", "--kwargs", "[]"], "not an object"),
+    ],
+)
+def test_add_tells_what_it_did_not_understand(
+    redbeat: Run, timetable: Timetable, options: list[str], expected: str
+) -> None:
+    completed = redbeat("add", "new", "proj.add", *options)
+    assert expected in " ".join(completed.stderr.split())
+    error_of(completed, 2)
+    assert not timetable
+
+
+def test_pause_and_resume(app: Celery, redbeat: Run, timetable: Timetable) -> None:
+    for name in ("one", "two"):
+        store(app, name)
+    assert good(redbeat("pause", "one", "two")) == "Paused one\nPaused two\n"
+    assert {listing.name for listing in timetable.paused()} == {"one", "two"}
+    assert good(redbeat("resume", "one")) == "Resumed one\n"
+    assert {listing.name for listing in timetable.paused()} == {"two"}
+
+
+def test_run_sends_the_task_and_leaves_the_timetable(
+    app: Celery, redbeat: Run, broker: redis.Redis, redis_client: redis.Redis
+) -> None:
+    entry = store(app, "one", args=[3, 4])
+    before = redis_client.hgetall(entry.key), redis_client.zscore(SCHEDULE, entry.key)
+    assert good(redbeat("run", "one")).startswith("Sent one as ")
+    assert [message.args for message in read_messages(broker)] == [[3, 4]]
+    assert (redis_client.hgetall(entry.key), redis_client.zscore(SCHEDULE, entry.key)) == before
+
+
+def test_run_tells_in_a_line_that_the_broker_is_away(
+    app: Celery, make_project: MakeProject, unused_port: int
+) -> None:
+    store(app, "one")
+    away = f"redis://127.0.0.1:{unused_port}/0"
+    project = make_project(broker_url=away, task_publish_retry=False)
+    assert "The message was not sent" in error_of(run_in(project, "run", "one"), 1)
+
+
+def test_delete_asks_first(app: Celery, redbeat: Run, timetable: Timetable) -> None:
+    store(app, "one")
+    assert redbeat("delete", "one", input="n\n").returncode == 1
+    assert "one" in timetable
+    good(redbeat("delete", "one", input="y\n"))
+    assert "one" not in timetable
+
+
+@pytest.mark.parametrize("name", [ODD_NAME, "with space", "x" * 10_000])
+def test_odd_names_are_listed_shown_and_deleted_like_any_other(
+    app: Celery, redbeat: Run, timetable: Timetable, name: str
+) -> None:
+    store(app, name)
+    (line,) = good(redbeat("list")).splitlines()
+    assert line.startswith(name.replace("\n", "\\n"))
+    assert json.loads(good(redbeat("show", name, "--json")))["name"] == name
+    good(redbeat("delete", name, "--yes"))
+    assert not timetable
+
+
+def test_prune_removes_the_finished(app: Celery, redbeat: Run, timetable: Timetable) -> None:
+    store_some(app)
+    assert good(redbeat("prune", "--dry-run")) == "finished\tfinished\n"
+    assert len(timetable) == 4
+    assert good(redbeat("prune", "--yes")) == "Removed 1 entries\n"
+    assert set(timetable) == {"waiting", "paused", "overdue"}
+
+
+@pytest.fixture
+def backup_path(app: Celery, redbeat: Run, tmp_path: Path) -> Path:
+    """An export of entries of several kinds."""
+    store_some(app)
+    good(redbeat("add", ODD_NAME, "t", "--cron", "0 9 * * *", "--tz", "Europe/Berlin"))
+    path = tmp_path / "backup.json"
+    path.write_text(good(redbeat("export")))
+    return path
+
+
+def test_an_export_comes_back_as_it_was(
+    redbeat: Run, backup_path: Path, redis_client: redis.Redis
+) -> None:
+    """Runs and due times included, on an empty Redis; and its order is stable."""
+    hashes = {key: redis_client.hgetall(key) for key in redis_client.keys("redbeat:[^:]*")}
+    scores = scores_of(redis_client)
+    redis_client.flushdb()
+    assert "5 added" in good(redbeat("import", str(backup_path)))
+    assert {key: redis_client.hgetall(key) for key in hashes} == hashes
+    again = scores_of(redis_client)
+    # What is overdue is due at the time of its import.
+    assert again.pop("redbeat:overdue") >= scores.pop("redbeat:overdue")
+    assert again == scores
+    assert good(redbeat("export")) == backup_path.read_text()
+
+
+def scores_of(client: redis.Redis) -> dict[str, float]:
+    members: Any = client.zrange(SCHEDULE, 0, -1, withscores=True)
+    return dict(members)
+
+
+def test_an_import_shows_the_difference_first(
+    app: Celery, redbeat: Run, backup_path: Path, timetable: Timetable
+) -> None:
+    store(app, "later")
+    store(app, "waiting", every=60, args=[1, 2])
+    del timetable["paused"]
+    printed = good(redbeat("import", str(backup_path), "--dry-run", "--prune"))
+    assert "+ paused" in printed
+    assert "- later" in printed
+    assert "~ waiting\n    schedule:" in printed
+    assert "1 added, 1 changed, 1 removed, 3 as they were" in printed
+    assert "later" in timetable
+    good(redbeat("import", str(backup_path), "--prune"))
+    assert sorted(timetable) == sorted(["waiting", "paused", "overdue", "finished", ODD_NAME])
+    assert timetable["waiting"].schedule.seconds == 3600
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("{", "Line 1, column 2"),
+        ("[]", "an object with an entry under each name"),
+        ('{"good": {"task": "t", "schedule": 3}, "bad": {"task": "t"}}', "bad"),
+        ('{"good": {"task": "t", "schedule": 3}, "bad": 3}', "Entry 'bad'"),
+        ('{"bad": {"task": "t", "schedule": {"__type__": "crontab", "hour": "25"}}}', "25"),
+        ('{"bad": {"task": "t", "schedule": 3, "colour": 1}}', "colour"),
+    ],
+)
+def test_an_import_with_one_bad_entry_changes_nothing(
+    redbeat: Run, timetable: Timetable, text: str, expected: str
+) -> None:
+    assert expected in error_of(redbeat("import", "-", input=text), 1)
+    assert not timetable
+
+
+def test_an_export_names_what_it_cannot_read(
+    app: Celery, redbeat: Run, redis_client: redis.Redis
+) -> None:
+    store(app, "good")
+    redis_client.hset("redbeat:torn", "definition", "{")
+    redis_client.zadd(SCHEDULE, {"redbeat:torn": 4e9})
+    completed = redbeat("export")
+    assert "torn" in error_of(completed, 1)
+    assert list(json.loads(completed.stdout)) == ["good"]
+
+
+def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbeat: Run) -> None:
+    """The leader is named; its counts come with its heartbeat."""
+    store(app, "tick", every=1)
+    beat = project.beat()
+    beat.wait_for_line("Acquired lock")
+    wait_until(lambda: has_told_of_runs(redbeat), 20, "a report of runs")
+    text = good(redbeat("status"))
+    assert f"(pid {beat.pid})" in text
+    assert "failures, worst delay" in text
+    assert "All is well" in good(redbeat("check"))
+
+
+def has_told_of_runs(redbeat: Run) -> bool:
+    beats = json.loads(good(redbeat("status", "--json")))["beats"]
+    return any(told["runs"] > 0 for told in beats.values())
+
+
+def test_status_shows_no_password(make_project: MakeProject, redis_server: Any) -> None:
+    url = redis_server.url().replace("redis://", "redis://user:sesame@")
+    project = make_project(redbeat_redis_url=url)
+    completed = run_in(project, "status")
+    assert "sesame" not in completed.stdout + completed.stderr
+    assert completed.returncode == 3
+
+
+def test_check_tells_what_is_wrong(app: Celery, redbeat: Run, redis_client: redis.Redis) -> None:
+    assert error_of(redbeat("check"), 1) == "Error: no beat leads"
+    redis_client.set("redbeat::lock", new_token(600, 15), px=500_000)
+    assert "gave no sign of life for" in error_of(redbeat("check"), 1)
+    redis_client.set("redbeat::lock", new_token(600, 15), px=600_000)
+    assert "All is well" in good(redbeat("check"))
+    store(app, "late")
+    redis_client.zadd(SCHEDULE, {"redbeat:late": time.time() - 90})
+    assert error_of(redbeat("check"), 1).startswith("Error: late is overdue by 1.5 min")
+    good(redbeat("check", "--max-delay", "5m"))
+
+
+def test_check_without_a_lock_asks_for_any_sign_of_life(
+    app: Celery, make_project: MakeProject
+) -> None:
+    project = make_project(redbeat_lock_key=None)
+    assert "sign of life" in error_of(run_in(project, "check"), 1)
+    project.beat().wait_for_line("beat: Starting")
+    wait_until(lambda: run_in(project, "check").returncode == 0, 20, "a healthy beat")
+
+
+def test_an_unreachable_redis_is_exit_code_3(make_project: MakeProject, unused_port: int) -> None:
+    """In one line, and at once, though the application would wait for Redis for ever."""
+    project = make_project(
+        redbeat_redis_url=f"redis://127.0.0.1:{unused_port}/0",
+        redbeat_redis_options={"retry_period": -1},
+    )
+    line = error_of(run_in(project, "list"), 3)
+    assert f"127.0.0.1:{unused_port}" in line
+
+
+def test_a_bad_setting_is_exit_code_2(make_project: MakeProject) -> None:
+    project = make_project(redbeat_batch_size="many")
+    assert "redbeat_batch_size" in error_of(run_in(project, "list"), 2)
+
+
+def test_a_shell_completes_names(app: Celery, project: Project) -> None:
+    store(app, "cleanup")
+    environment = {
+        **os.environ,
+        "_CELERY_COMPLETE": "bash_complete",
+        "COMP_WORDS": "celery -A proj redbeat show cl",
+        "COMP_CWORD": "5",
+    }
+    completed = subprocess.run(
+        [Path(sys.executable).with_name("celery")],
+        cwd=project.directory,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "cleanup" in completed.stdout
+
+
+def test_every_command_explains_itself(redbeat: Run) -> None:
+    listed = good(redbeat("--help")).partition("Commands:")[2]
+    names = [line.split()[0] for line in listed.splitlines() if line.startswith("  ")]
+    expected = ["add", "check", "delete", "export", "import", "list", "pause", "prune", "resume"]
+    assert names == [*expected, "run", "show", "status", "upcoming"]
+
+
+@pytest.fixture
+def many(app: Celery) -> int:
+    """100,000 entries."""
+    count = 100_000
+    for start in range(0, count, 10_000):
+        Timetable(app).update(
+            {
+                f"e{number}": RedBeatSchedulerEntry(f"e{number}", "t", schedule(3600), app=app)
+                for number in range(start, start + 10_000)
+            }
+        )
+    return count
+
+
+def test_a_list_of_100000_entries_streams_and_stays_small(many: int, project: Project) -> None:
+    """All of them, in less than 100 MB; the first page does not wait for the rest."""
+    measured = (
+        "import resource, subprocess, sys; subprocess.run(sys.argv[1:]);"
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", measured, *command("list")],
+        cwd=project.directory,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        began = time.monotonic()
+        process.stdout.readline()
+        first_after = time.monotonic() - began
+        lines = 1 + sum(1 for _ in process.stdout)
+        all_after = time.monotonic() - began
+        kilobytes = int(process.stderr.read().splitlines()[-1])
+    assert lines == many
+    assert first_after < all_after / 2
+    assert kilobytes < 100_000

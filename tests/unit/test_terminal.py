@@ -1,0 +1,64 @@
+"""Words for people."""
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from celery.schedules import crontab as celery_crontab
+from celery.schedules import schedule, solar
+
+from redbeat.schedules import crontab, once, rrule
+from redbeat.terminal import duration, in_words, local, printable, rule
+
+NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "now"),
+        (1, "in 1 second"),
+        (-59, "59 seconds ago"),
+        (60, "in 1 minute"),
+        (-7200, "2 hours ago"),
+        (86400 * 3, "in 3 days"),
+    ],
+)
+def test_distances_in_time(seconds: float, words: str) -> None:
+    assert in_words(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.25, "0.25 s"), (30, "30 s"), (90, "1.5 min"), (3600, "1 h"), (86400, "1 d")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("rule_", "words"),
+    [
+        (schedule(90), "every 1.5 min"),
+        (celery_crontab("*/5", "9-17", "mon-fri"), "*/5 9-17 * * mon-fri"),
+        (crontab(0, 9, tz="Europe/Berlin"), "0 9 * * * Europe/Berlin"),
+        (once(NOW), "once at 2030-01-01 00:00:00+00:00"),
+        (rrule("daily", dtstart=NOW), "DTSTART:20300101T000000 RRULE:FREQ=DAILY"),
+    ],
+)
+def test_schedules(rule_: object, words: str) -> None:
+    assert rule(rule_) == words
+
+
+def test_a_schedule_of_another_kind_speaks_for_itself() -> None:
+    sunrise = solar("sunrise", 52.5, 13.4)
+    assert rule(sunrise) == repr(sunrise)
+
+
+def test_a_moment_is_told_in_local_time_and_in_words() -> None:
+    assert local(None, NOW) == "-"
+    naive = (NOW + timedelta(minutes=5)).replace(tzinfo=None)
+    assert local(naive, NOW).endswith("(in 5 minutes)")
+
+
+def test_text_keeps_to_one_line() -> None:
+    assert printable("a\nb\tc\x1b[31m größe\udc80") == r"a\nb\tc\x1b[31m größe\udc80"
