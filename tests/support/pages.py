@@ -11,14 +11,20 @@ Blocks follow a few rules, which `docs/contributing.md` tells the writers of pag
 """
 
 import configparser
+import fcntl
 import importlib.metadata
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
+import termios
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -54,6 +60,28 @@ FENCE = re.compile(r"^ *(?P<ticks>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
 
 #: Commands that run until they are told to stop.
 ENDLESS = re.compile(r"^(celery\b.* (beat|worker|--watch)\b|uvicorn\b|flask\b.* run\b)")
+
+#: Commands that show how things are: they are asked again until it is as the page says.
+LOOKS = re.compile(r"\bredbeat (status|check|list|show)\b|^curl -sS [^-]")
+
+#: What is another at each run, in the output that a page shows.
+VARYING = (
+    r"─{3,}",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z0-9+-]+",
+    r"(?:in \d+ \w+|\d+ \w+ ago|now)",
+    r"\d+(?:\.\d+)? (?:s|min|h) ago",
+    r"pid \d+",
+    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+    r"worst delay(?: in \d+ minutes:)? \d+(?:\.\d+)? s",
+)
+#: Stands for anything, and so do the blanks around it.
+ANYTHING = r"\s*\.\.\.\s*"
+
+#: Colours and the like; and what a later text on the same line has written over.
+CODES = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]|(?m:^.*\r(?!$))")
+
+#: Of the terminal that commands see.
+COLUMNS, LINES = 110, 40
 
 #: What such a program writes once it is up, where the page shows nothing of it.
 STARTED = {"beat": "beat: Starting...", "worker": " ready."}
@@ -94,7 +122,7 @@ class Page:
             "PATH": f"{_wrappers(directory, redis_port)}:{Path(sys.executable).parent}:"
             + os.environ["PATH"],
             "PYTHONUNBUFFERED": "1",
-            "COLUMNS": "100",
+            "TERM": "xterm",
         }
 
     def play(self) -> int:
@@ -132,7 +160,9 @@ class Page:
         """Run the commands of a session and compare what they print."""
         commands = _commands(self._localized(source))
         for command, output in commands:
-            if not command:
+            if output.strip() == "^C":
+                self._stop_programs()
+            elif not command:
                 self._wait_for(output)
             elif command.startswith(tuple(FOREIGN)):
                 self._look_at(command)
@@ -220,28 +250,27 @@ class Page:
         if program == "export":
             self._environment |= dict([arguments[0].split("=", 1)])
             return
-        completed = subprocess.run(
-            ["bash", "-c", command],
-            cwd=self.directory,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS_TO_WAIT,
-        )
-        output = completed.stdout
-        if completed.returncode:
-            raise PageError(f"$ {command}\nended with {completed.returncode}:\n{output}")
+        patience = SECONDS_TO_WAIT if LOOKS.search(command) else 0
+        deadline = time.monotonic() + patience
+        while wrong := self._try(command, expected):
+            if time.monotonic() > deadline:
+                raise PageError(f"$ {command}\n{wrong}")
+
+    def _try(self, command: str, expected: str) -> str:
+        """What is wrong with what a command does; empty if nothing is."""
+        output, code = _on_a_terminal(["bash", "-c", command], self.directory, self._environment)
+        if code:
+            return f"ended with {code}:\n{output}"
         if expected and not _pattern(expected).fullmatch(output.strip()):
-            raise PageError(f"$ {command}\nshould print:\n{expected}\nand printed:\n{output}")
+            return f"should print:\n{expected}\nand printed:\n{output}"
+        return ""
 
     def _look_at(self, command: str) -> None:
         check = next(check for name, check in FOREIGN.items() if command.startswith(name))
         check(self, shlex.split(command))
 
     def _start(self, command: str, expected: str) -> None:
-        log = self._logs / f"{len(self.programs)}.log"
+        log = self._logs / f"{len(list(self._logs.iterdir()))}.log"
         environment = {**self._environment, "BASH_ENV": ""}
         program = Program(
             ["env", *_assignments(environment), "bash", "-c", f"exec {command}"],
@@ -252,6 +281,12 @@ class Page:
         self._read_until[program] = 0
         started = next((text for word, text in STARTED.items() if f" {word}" in command), "")
         self._wait_for(expected or started, [program])
+
+    def _stop_programs(self) -> None:
+        """End what runs in the background, as Ctrl-C does."""
+        for program in self.programs:
+            program.terminate()
+        self.programs.clear()
 
     def _wait_for(self, expected: str, programs: list[Program] | None = None) -> None:
         """Wait until one of the programs has written this, after what it was waited for before."""
@@ -336,6 +371,33 @@ def document(name: str, page: Page | None) -> Document:
     )
 
 
+def _on_a_terminal(
+    command: list[str], directory: Path, environment: dict[str, str]
+) -> tuple[str, int]:
+    """Run a command on a terminal of its own, as a reader would; gives output and exit code."""
+    ours, its = pty.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    with subprocess.Popen(
+        command, cwd=directory, env=environment, stdin=its, stdout=its, stderr=its
+    ) as program:
+        os.close(its)
+        ends = threading.Timer(SECONDS_TO_WAIT, program.kill)
+        ends.start()
+        output = b"".join(iter(lambda: _read(ours), b""))
+        code = program.wait()
+        ends.cancel()
+    os.close(ours)
+    return CODES.sub("", output.decode().replace("\r\n", "\n")), code
+
+
+def _read(terminal: int) -> bytes:
+    """What was written next, nothing at the end: Linux then says that the terminal has gone."""
+    try:
+        return os.read(terminal, 4096)
+    except OSError:
+        return b""
+
+
 def _wrappers(directory: Path, redis_port: int) -> Path:
     """A directory with a `redis-cli` that talks to this page's server."""
     wrappers = directory / ".bin"
@@ -382,9 +444,16 @@ def _is_complete(command: str) -> bool:
 
 
 def _pattern(expected: str) -> re.Pattern[str]:
-    """What finds the expected output: `...` stands for anything, blanks are as good as others."""
-    pieces = [r"\s+".join(map(re.escape, piece.split())) for piece in expected.split("...")]
-    return re.compile("[\\s\\S]*?".join(pieces))
+    """What finds the expected output: `...` is anything, and a blank as good as many."""
+    pieces = re.split(rf"({ANYTHING}|{'|'.join(VARYING)})", expected.strip())
+    return re.compile("".join(map(_piece, pieces)))
+
+
+def _piece(text: str) -> str:
+    if re.fullmatch(ANYTHING, text):
+        return r"[\s\S]*?"
+    varying = next((each for each in VARYING if re.fullmatch(each, text)), None)
+    return varying or r"\s+".join(map(re.escape, re.split(r"\s+", text)))
 
 
 # Commands that only another machine could run, or a network

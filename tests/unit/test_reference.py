@@ -66,13 +66,18 @@ def _template(text: ast.expr) -> str:
 
 def fragments(text: str) -> list[str]:
     """What of a text never changes, piece by piece."""
-    pieces = (" ".join(piece.split()) for piece in PLACEHOLDER.split(text))
+    pieces = (_plain(piece) for piece in PLACEHOLDER.split(text))
     return [piece for piece in pieces if len(piece) >= SHORTEST]
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return " ".join((ROOT / "docs/reference/errors.md").read_text().split())
+    return _plain((ROOT / "docs/reference/errors.md").read_text())
+
+
+def _plain(text: str) -> str:
+    """One line, without the marks of code."""
+    return " ".join(text.replace("`", "").split())
 
 
 @pytest.mark.parametrize("text", sorted({*logged_lines(), *raised_messages()}))
