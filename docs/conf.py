@@ -4,6 +4,9 @@ import sys
 from importlib.metadata import version as version_of
 from pathlib import Path
 
+from pygments.lexers import BashLexer
+from sphinx.application import Sphinx
+
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
@@ -57,3 +60,8 @@ nitpick_ignore = [
     ("py:class", "click.exceptions.ClickException"),
     ("py:class", "redbeat.dispatch.Claim"),
 ]
+
+
+def setup(app: Sphinx) -> None:
+    """Colour what is typed into `redis-cli` as what is typed into a shell: it is quoted alike."""
+    app.add_lexer("redis", BashLexer)

@@ -64,6 +64,7 @@ BAD_BLOCKS = {
     "a file that was not shown": "```console\n$ kubectl apply -f beat.yaml\n```",
     "an environment that is missing": "```console\n$ tox -e nowhere\n```",
     "YAML that does not parse": "```yaml\na: [1\n```",
+    "a command that Redis does not know": "```redis\nHSAT a b c\n```",
     "JSON that does not parse": '```json\n{"a": }\n```',
     "a file without sections": "```ini\na = 1\n```",
     "a unit that systemd does not know": "```ini\n[Service]\nExecStart=\n```",
@@ -73,11 +74,13 @@ BAD_BLOCKS = {
 
 
 @pytest.mark.parametrize("text", BAD_BLOCKS.values(), ids=BAD_BLOCKS)
-def test_a_block_that_does_not_do_what_it_says_is_found(text: str, tmp_path: Path) -> None:
+def test_a_block_that_does_not_do_what_it_says_is_found(
+    text: str, tmp_path: Path, redis_server: RedisServer
+) -> None:
     written = tmp_path / "bad.md"
     written.write_text(f"# A page\n\n{text}\n")
     (tmp_path / "page").mkdir()
-    page = Page(str(written), tmp_path / "page", redis_port=1)
+    page = Page(str(written), tmp_path / "page", redis_server.port)
 
     try:
         with pytest.raises(PageError):

@@ -7,6 +7,7 @@ Blocks follow a few rules, which `docs/contributing.md` tells the writers of pag
 * in a `console` block a line that begins with `$` is run, and what follows is its output, in which
   `...` stands for anything. Beats, workers and web servers run on in the background. A block
   without a command is output that one of them is waited for to write;
+* a `redis` block is typed into `redis-cli`;
 * what cannot run here (a manifest, a unit, an image) is parsed by its own kind.
 """
 
@@ -71,6 +72,7 @@ VARYING = (
     r"(?:in \d+ \w+|\d+ \w+ ago|now)",
     r"\d+(?:\.\d+)? (?:s|min|h) ago",
     r"pid \d+",
+    r"version \d\S*,",
     r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
     r"worst delay(?: in \d+ minutes:)? \d+(?:\.\d+)? s",
 )
@@ -170,6 +172,22 @@ class Page:
                 self._start(command, output)
             else:
                 self._run(command, output)
+
+    def play_redis(self, source: str) -> None:
+        """Give the commands to `redis-cli`; a refusal is an error."""
+        printed = subprocess.run(
+            ["redis-cli"],
+            cwd=self.directory,
+            env=self._environment,
+            input=f"PING\n{source}",
+            stdout=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS_TO_WAIT,
+            check=True,
+        ).stdout
+        assert printed.startswith("PONG"), f"Redis does not answer: {printed}"
+        refused = re.findall(r"(?m)^[A-Z]{3,} .*", printed)
+        assert not refused, f"Redis answers: {refused}"
 
     def play_yaml(self, source: str) -> None:
         """Parse all documents of the block, each of which must say something."""
@@ -313,6 +331,7 @@ LANGUAGES: dict[str, Callable[[Page, str], None]] = {
     "python": Page.play_python,
     "pycon": Page.play_pycon,
     "console": Page.play_console,
+    "redis": Page.play_redis,
     "yaml": Page.play_yaml,
     "json": Page.play_json,
     "ini": Page.play_ini,
