@@ -65,3 +65,9 @@ nitpick_ignore = [
 def setup(app: Sphinx) -> None:
     """Colour what is typed into `redis-cli` as what is typed into a shell: it is quoted alike."""
     app.add_lexer("redis", BashLexer)
+    app.connect("sphinx-click-process-options", _escape_asterisks)
+
+
+def _escape_asterisks(app: Sphinx, ctx: object, lines: list[str]) -> None:
+    """The help of a command is plain text, where an asterisk is one."""
+    lines[:] = [line.replace("*", r"\*") for line in lines]

@@ -65,19 +65,23 @@ ENDLESS = re.compile(r"^(celery\b.* (beat|worker|--watch)\b|uvicorn\b|flask\b.* 
 #: Commands that show how things are: they are asked again until it is as the page says.
 LOOKS = re.compile(r"\bredbeat (status|check|list|show)\b|^curl -sS [^-]")
 
+MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z0-9+-]+ \((?:in \d+ \w+|\d+ \w+ ago|now)\)"
+
 #: What is another at each run, in the output that a page shows.
 VARYING = (
     r"─{3,}",
-    r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z0-9+-]+",
-    r"(?:in \d+ \w+|\d+ \w+ ago|now)",
-    r"\d+(?:\.\d+)? (?:s|min|h) ago",
-    r"pid \d+",
-    r"version \d\S*,",
-    r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}",
-    r"worst delay(?: in \d+ minutes:)? \d+(?:\.\d+)? s",
+    rf"(?:{MOMENT}|(?<=  )-(?=  ))",
+    r"(?<=\s)\d+(?=\s+(?:waiting|paused|overdue)\b)",
+    r"\bsince (?:\d+ \w+ ago|now)\b",
+    r"\d+(?:\.\d+)? (?:s|min|h) ago\b",
+    r"\bpid \d+",
+    r"\bversion \d\S*,",
+    r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
+    r"\bworst delay(?: in \d+ minutes:)? \d+(?:\.\d+)? s\b",
 )
-#: Stands for anything, and so do the blanks around it.
-ANYTHING = r"\s*\.\.\.\s*"
+#: What a page shows, and what a command may print in its place.
+TOLERATED = ((r"\s*\.\.\.\s*", r"[\s\S]*?"), *((each, each) for each in VARYING))
+TOLERABLE = re.compile("|".join(f"({shown})" for shown, _ in TOLERATED))
 
 #: Colours and the like; and what a later text on the same line has written over.
 CODES = re.compile(r"\x1b\[[?0-9;]*[A-Za-z]|(?m:^.*\r(?!$))")
@@ -464,15 +468,16 @@ def _is_complete(command: str) -> bool:
 
 def _pattern(expected: str) -> re.Pattern[str]:
     """What finds the expected output: `...` is anything, and a blank as good as many."""
-    pieces = re.split(rf"({ANYTHING}|{'|'.join(VARYING)})", expected.strip())
-    return re.compile("".join(map(_piece, pieces)))
+    text, pattern, end = expected.strip(), "", 0
+    for found in TOLERABLE.finditer(text):
+        assert found.lastindex is not None
+        pattern += _literal(text[end : found.start()]) + TOLERATED[found.lastindex - 1][1]
+        end = found.end()
+    return re.compile(pattern + _literal(text[end:]))
 
 
-def _piece(text: str) -> str:
-    if re.fullmatch(ANYTHING, text):
-        return r"[\s\S]*?"
-    varying = next((each for each in VARYING if re.fullmatch(each, text)), None)
-    return varying or r"\s+".join(map(re.escape, re.split(r"\s+", text)))
+def _literal(text: str) -> str:
+    return r"\s+".join(map(re.escape, re.split(r"\s+", text)))
 
 
 # Commands that only another machine could run, or a network
