@@ -54,7 +54,7 @@ WEB_PORT = 8000
 WEB_ADDRESS = f"localhost:{WEB_PORT}"
 
 #: The first line of a block that is a file.
-FILE_NAME = re.compile(r"#\s*(?P<name>[\w./-]+\.(py|ya?ml|json|service|cfg|sh)|Dockerfile)\s*\n")
+FILE_NAME = re.compile(r"#\s*(?P<name>\w[\w./-]*\.(py|ya?ml|json|service|cfg|sh)|Dockerfile)\s*\n")
 
 #: An opening or closing fence; what follows an opening one says what the block holds.
 FENCE = re.compile(r"^ *(?P<ticks>`{3,}|~{3,}|:{3,})(?P<info>.*)$")
