@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder
@@ -98,7 +99,7 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     if "last_run_at" in fields:
         entry.last_run_at = fields["last_run_at"]
     try:
-        entry.draft()
+        entry.draft(datetime.now(timezone.utc))
     except EntryError:
         raise
     except Exception as exc:

@@ -14,17 +14,19 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from calendar import isleap, monthrange
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time, timedelta, timezone, tzinfo
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from itertools import islice
 from math import gcd
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 from zoneinfo import ZoneInfo
 
 from celery.schedules import crontab
+from celery.utils.time import LocalTimezone
 from dateutil import rrule as recurrence
 from dateutil.easter import easter
+from dateutil.tz import tzlocal
 
 UTC = timezone.utc
 EARLIEST = datetime.min.replace(tzinfo=UTC)
@@ -37,6 +39,7 @@ NOTHING = timedelta(0)
 #: Wall clocks are read between these, so that no zone's offset leaves datetime's range.
 CALENDAR_START = datetime(1, 1, 4, tzinfo=UTC)
 CALENDAR_END = datetime(9999, 12, 28, tzinfo=UTC)
+LAST_SECOND = datetime.max.replace(microsecond=0)
 
 #: The Gregorian calendar, weekdays included, repeats after this many days (400 years).
 CALENDAR_CYCLE = 146_097
@@ -110,8 +113,11 @@ def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
 
 
 def wall_at(moment: datetime, zone: tzinfo) -> datetime:
-    """What the clock in `zone` shows at the UTC instant `moment`, naive."""
-    return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+    """What the clock in `zone` shows at the UTC instant `moment`, naive, clamped to what it can."""
+    try:
+        return moment.astimezone(zone).replace(tzinfo=None, fold=0)
+    except OverflowError:
+        return datetime.min if moment.year == 1 else LAST_SECOND
 
 
 def _offset_at(moment: datetime, zone: tzinfo) -> timedelta:
@@ -187,6 +193,14 @@ class TimesOfDay:
             return None
         return self._time(self.hours[hour], self.seconds[within])
 
+    def within(self, start: int, length: int) -> list[time]:
+        """The times from `start` on, for `length` seconds: a part of one hour."""
+        hour, begin = divmod(start, HOUR_SECONDS)
+        if hour not in self.hours:
+            return []
+        first, last = bisect_left(self.seconds, begin), bisect_left(self.seconds, begin + length)
+        return [self._time(hour, second) for second in self.seconds[first:last]]
+
     def _time(self, hour: int, second: int) -> time:
         return time(hour, *divmod(second, 60))
 
@@ -212,7 +226,7 @@ def _first_wall(wall: datetime, days: Iterator[date], times: TimesOfDay) -> date
 
 
 def _next_second(wall: datetime) -> datetime:
-    return wall.replace(microsecond=0) + SECOND
+    return min(wall.replace(microsecond=0), LAST_SECOND - SECOND) + SECOND
 
 
 # Crontabs
@@ -291,6 +305,9 @@ STEP_SECONDS = {HOURLY: HOUR_SECONDS, MINUTELY: 60, SECONDLY: 1}
 #: The years, months, weeks and days of 400 years.
 PERIODS_IN_CYCLE = {YEARLY: 400, MONTHLY: 4_800, WEEKLY: 20_871, DAILY: CALENDAR_CYCLE}
 
+#: Days in the longest of these periods.
+LONGEST_PERIOD = {YEARLY: 366, MONTHLY: 31, WEEKLY: 7, DAILY: 1}
+
 #: How often a rule below a day looks for a time of day that its interval meets. A rule whose
 #: interval and parts meet more seldom than that counts as one that never fires.
 PHASE_LIMIT = 20_000
@@ -317,15 +334,28 @@ class RuleWalls:
         self.positions = frozenset(part_values(rule["bysetpos"]))
         self._read_days(rule)
         self._read_times(rule)
+        parts = (None if rule[part] is None else tuple(part_values(rule[part])) for part in PARTS)
+        self._identity = (start, self.freq, self.interval, self.count, self.week_start, *parts)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RuleWalls) and other._identity == self._identity
+
+    def __hash__(self) -> int:
+        return hash(self._identity)
 
     @property
     def runs_through_hours(self) -> bool:
         """Whether the frequency is below a day."""
         return self.freq >= HOURLY
 
+    @cached_property
+    def first(self) -> datetime | None:
+        """The first wall time of the rule."""
+        return self._from(self.start)
+
     def after(self, wall: datetime) -> datetime | None:
         """The first wall time of the rule after `wall`."""
-        found = self._after(max(wall, self.start - TICK))
+        found = self._from(self.start) if wall < self.start else self._from(_next_second(wall))
         return None if found is None or self._is_past_count(found) else found
 
     def _read_days(self, rule: Mapping[str, Any]) -> None:
@@ -369,15 +399,15 @@ class RuleWalls:
         found = _products(tuple(sorted(set(minutes))), tuple(seconds))
         return _at_positions(found, self.positions) if self.freq == HOURLY else found
 
-    def _after(self, wall: datetime) -> datetime | None:
+    def _from(self, wall: datetime) -> datetime | None:
+        """The first wall time from the full second `wall` on, however many came before it."""
         if not len(self.times):
             return None
         if self.freq >= HOURLY:
-            return self._in_phase_from(_next_second(wall))
+            return self._in_phase_from(wall)
         if self.positions:
-            return next((found for found in self._selected_from(wall) if found > wall), None)
-        start = _next_second(wall)
-        return _first_wall(start, self._days_from(start.date()), self.times)
+            return next((found for found in self._selected_from(wall) if found >= wall), None)
+        return _first_wall(wall, self._days_from(wall.date()), self.times)
 
     # Below a day: times of day that are whole intervals from the start.
 
@@ -537,14 +567,111 @@ class RuleWalls:
     # `count`
 
     def _is_past_count(self, wall: datetime) -> bool:
-        if self.count is None:
+        """Whether `wall`, one of the rule's times, comes after the last that `count` allows."""
+        if self.count is None or self.count > self._most_until(wall):
             return False
-        occurrence = self.start - TICK
-        for _ in range(self.count):
-            occurrence = self._after(occurrence) or wall
-            if occurrence >= wall:
-                return False
-        return True
+        return _countdown_of(self).is_over_at(wall)
+
+    def _most_until(self, wall: datetime) -> int:
+        return ((wall.date() - self.start.date()).days + 1) * len(self.times)
+
+    def stretches_from(self, first: date) -> Iterator[Stretch]:
+        """The rule's times in stretches, from the one that begins with `first` on."""
+        if self.positions and self.freq <= DAILY:
+            return self._periods_to_count(first)
+        return self._days_to_count(first)
+
+    def _periods_to_count(self, first: date) -> Iterator[Stretch]:
+        for days in self._periods_from(first):
+            selected = self._selected(days)
+            yield Stretch(self._period_end(days[0]), len(selected), selected.__getitem__)
+
+    def _period_end(self, day: date) -> date:
+        """The first day after the period of `day`."""
+        return self._period_start(self._period_start(day) + LONGEST_PERIOD[self.freq] * DAY)
+
+    def _days_to_count(self, first: date) -> Iterator[Stretch]:
+        # How many times a day has follows from where in the interval it begins.
+        numbers: dict[int, int] = {}
+        for day in self._days_from(first):
+            phase = -1 if day == self.start.date() else self._first_unit_of(day)
+            if phase not in numbers:
+                numbers[phase] = len(self._times_on(day))
+            yield Stretch(day + DAY, numbers[phase], partial(self._nth_on, day))
+
+    def _nth_on(self, day: date, number: int) -> datetime:
+        return datetime.combine(day, self._times_on(day)[number])
+
+    def _times_on(self, day: date) -> Sequence[time] | TimesOfDay:
+        """The rule's times on one of the days that it names, from its start on."""
+        times: Sequence[time] | TimesOfDay = self.times
+        if self.freq >= HOURLY and self.interval > 1:
+            unit = STEP_SECONDS[self.freq]
+            units = range(self._first_unit_of(day), DAY // SECOND // unit, self.interval)
+            times = [time for number in units for time in self.times.within(number * unit, unit)]
+        if day > self.start.date():
+            return times
+        return [time for time in times if time >= self.start.time()]
+
+    def _first_unit_of(self, day: date) -> int:
+        """The first hour, minute or second since midnight that `interval` leaves."""
+        if self.freq < HOURLY:
+            return 0
+        unit = STEP_SECONDS[self.freq]
+        units_between = (day - self.start.date()) // SECOND // unit
+        return (wall_seconds(self.start.time()) // unit - units_between) % self.interval
+
+
+class Stretch(NamedTuple):
+    """Some of a rule's times that are counted together."""
+
+    #: The first day after them.
+    end: date
+    number: int
+    #: The time of that number, from 0.
+    nth: Callable[[int], datetime]
+
+
+class Countdown:
+    """Where the last time of a rule is that its `count` allows: counted once, as time goes on.
+
+    It may be asked by several threads: what they share is replaced, and never changed.
+    """
+
+    def __init__(self, walls: RuleWalls, count: int) -> None:
+        self._walls = walls
+        self._count = count
+        #: How many times the rule has on the days before this one.
+        self._counted: tuple[date, int] = (walls.start.date(), 0)
+        self._last: datetime | None = None
+
+    def is_over_at(self, wall: datetime) -> bool:
+        """Whether `wall`, one of the rule's times, comes after the last of them."""
+        if self._last is None and wall.date() >= self._counted[0]:
+            self._count_on_to(wall.date())
+        return self._last is not None and wall > self._last
+
+    def _count_on_to(self, day: date) -> None:
+        first, number = self._counted
+        for stretch in self._walls.stretches_from(first):
+            left = self._count - number
+            if stretch.number >= left:
+                self._last = stretch.nth(left - 1)
+                return
+            number += stretch.number
+            if stretch.end > day:
+                self._counted = (stretch.end, number)
+                return
+
+
+#: How many rules are remembered that `count` may have ended.
+COUNTDOWNS = 2_000
+
+
+@lru_cache(maxsize=COUNTDOWNS)
+def _countdown_of(walls: RuleWalls) -> Countdown:
+    # Entries are read anew at each tick, and beat must not count from the start each time.
+    return Countdown(walls, walls.count or 0)
 
 
 def part_values(given: Any) -> list[Any]:
@@ -609,6 +736,8 @@ def _counts_among(named: frozenset[int], number: int, last: int) -> bool:
 def named_zone(zone: str | tzinfo) -> tzinfo:
     """The zone of an IANA name; a pytz or dateutil zone by its name; any other tzinfo as it is.
 
+    Celery's `LocalTimezone` becomes dateutil's.
+
     Raises:
         ValueError: there is no zone of that name.
     """
@@ -616,6 +745,9 @@ def named_zone(zone: str | tzinfo) -> tzinfo:
         return _zone_called(zone)
     if not isinstance(zone, tzinfo):
         raise ValueError(f"a time zone must be a name or a tzinfo, got {zone!r}")
+    if isinstance(zone, LocalTimezone):
+        # Celery's own, for `enable_utc = False`, is an hour off in the hours after a transition.
+        return tzlocal()
     name = None if isinstance(zone, ZoneInfo) else zone_name(zone)
     return zone if name is None else _zone_called(name)
 

@@ -113,7 +113,10 @@ class RedBeatJSONEncoder(json.JSONEncoder):
         codec = _codec_for(type(o))
         if codec is None:
             raise TypeError(_refusal(o))
-        return {"__type__": codec.tag, **codec.encode(o)}
+        try:
+            return {"__type__": codec.tag, **codec.encode(o)}
+        except OverflowError as error:
+            raise ValueError(f"{shown(o)} is out of range: {error}") from error
 
 
 class RedBeatJSONDecoder(json.JSONDecoder):
@@ -255,7 +258,8 @@ def _encode_crontab(schedule: celery_crontab) -> Fields:
 def _cron_field(given: Any) -> Any:
     if isinstance(given, (str, int)):
         return given
-    return sorted(given) if isinstance(given, (set, frozenset)) else list(given)
+    numbers = sorted(given) if isinstance(given, (set, frozenset)) else list(given)
+    return _whole_numbers("a field of a crontab", numbers)
 
 
 def _encode_zoned_crontab(schedule: crontab) -> Fields:
@@ -282,7 +286,14 @@ def _cron_given(name: str, field: Any) -> Any:
         raise ValueError(f"{name} must be a number, a text or a list, got {shown(field)}")
     if len(field) > LONGEST_FIELD:
         raise ValueError(f"{name} is longer than {LONGEST_FIELD}")
-    return field
+    return field if isinstance(field, str) else _whole_numbers(name, field)
+
+
+def _whole_numbers(name: str, given: list[Any]) -> list[int]:
+    for number in given:
+        if not isinstance(number, int):
+            raise ValueError(f"{name} must consist of whole numbers, got {shown(number)}")
+    return given
 
 
 @lru_cache(maxsize=1_000, typed=True)
@@ -413,6 +424,19 @@ def _encode_timedelta(delta: timedelta) -> Fields:
     return {"days": delta.days, "seconds": delta.seconds, "microseconds": delta.microseconds}
 
 
+def _encode_solar(schedule: solar) -> Fields:
+    return {"event": schedule.event, **_place(schedule.lat, schedule.lon)}
+
+
+def _decode_solar(fields: Fields) -> solar:
+    place = _place(_required(fields, "lat"), _required(fields, "lon"))
+    return solar(**{**fields, **place})
+
+
+def _place(lat: Any, lon: Any) -> Fields:
+    return {"lat": _number("lat", lat), "lon": _number("lon", lon)}
+
+
 SIGNATURE_FIELDS = {"task": str, "args": list, "kwargs": dict, "options": dict}
 
 
@@ -436,12 +460,7 @@ CODECS = (
     Codec("weekday", weekday, _encode_weekday, _decode_weekday),
     Codec("rruleset", rruleset, lambda rules: {"text": rules.text}, lambda f: rruleset(**f)),
     Codec("once", once, lambda schedule: {"at": schedule.at}, lambda f: once(**f)),
-    Codec(
-        "solar",
-        solar,
-        lambda s: {"event": s.event, "lat": s.lat, "lon": s.lon},
-        lambda f: solar(**f),
-    ),
+    Codec("solar", solar, _encode_solar, _decode_solar),
     Codec("date", date, _encode_date, lambda f: date(**f)),
     Codec("timedelta", timedelta, _encode_timedelta, lambda f: timedelta(**f)),
     Codec("uuid", UUID, lambda value: {"hex": value.hex}, lambda f: UUID(**f)),

@@ -35,7 +35,7 @@ from celery.utils.log import get_logger
 from . import signals
 from .calendars import as_utc
 from .schedules import next_due
-from .storage import FINISHED, SET_ASIDE, Member, Outcome, Storage, Stored, printable
+from .storage import FINISHED, SET_ASIDE, Claimed, Member, Outcome, Storage, Stored, printable
 
 logger = get_logger("celery.beat")
 
@@ -236,31 +236,27 @@ class Claim:
 
 
 class Batch:
-    """The entries of one claim.
+    """The entries of one claim; :func:`claim_batch` makes one.
 
-    ``ticked_at`` is the tick's one reading of the clock, in the application's time zone;
-    ``horizon`` and ``claim_timeout`` are seconds from then. Making one costs a round trip: the
-    claim.
+    ``ticked_at`` is the tick's one reading of the clock, in the application's time zone.
     """
 
     def __init__(
         self,
         storage: Storage,
         ticked_at: datetime,
-        limit: int,
-        horizon: float,
-        claim_timeout: float,
+        lease: float,
+        found: Claimed,
+        is_full: bool,
+        sent_by: float,
     ) -> None:
         self.storage = storage
         self.now = now = as_utc(ticked_at)
-        self._limit = limit
+        self._lease = lease
+        self._is_full = is_full
+        self._filled_by = time.monotonic() + FILLING_TIME
+        self._sent_by = sent_by
         self._outcomes: list[Outcome] | None = None
-        began = time.monotonic()
-        self._filled_by = began + FILLING_TIME
-        self._sent_by = began + claim_timeout * PUBLISHING_SHARE
-        self._lease = unique_lease(now.timestamp(), claim_timeout)
-        timestamp = now.timestamp()
-        found = storage.claim_due(timestamp, self._lease, limit, timestamp + horizon)
         self.claims = [Claim(member, now, ticked_at) for member in found.due]
         #: The first entry that is due later, within the horizon.
         self.peeked = Claim(found.later, now, ticked_at, is_leased=False) if found.later else None
@@ -275,7 +271,7 @@ class Batch:
     @property
     def leaves_more(self) -> bool:
         """Whether more is due than this batch could hold, or could run in its time."""
-        return len(self.claims) >= self._limit or any(
+        return self._is_full or any(
             claim.entry is not None and not claim.had_turn for claim in self.claims
         )
 
@@ -338,6 +334,21 @@ class Batch:
         if self._outcomes is None:
             self._outcomes = [claim.outcome() for claim in self.claims]
         self.storage.commit(self._lease, self._outcomes)
+
+
+def claim_batch(
+    storage: Storage, ticked_at: datetime, limit: int, horizon: float, claim_timeout: float
+) -> Batch:
+    """Claim up to ``limit`` due entries for ``claim_timeout`` seconds; one round trip.
+
+    ``ticked_at`` is the tick's one reading of the clock; the first later entry is looked for up to
+    ``horizon`` seconds from then.
+    """
+    sent_by = time.monotonic() + claim_timeout * PUBLISHING_SHARE
+    now = as_utc(ticked_at).timestamp()
+    lease = unique_lease(now, claim_timeout)
+    found = storage.claim_due(now, lease, limit, now + horizon)
+    return Batch(storage, ticked_at, lease, found, len(found.due) >= limit, sent_by)
 
 
 def report_gone(key: str) -> None:

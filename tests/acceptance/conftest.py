@@ -11,7 +11,8 @@ import redis
 from support.peer import peer_python
 from support.ports import free_port
 from support.programs import MakeProject, Project
-from support.servers import RedisServer
+from support.servers import RedisServer, skipping_without_server
+from support.topologies import StartTopology, Topology, running_topologies
 
 BROKER_DB = 1
 
@@ -61,3 +62,15 @@ def unused_port() -> int:
 def peer(request: pytest.FixtureRequest) -> str:
     """The Python interpreter of an environment that holds celery-redbeat 2.x."""
     return peer_python(request.config.cache.mkdir("peer"))
+
+
+@pytest.fixture
+def start_topology(server_program: str, tmp_path: Path) -> Iterator[StartTopology]:
+    """Start servers of the test's own: `start_topology("sentinel")`; see `TOPOLOGIES`."""
+    with running_topologies(tmp_path / "topologies") as start:
+
+        def start_or_skip(name: str) -> Topology:
+            with skipping_without_server():
+                return start(name)
+
+        yield start_or_skip

@@ -3,21 +3,44 @@
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import redis
 
+from benchmarks.contestants import OURS, PEER, Figures, Medians, medians
 from benchmarks.entries import HOURLY, fill, overdue
-from benchmarks.house import Route
+from benchmarks.house import House, Route
 from support.messages import QUEUE
 from support.programs import Program, Project
 from support.waiting import wait_until
 
 START_TIMEOUT = 60
 
+#: Seconds until a beat that has just started has committed its first run, and keeps pace.
+SETTLING = 3
+
 #: Fields of `/proc/<pid>/stat` behind the name: the times in user mode and in the kernel.
 CPU_FIELDS = slice(11, 13)
+
+
+def compare_beats(house: House, watch: Callable[[House, str], Figures]) -> Medians:
+    """The medians of what `watch` measures of a beat run by our interpreter, and by the peer's."""
+    contestants = {OURS: house.ours, PEER: house.peer}
+    return medians(
+        house.sizes.slow_runs,
+        {name: partial(watch, house, python) for name, python in contestants.items()},
+    )
+
+
+@contextlib.contextmanager
+def settled_beat(python: str, route: Route) -> Iterator[Program]:
+    """A beat that does what it will do from now on."""
+    with running_beat(python, route) as beat:
+        time.sleep(SETTLING)
+        yield beat
 
 
 @contextlib.contextmanager

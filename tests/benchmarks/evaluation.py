@@ -8,7 +8,11 @@ from benchmarks.house import House
 from benchmarks.table import Row, duration, no_more_than
 from benchmarks.workload import measure
 
-OLD_RULES = ("rrule MINUTELY, 20 years old", "rrule SECONDLY, 10 years old")
+OLD_RULES = (
+    "rrule DAILY with a count, 20 years old",
+    "rrule MINUTELY, 20 years old",
+    "rrule SECONDLY, 10 years old",
+)
 OLD_RULE_LIMIT = 1e-3
 
 

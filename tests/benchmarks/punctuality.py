@@ -4,11 +4,10 @@ import json
 import statistics
 import time
 from collections.abc import Iterator
-from functools import partial
 from itertools import pairwise
 
-from benchmarks.beats import cpu_seconds, running_beat
-from benchmarks.contestants import OURS, PEER, Figures, column, medians
+from benchmarks.beats import compare_beats, cpu_seconds, settled_beat
+from benchmarks.contestants import OURS, PEER, Figures, column
 from benchmarks.entries import EVERY_SECOND, Kind, fill
 from benchmarks.house import House
 from benchmarks.table import Row, at_most, duration, no_less_than, no_more_than, number
@@ -20,19 +19,10 @@ PREFIX = "phased-"
 #: Seconds for which a client waits at once; beyond its own time-out it would raise.
 LONGEST_WAIT = 1
 
-#: Seconds until a beat that has just started keeps pace.
-SETTLING = 3
-
 
 def punctuality(house: House) -> list[Row]:
     """Runs delivered, the gaps between them, and what they cost."""
-    results = medians(
-        house.sizes.slow_runs,
-        {
-            OURS: partial(_watch_beat, house, house.ours),
-            PEER: partial(_watch_beat, house, house.peer),
-        },
-    )
+    results = compare_beats(house, _watch_beat)
     shares, deviations, costs = (column(results, name) for name in ("share", "deviation", "cpu"))
     measure = f"{house.sizes.phased} one-second entries for {house.sizes.minute} s"
     return [
@@ -60,8 +50,7 @@ def punctuality(house: House) -> list[Row]:
 def _watch_beat(house: House, python: str) -> Figures:
     house.clear()
     _fill_phases(house)
-    with running_beat(python, house.loopback) as beat:
-        time.sleep(SETTLING)
+    with settled_beat(python, house.loopback) as beat:
         house.broker.delete(QUEUE)
         cpu_before = cpu_seconds(beat)
         arrivals = list(_arrivals(house, house.sizes.minute))

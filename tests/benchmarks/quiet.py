@@ -2,30 +2,19 @@
 
 import contextlib
 import time
-from functools import partial
 
-from benchmarks.beats import running_beat
-from benchmarks.contestants import OURS, PEER, Figures, column, medians
+from benchmarks.beats import compare_beats, settled_beat
+from benchmarks.contestants import OURS, Figures, column
 from benchmarks.entries import far_off, fill
 from benchmarks.house import House, Route
 from benchmarks.table import Row, no_more_than, number
 
 MINUTE = 60
 
-#: Seconds until the first run is committed, and beat asleep.
-SETTLING = 2
-
 
 def quiet(house: House) -> list[Row]:
     """Counted on the wire, brought to a minute."""
-    results = medians(
-        house.sizes.slow_runs,
-        {
-            OURS: partial(_count, house, house.ours),
-            PEER: partial(_count, house, house.peer),
-        },
-    )
-    counts = column(results, "commands")
+    counts = column(compare_beats(house, _count), "commands")
     target = no_more_than(40, counts[OURS], number)
     measure = f"idle beat, {house.sizes.few:,} stored: commands per minute"
     return [Row(measure, counts, number, [target])]
@@ -37,8 +26,7 @@ def _count(house: House, python: str) -> Figures:
     with contextlib.ExitStack() as stack:
         to_schedule, _ = stack.enter_context(house.proxies())
         route = Route(to_schedule.url(), house.loopback.broker)
-        stack.enter_context(running_beat(python, route))
-        time.sleep(SETTLING)
+        stack.enter_context(settled_beat(python, route))
         traffic = stack.enter_context(to_schedule.counting())
         time.sleep(house.sizes.minute)
         return {"commands": len(traffic.commands) * MINUTE / house.sizes.minute}

@@ -16,6 +16,7 @@ from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
 from support.apps import MakeApp
 from support.messages import read_messages
 from support.servers import RedisServer, StartRedis
+from support.tripwire import Tripwire
 
 SCHEDULE = "redbeat::schedule"
 
@@ -97,6 +98,30 @@ def test_a_broker_that_goes_away_after_a_batch_is_found_by_the_next(
     broker.start()
     scheduler.tick()
     assert sent(broker) == ["a", "b"]
+
+
+@pytest.mark.parametrize("nth", range(1, 13))
+def test_no_run_is_lost_when_the_connection_to_the_broker_is_cut_at_any_request(
+    make_app_with: MakeApp, broker: RedisServer, store: RedisServer, nth: int
+) -> None:
+    """What the loss leaves behind is not taken for a message that cannot be sent.
+
+    Where kombu connects anew in the middle of a message, it may go on with the old channel.
+    """
+    tripwire = Tripwire(broker)
+    app = make_app_with(
+        broker_url=tripwire.url(), redbeat_redis_url=store.url(), redbeat_lock_key=None
+    )
+    scheduler = RedBeatScheduler(app)
+    names = ["a", "b", "c"]
+    for name in names:
+        due(app, name, options={"queue": name})
+    tripwire.arm(nth, tripwire.drop)
+    for _ in range(3):
+        scheduler.tick()
+    tripwire.refuse()
+    with broker.client() as client:
+        assert [name for name in names if not client.llen(name)] == []
 
 
 def test_pauses_end_at_half_a_minute(scheduler: RedBeatScheduler, broker: RedisServer) -> None:

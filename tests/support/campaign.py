@@ -129,8 +129,12 @@ class Field:
         assert len(strike.caught) <= BATCH_SIZE, sorted(strike.caught)
         return strike
 
-    def note(self, strike: Strike = NO_STRIKE) -> Tally:
+    def note(self, strike: Strike = NO_STRIKE, batches: int = 1) -> Tally:
         """Take down what became of the runs that were due, and forget them.
+
+        Args:
+            strike: How the runs stood when beat was struck.
+            batches: In how many batches at the most runs may have been caught in the window.
 
         Raises:
             AssertionError: A run was lost or doubled; the beats' logs stand in the message.
@@ -139,7 +143,7 @@ class Field:
         self.book.append(tally)
         assert not tally.lost, self._explain(tally)
         assert not tally.doubled, self._explain(tally)
-        assert len(tally.excused) <= BATCH_SIZE, self._explain(tally)
+        assert len(tally.excused) <= BATCH_SIZE * batches, self._explain(tally)
         self.runs.clear()
         return tally
 

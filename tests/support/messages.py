@@ -21,9 +21,9 @@ class Message:
     properties: dict[str, Any]
 
 
-def read_messages(broker: redis.Redis) -> list[Message]:
-    """All messages that no worker has taken, the oldest first."""
-    return [_decode(text) for text in reversed(broker.lrange(QUEUE, 0, -1))]
+def read_messages(broker: redis.Redis, queue: str = QUEUE) -> list[Message]:
+    """All messages of a queue that no worker has taken, the oldest first."""
+    return [_decode(text) for text in reversed(broker.lrange(queue, 0, -1))]
 
 
 def _decode(text: str | bytes) -> Message:

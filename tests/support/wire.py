@@ -147,6 +147,10 @@ class Proxy:
             traffic.round_trips += begins
             traffic.commands += requests
 
+    def hand_on(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
+        """Give the receiver, which is the client or the server, what the other side has sent."""
+        receiver.sendall(passing)
+
 
 MakeProxy = Callable[..., Proxy]
 
@@ -188,7 +192,7 @@ class _Relay:
             return False
         self._proxy.count(self._parser.feed(received), begins=self._client_has_its_answers)
         self._client_has_its_answers = False
-        self._server.sendall(received)
+        self._proxy.hand_on(received, self._client, self._server)
         self._last_request = time.monotonic()
         return True
 
@@ -198,7 +202,7 @@ class _Relay:
         return bool(received)
 
     def _pass_answers(self) -> None:
-        self._client.sendall(self._held_answers)
+        self._proxy.hand_on(self._held_answers, self._client, self._client)
         self._held_answers = b""
         self._client_has_its_answers = True
 

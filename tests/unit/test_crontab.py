@@ -1,5 +1,7 @@
 """Crontabs: Celery's own meaning, found faster, and a zone of their own."""
 
+import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -7,6 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from celery import Celery
 from celery.schedules import crontab as celery_crontab
+from celery.utils.time import LocalTimezone
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -158,3 +161,51 @@ def test_a_zone_that_there_is_not_is_a_value_error_that_names_it(zone: Any) -> N
 def test_a_crontab_is_read_from_a_line() -> None:
     schedule = crontab.from_string("0 9 1 * mon", tz="Europe/Berlin")
     assert schedule == crontab(0, 9, "mon", 1, tz="Europe/Berlin")
+
+
+@pytest.fixture
+def berlin_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A machine whose clock shows the time of Berlin."""
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "Europe/Berlin")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+LOCAL: list[tuple[dict[str, Any], str]] = [
+    ({"enable_utc": False}, "Europe/Berlin"),
+    ({"enable_utc": False, "timezone": "America/New_York"}, "America/New_York"),
+    ({"enable_utc": True, "timezone": "America/New_York"}, "America/New_York"),
+    ({"enable_utc": True}, "UTC"),
+]
+
+
+@pytest.mark.usefixtures("berlin_machine")
+@pytest.mark.parametrize(("settings", "zone"), LOCAL, ids=str)
+@pytest.mark.parametrize("month", [3, 10])
+def test_celerys_own_crontab_follows_the_zone_that_the_settings_of_its_app_mean(
+    settings: dict[str, Any], zone: str, month: int
+) -> None:
+    application = app(**settings)
+    for fields in (("*/15", "*"), (30, 2), (0, "*/3")):
+        assert slots(celery_crontab(*fields, app=application), month) == slots(
+            crontab(*fields, tz=zone), month
+        )
+
+
+@pytest.mark.usefixtures("berlin_machine")
+@pytest.mark.parametrize("month", [3, 10])
+def test_the_local_zone_of_older_celerys_is_that_of_the_machine(month: int) -> None:
+    for fields in (("*/15", "*"), (30, 2), (30, "*")):
+        local, named = (crontab(*fields, tz=tz) for tz in (LocalTimezone(), "Europe/Berlin"))
+        assert slots(local, month) == slots(named, month)
+
+
+def slots(schedule: Any, month: int) -> list[datetime]:
+    """All slots of the last week of the month, in which the clocks of Berlin change."""
+    end = datetime(2024, month + 1, 1, tzinfo=UTC)
+    found = [end - timedelta(days=7)]
+    while found[-1] < end:
+        found.append(next_due(schedule, found[-1], end) or end)
+    return found

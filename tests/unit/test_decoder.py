@@ -107,6 +107,7 @@ def test_a_crontab_in_a_zone_has_one_field_more() -> None:
         ('"minute": "*/0"', "crontab"),
         ('"minute": {}', "minute must be"),
         ('"minute": []', "minute must be"),
+        ('"minute": [0.5]', "minute must consist of whole numbers"),
         ('"minute": "%s"' % ("1," * 1000), "minute is longer than 1000"),
         ('"minutes": 1', "minutes"),
         ('"tz": "Mars/Olympus"', "Mars/Olympus"),
@@ -239,6 +240,7 @@ def test_an_rrule_stored_without_a_start_has_the_same_occurrences_at_every_readi
         ('"freq": 3, "count": -1', "count"),
         ('"freq": 3, "byhour": 24', "byhour"),
         ('"freq": 3, "byhour": "9"', "byhour"),
+        ('"freq": 3, "byhour": {"__type__": "weekday", "wkday": 0}', "byhour"),
         ('"freq": 3, "bymonth": [1, 13]', "bymonth"),
         ('"freq": 3, "bymonthday": 0', "bymonthday"),
         ('"freq": 3, "byweekday": "MO"', "byweekday"),
@@ -293,6 +295,13 @@ def test_a_value_that_cannot_be_stored_is_refused_with_its_place() -> None:
         written({date(2024, 1, 1): 1})
 
 
+def test_a_moment_that_its_zone_cannot_hold_is_refused_when_written() -> None:
+    pytz = pytest.importorskip("pytz")
+    zone = pytz.timezone("America/New_York")
+    with pytest.raises(ValueError, match="out of range"):
+        written({"args": [datetime.max.replace(tzinfo=zone)]})
+
+
 @pytest.mark.parametrize("text", ['{"__type__": "unknown", "x": 1}', '{"__type__": ["x"]}', "{}"])
 def test_an_object_of_no_known_type_stays_a_dict(text: str) -> None:
     assert read(text) == json.loads(text)
@@ -308,6 +317,14 @@ def test_a_set_of_rules_is_stored_as_its_text() -> None:
     rules = rrule.from_string(text)
     assert json.loads(written(rules)) == {"__type__": "rruleset", "text": text}
     assert written(there_and_back(rules)) == written(rules)
+
+
+def test_a_crontab_or_a_place_that_could_not_be_read_again_is_refused_when_written() -> None:
+    pytest.importorskip("ephem")
+    with pytest.raises(ValueError, match="whole numbers"):
+        written(celery_crontab([0.5]))
+    with pytest.raises(ValueError, match="lat must be a number"):
+        written(solar("sunrise", float("nan"), 13.4))
 
 
 def test_solar_schedules_are_stored() -> None:

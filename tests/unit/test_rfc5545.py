@@ -126,6 +126,28 @@ def test_a_rule_that_excludes_all_of_itself_is_found_out() -> None:
     assert next_due(rules, None, datetime(2024, 1, 1, tzinfo=UTC)) is None
 
 
+@pytest.mark.parametrize(
+    ("rules", "last", "expected"),
+    [
+        (
+            "RRULE:FREQ=SECONDLY\nEXRULE:FREQ=SECONDLY;BYHOUR=22,23,0,1,2,3,4,5,6",
+            datetime(2024, 5, 1, 21, 59, 59, tzinfo=UTC),
+            datetime(2024, 5, 2, 7, tzinfo=UTC),
+        ),
+        (
+            "RRULE:FREQ=SECONDLY\nEXRULE:FREQ=SECONDLY;BYDAY=SA,SU",
+            datetime(2024, 5, 3, 23, 59, 59, tzinfo=UTC),
+            datetime(2024, 5, 6, tzinfo=UTC),
+        ),
+    ],
+    ids=["night", "weekend"],
+)
+def test_a_rule_goes_on_after_a_night_or_a_weekend_that_is_excluded(
+    rules: str, last: datetime, expected: datetime
+) -> None:
+    assert next_due(rrule.from_string(f"DTSTART:20240101T000000Z\n{rules}"), last, last) == expected
+
+
 def test_a_set_keeps_its_wall_clock_time_and_its_exceptions_across_a_transition() -> None:
     rules = rrule.from_string(
         "DTSTART;TZID=Europe/Berlin:20240329T090000\nRRULE:FREQ=DAILY;COUNT=5\n"

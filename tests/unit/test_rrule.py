@@ -1,6 +1,8 @@
 """Recurrence rules: dateutil's occurrences, fast however old the rule, each an instant."""
 
+import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
@@ -12,6 +14,7 @@ from dateutil import rrule as recurrence
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from redbeat import calendars
 from redbeat.schedules import due_state, next_due, rrule
 
 UTC = timezone.utc
@@ -232,6 +235,38 @@ def test_there_is_nothing_between_an_occurrence_and_the_following(
     assert rule.following(found - TICK) == found
 
 
+MANY = st.integers(1, 5_000)
+WITH_COUNT = (
+    st.sets(st.sampled_from(sorted(PARTS.keys() - {"count", "until"})), min_size=1, max_size=3)
+    .flatmap(lambda names: st.fixed_dictionaries({name: PARTS[name] for name in sorted(names)}))
+    .filter(lambda parts: parts.keys() != {"wkst"})
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 6), st.integers(1, 500), MANY, WITH_COUNT, st.data())
+def test_the_last_occurrence_that_count_allows_is_that_of_plain_dateutil(
+    freq: int, interval: int, count: int, parts: dict[str, Any], data: st.DataObject
+) -> None:
+    try:
+        rule = rrule(freq, START, interval, count=count, **parts)
+        # Plain dateutil looks for a rare occurrence until the year 9999, so it is asked for the
+        # first of an endless rule, as far as that is quick.
+        endless = rrule(freq, START, interval, **parts)
+    except ValueError:
+        assume(False)
+    reach = START + [9000, 3000, 3000, 3000, 300, 30, 0.5][freq] * DAY
+    assume(endless.following(reach) is not None)
+    plain = endless.rrule.between(START, reach, inc=True)[:count]
+    moments = data.draw(st.lists(st.integers(0, len(plain)), max_size=5))
+    for number in moments:
+        moment = plain[number - 1] if number else START - TICK
+        expected = plain[number] if number < len(plain) else None
+        if expected is None and len(plain) < count:
+            continue
+        assert rule.following(moment) == expected
+
+
 OLD_RULES: list[tuple[str, int, dict[str, Any]]] = [
     ("SECONDLY", 10, {}),
     ("MINUTELY", 20, {}),
@@ -253,6 +288,52 @@ def test_a_rule_that_started_long_ago_is_evaluated_in_a_millisecond(
     rule = rrule(freq, start, **parts)
     fastest = min(seconds_of(lambda: due_state(rule, START - HOUR, START)) for _ in range(5))
     assert fastest < 0.001
+
+
+COUNTED_RULES: list[tuple[str, int, dict[str, Any]]] = [
+    ("SECONDLY", 10, {"count": 10_000_000, "byhour": [9, 10], "interval": 2}),
+    ("SECONDLY", 10, {"count": 10**9, "byhour": [9, 10]}),
+    ("MINUTELY", 1, {"count": 100_000, "byhour": range(8, 18)}),
+    ("DAILY", 50, {"count": 30_000, "byhour": [6, 18]}),
+    ("MONTHLY", 50, {"count": 5_000, "byweekday": range(5), "bysetpos": [1, -1]}),
+    ("YEARLY", 400, {"count": 300, "byweekday": 0, "bysetpos": -1}),
+]
+
+
+@pytest.mark.parametrize(("freq", "years", "parts"), COUNTED_RULES, ids=str)
+def test_a_rule_with_a_count_is_counted_from_its_start_once_and_not_at_every_reading(
+    freq: str, years: int, parts: dict[str, Any]
+) -> None:
+    start = START.replace(year=START.year - years)
+
+    def evaluate(now: datetime) -> Any:
+        return due_state(rrule(freq, start, **parts), now - HOUR, now)
+
+    assert seconds_of(lambda: evaluate(START)) < 2
+    later = [START + hours * HOUR for hours in range(1, 20)]
+    assert sorted(seconds_of(lambda now=now: evaluate(now)) for now in later)[10] < 0.001
+
+
+def test_what_is_remembered_of_rules_with_a_count_is_bounded() -> None:
+    limit = calendars.COUNTDOWNS
+    for number in range(limit + 10):
+        start = START - 400 * DAY - number * timedelta(minutes=1)
+        assert rrule("DAILY", start, count=9, byhour=9).following(START) is None
+    assert calendars._countdown_of.cache_info().currsize == limit
+
+
+def test_a_count_holds_at_moments_asked_in_any_order_and_by_several_threads() -> None:
+    parts: dict[str, Any] = {"interval": 7, "byhour": [3, 9], "count": 500}
+    expected = [*rrule("MINUTELY", START, **parts).rrule, None]
+    numbers = list(range(0, 501, 3)) * 4
+    random.Random(5).shuffle(numbers)
+
+    def following(number: int) -> datetime | None:
+        moment = expected[number]
+        return rrule("MINUTELY", START, **parts).following((moment or START + 900 * DAY) - TICK)
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(following, numbers)) == [expected[number] for number in numbers]
 
 
 def seconds_of(action: Any) -> float:

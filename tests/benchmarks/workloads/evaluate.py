@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from celery import Celery
 from celery.schedules import BaseSchedule, crontab, schedule
@@ -21,9 +22,9 @@ MOST_ENTRIES = 300
 PATIENCE = 1.0
 
 
-def rule(freq: str, age: timedelta) -> Callable[[], BaseSchedule]:
+def rule(freq: str, age: timedelta, **parts: Any) -> Callable[[], BaseSchedule]:
     start = datetime.now(timezone.utc).replace(microsecond=0) - age
-    return lambda: rrule(freq, dtstart=start)
+    return lambda: rrule(freq, dtstart=start, **parts)
 
 
 SCHEDULES: dict[str, Callable[[], BaseSchedule]] = {
@@ -31,6 +32,9 @@ SCHEDULES: dict[str, Callable[[], BaseSchedule]] = {
     "crontab, every 5 minutes": lambda: crontab("*/5"),
     "crontab, yearly": lambda: crontab("0", "0", "*", "1", "1"),
     "rrule DAILY, a month old": rule("DAILY", YEAR / 12),
+    "rrule DAILY with a count, 20 years old": rule(
+        "DAILY", 20 * YEAR, count=14_000, byhour=[6, 18]
+    ),
     "rrule MINUTELY, 20 years old": rule("MINUTELY", 20 * YEAR),
     "rrule SECONDLY, 10 years old": rule("SECONDLY", 10 * YEAR),
 }

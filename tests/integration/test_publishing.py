@@ -1,0 +1,92 @@
+"""What a batch of messages costs the broker, and what it leaves there."""
+
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import kombu.messaging
+import pytest
+import redis
+from celery import Celery
+from celery.schedules import schedule
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from support.apps import MakeApp
+from support.messages import QUEUE, read_messages
+from support.wire import Proxy
+
+HAS_BATCHES = hasattr(kombu.messaging.Producer, "batch")
+
+
+@pytest.fixture
+def app(make_app_with: MakeApp, proxy: Proxy, redis_url: str) -> Celery:
+    """An application whose broker is behind a proxy, and whose schedule is not."""
+    return make_app_with(broker_url=proxy.url(), redbeat_redis_url=redis_url, redbeat_lock_key=None)
+
+
+@pytest.fixture
+def scheduler(app: Celery) -> Iterator[RedBeatScheduler]:
+    """A scheduler that has sent nothing yet."""
+    scheduler = RedBeatScheduler(app)
+    yield scheduler
+    scheduler.close()
+
+
+def due(app: Celery, *names: str, **fields: Any) -> None:
+    """Entries that should have run an hour ago."""
+    ran = datetime.now(timezone.utc) - timedelta(hours=2)
+    for name in names:
+        RedBeatSchedulerEntry(
+            name, "tasks.add", schedule(3600), [name], app=app, last_run_at=ran, **fields
+        ).save()
+
+
+@pytest.mark.skipif(not HAS_BATCHES, reason="kombu before 5.7 has no batches")
+def test_a_batch_for_a_known_queue_costs_the_broker_nothing_but_its_messages(
+    scheduler: RedBeatScheduler, redis_client: redis.Redis, proxy: Proxy
+) -> None:
+    """One round trip after the check that the broker is there: nothing is declared again."""
+    due(scheduler.app, "first")
+    scheduler.tick()
+    due(scheduler.app, *map(str, range(20)))
+    with proxy.counting() as traffic:
+        scheduler.tick()
+    assert redis_client.llen(QUEUE) == 21
+    assert traffic.names.count("LPUSH") == 20
+    assert traffic.round_trips <= 2
+
+
+def test_a_queue_that_is_new_in_the_middle_of_a_batch_is_declared(
+    scheduler: RedBeatScheduler, redis_client: redis.Redis
+) -> None:
+    """Also when the messages before and after it go to one that is known."""
+    due(scheduler.app, "a", "c")
+    due(scheduler.app, "b", options={"queue": "other"})
+    scheduler.tick()
+    assert redis_client.exists("_kombu.binding.celery", "_kombu.binding.other") == 2
+    assert redis_client.llen(QUEUE) == 2
+    assert redis_client.llen("other") == 1
+
+
+class Stamping(kombu.messaging.Producer):
+    """A producer of an application's own."""
+
+    def publish(self, *args: Any, **options: Any) -> Any:
+        return super().publish(*args, **options, app_id="stamped")  # type: ignore[no-untyped-call]  # kombu's
+
+
+def make_stamping(*args: Any, **options: Any) -> Stamping:
+    return Stamping(*args, **options)  # type: ignore[no-untyped-call]  # kombu's own gap
+
+
+@pytest.mark.parametrize("producer", [Stamping, make_stamping])
+def test_an_application_may_bring_a_producer_of_its_own(
+    app: Celery, redis_client: redis.Redis, producer: Any
+) -> None:
+    """Its class is given to the scheduler, or a function that makes it."""
+    scheduler = RedBeatScheduler(app, Producer=producer)
+    due(app, "a", "b")
+    scheduler.tick()
+    scheduler.close()
+    messages = read_messages(redis_client)
+    assert [message.properties["app_id"] for message in messages] == ["stamped"] * 2

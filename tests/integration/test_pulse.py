@@ -1,0 +1,74 @@
+"""A beat that is busy runs what is due in pulses, and always in the same ones."""
+
+import time
+from collections.abc import Iterator
+from datetime import datetime, timedelta, timezone
+
+import pytest
+import redis
+from celery import Celery
+from celery.schedules import schedule
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.schedulers import PULSE
+from support.messages import read_messages
+
+UTC = timezone.utc
+
+
+@pytest.fixture
+def scheduler(app: Celery, redis_url: str) -> Iterator[RedBeatScheduler]:
+    """One that sleeps in its ticks, as under a running beat service."""
+    app.conf.update(broker_url=redis_url, redbeat_lock_key=None)
+    scheduler = RedBeatScheduler(app)
+    scheduler.join(is_service=True)
+    yield scheduler
+    scheduler.close()
+
+
+def store(app: Celery, name: str, ran: datetime) -> None:
+    """An entry of every second that ran then."""
+    RedBeatSchedulerEntry(name, "tasks.add", schedule(1), [name], app=app, last_run_at=ran).save()
+
+
+def test_entries_that_are_due_all_the_time_cost_no_more_ticks_than_pulses(
+    scheduler: RedBeatScheduler, redis_client: redis.Redis
+) -> None:
+    """And each of them runs."""
+    now, count = datetime.now(UTC), 200
+    for number in range(count):
+        store(scheduler.app, str(number), now + timedelta(seconds=number / count))
+    ends_at, ticks = time.time() + 2.5, 0
+    while time.time() < ends_at:
+        scheduler.tick()
+        ticks += 1
+    assert ticks <= 2.5 / PULSE + 2
+    assert len({message.args[0] for message in read_messages(redis_client)}) == count
+
+
+def test_beat_wakes_for_a_lonely_entry_at_its_due_time(
+    scheduler: RedBeatScheduler, redis_client: redis.Redis
+) -> None:
+    """It waits for no pulse."""
+    due_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2.301)
+    store(scheduler.app, "a", due_at - timedelta(seconds=1))
+    redis_client.zadd("redbeat::schedule", {"redbeat:a": due_at.timestamp()})
+    scheduler.tick()
+    assert scheduler._wakes_at == due_at.timestamp()
+    assert not read_messages(redis_client)
+    scheduler.tick()
+    assert len(read_messages(redis_client)) == 1
+
+
+@pytest.mark.parametrize(("late", "is_put_back"), [(0.0, True), (0.9, True), (1.1, False)])
+def test_a_tick_that_comes_a_little_late_counts_as_in_time(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, late: float, is_put_back: bool
+) -> None:
+    """An entry that is due right after a pulse does not run in it, however late it comes."""
+    pulse = 1_800_000_000.0
+    now = datetime.fromtimestamp(pulse + late * PULSE, UTC)
+    monkeypatch.setattr(scheduler.app, "now", lambda: now)
+    scheduler._wakes_at = pulse
+    taken = (scheduler._read_clock() - datetime.fromtimestamp(pulse, UTC)).total_seconds()
+    assert taken == pytest.approx(0 if is_put_back else late * PULSE, abs=1e-5)
+    assert taken > 0
