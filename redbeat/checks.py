@@ -1,4 +1,4 @@
-"""What the Redis server must not do to us: evict the schedule.
+"""What the Redis server must be, and must not do to us: old, and evict the schedule.
 
 Under an ``allkeys-*`` policy a server that reaches ``maxmemory`` may delete any key: entries, the
 schedule itself, the lock. Under ``volatile-*`` it deletes only keys that expire, and of ours only
@@ -7,18 +7,22 @@ the lock does. See https://redis.io/docs/latest/develop/reference/eviction/.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from celery.utils.log import get_logger
 
-from .errors import RedBeatKeyExpiryError
+from .errors import RedBeatKeyExpiryError, UnsupportedServerError
+from .retrying import without_secrets
 
 __all__ = [
     "DEFAULT_KEY_EXPIRY_CHECK",
     "KEY_EXPIRY_CHECK_MODES",
+    "LOWEST_REDIS",
     "RedBeatKeyExpiryError",
     "check_key_expiry",
+    "check_version",
 ]
 
 logger = get_logger("celery.beat")
@@ -27,6 +31,31 @@ logger = get_logger("celery.beat")
 KEY_EXPIRY_CHECK_MODES = ("ignore", "warn", "error", "raise")
 #: What it does unless it is told otherwise.
 DEFAULT_KEY_EXPIRY_CHECK = "error"
+
+#: The lowest version of Redis on which the tests run. Valkey says of itself that it is Redis 7.2.4.
+LOWEST_REDIS = (6, 2)
+
+
+def check_version(client: Any) -> None:
+    """Refuse a server that is older than :data:`LOWEST_REDIS`; one round trip.
+
+    Raises :exc:`~redbeat.errors.UnsupportedServerError` (a ``RuntimeError``). A server that cannot
+    be asked, or does not say, is not checked.
+    """
+    try:
+        reply = client.info("server")
+    except Exception:
+        # Managed services refuse INFO, and what a stand-in for a client does is its own affair.
+        return
+    version = reply.get("redis_version") if isinstance(reply, Mapping) else None
+    known = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
+    if known is None or (int(known[1]), int(known[2])) >= LOWEST_REDIS:
+        return
+    lowest = ".".join(map(str, LOWEST_REDIS))
+    raise UnsupportedServerError(
+        f"The Redis of redbeat_redis_url has version {version}, and redbeat needs {lowest} or "
+        "later (or any Valkey). Upgrade it, or let redbeat_redis_url name another one."
+    )
 
 
 def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[str]:
@@ -42,7 +71,7 @@ def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[
         groups = _group_by_setting(client.config_get("maxmemory*"))
     except Exception as exc:
         # Whatever a client, a proxy or a stand-in for one answers must not keep beat from starting.
-        return _report_unreadable(exc, mode)
+        return _report_unreadable(without_secrets(exc), mode)
     findings = [
         _describe(maxmemory, policy, nodes)
         for (maxmemory, policy), nodes in groups.items()
@@ -96,6 +125,6 @@ def _report_unreadable(exc: Exception, mode: str) -> list[str]:
         "CONFIG GET, or set redbeat_key_expiry_check = 'ignore'."
     )
     if mode == "raise":
-        raise RedBeatKeyExpiryError(message) from exc
+        raise RedBeatKeyExpiryError(message) from None
     logger.warning("beat: %s", message)
     return []

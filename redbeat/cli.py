@@ -41,13 +41,13 @@ from .schedulers import (
     RetryingConnection,
     ensure_conf,
     get_redis,
-    sanitized,
 )
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
 from .terminal import Console, duration, in_words, local, printable, rule
 from .timetable import Listing, Run, State, Timetable
+from .urls import sanitized
 
 #: Names that are searched for one that is near to what was typed.
 NEAR_NAMES = 10_000

@@ -35,3 +35,13 @@ class BeatInitError(RedBeatError, AttributeError):
 
 class RedBeatKeyExpiryError(RedBeatError, RuntimeError):
     """The Redis server may evict the schedule (``redbeat_key_expiry_check = 'raise'``)."""
+
+
+class UnsupportedServerError(RedBeatError, RuntimeError, click.ClickException):
+    """The Redis server is too old; the message names its version and the lowest that will do.
+
+    The ``celery`` program prints it as one line.
+    """
+
+    def __init__(self, message: str) -> None:
+        click.ClickException.__init__(self, message)

@@ -50,6 +50,7 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
 from .errors import BeatInitError
+from .retrying import not_again, patience
 from .storage import OUTAGES, Storage
 
 logger = get_logger("celery.beat")
@@ -150,8 +151,11 @@ class LeaderLock(Lock):
 
     def acquire_free(self) -> bool:
         """Take the lock if nobody holds it; one round trip."""
-        acquired: bool = self.acquire(blocking=False, token=self._new_token(self._seconds))
-        return acquired
+        token = self._new_token(self._seconds)
+        taken = self._storage.acquire_lock(str(self.name), token, int(self._seconds * 1000))
+        if taken:
+            self.local.token = token.encode()
+        return taken
 
     def take_over(self, holder: Holder, failover_timeout: float) -> bool:
         """Take the lock if ``holder`` still holds it and is still silent; one round trip."""
@@ -372,6 +376,22 @@ class Leadership:
             lifetime = min(lifetime, self.failover_timeout)
         return lifetime * TRUST
 
+    def patience(self) -> Callable[[], float]:
+        """How many seconds are left, from now on, to try a request to Redis again.
+
+        A leader tries while it trusts its lock, a beat without a lock for as long as one would; a
+        standby leaves it to its next tick.
+        """
+        begun_at = self.clock()
+
+        def seconds_left() -> float:
+            if self.candidate.lock_key and self.candidate.lock is None:
+                return 0.0
+            trusted_from = self._renewed_at if self.candidate.lock_key else begun_at
+            return trusted_from + self._trust - self.clock()
+
+        return seconds_left
+
     def release(self) -> None:
         """Let the lock go, if it is ours; safe to repeat, and to call from a signal handler."""
         lock = self.abandon()
@@ -410,9 +430,10 @@ class Leadership:
     def beat(self) -> bool:
         """Renew the lock if no tick just did; ``False`` if Redis could not be reached."""
         try:
-            if self.clock() >= self._renewed_at + self.heartbeat_interval / 2:
-                self.renew()
-            self.on_beat()
+            with patience(not_again):
+                if self.clock() >= self._renewed_at + self.heartbeat_interval / 2:
+                    self.renew()
+                self.on_beat()
         except OUTAGES as exc:
             logger.warning("beat: The lock could not be renewed: %s", exc)
             return False

@@ -2,37 +2,42 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 import ssl
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any
-from urllib.parse import urlsplit
 
 import celery.schedules
 import redis
 import redis.cluster
 import redis.sentinel
-import tenacity
 from celery.app import app_or_default
 from celery.beat import ScheduleEntry, Scheduler, Service
 from celery.signals import beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 from kombu.exceptions import OperationalError
-from kombu.utils.url import maybe_sanitize_url
-from redis.exceptions import AuthenticationError, LockNotOwnedError, RedisClusterException
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import TimeoutError as RedisTimeoutError
+from redis.backoff import NoBackoff
+from redis.connection import AbstractConnection
+from redis.exceptions import LockNotOwnedError, RedisClusterException
+from redis.retry import Retry
 
 from . import signals
 from .calendars import as_utc
-from .checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES, check_key_expiry
+from .checks import (
+    DEFAULT_KEY_EXPIRY_CHECK,
+    KEY_EXPIRY_CHECK_MODES,
+    check_key_expiry,
+    check_version,
+)
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
 from .dispatch import (
     Batch,
@@ -47,6 +52,15 @@ from .dispatch import (
 from .errors import EntryError, SettingError
 from .leadership import Holder, Leadership, read_holder
 from .publishing import batching
+from .retrying import (
+    FOR_EVER,
+    RetryingConnection,
+    is_outage,
+    not_again,
+    patience,
+    retries,
+    without_secrets,
+)
 from .schedules import due_state, next_due, run_to_count_from
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
@@ -60,6 +74,7 @@ from .storage import (
     Stored,
     printable,
 )
+from .urls import node_in, sanitized, scheme_of, sentinels_in, single_url
 
 __all__ = [
     "ADD_ENTRY_ERROR",
@@ -271,7 +286,9 @@ class RedBeatConfig:
             self.redis_url = self.app.conf.broker_url
             _warn_of_fallback("redbeat_redis_url", "broker_url")
         self.redis_use_ssl: Any = self._read("redbeat_redis_use_ssl")
-        if self.redis_use_ssl is None:
+        #: Whether TLS was set up for the broker and not for us.
+        self.ssl_is_inherited = self.redis_use_ssl is None
+        if self.ssl_is_inherited:
             self.redis_use_ssl = self.app.conf.broker_use_ssl or False
         self._read_options()
         self.lock_key = self._read_lock_key()
@@ -377,60 +394,6 @@ OWN_OPTIONS = (
 )
 
 
-class RetryingConnection:
-    """A client whose calls are tried again while Redis cannot be reached.
-
-    Attributes are those of the client. A call is retried on connection errors, time-outs and a
-    missing Sentinel master, with growing waits, for ``retry_period`` seconds; ``-1``: for ever.
-    """
-
-    #: Seconds at most between two tries.
-    RETRY_MAX_WAIT = 30
-
-    def __init__(self, retry_period: float, wrapped_connection: Any) -> None:
-        self.retry_period = retry_period
-        self.wrapped_connection = wrapped_connection
-        self._retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(_is_outage),
-            reraise=True,
-            wait=tenacity.wait_exponential(max=self.RETRY_MAX_WAIT),
-            stop=(
-                tenacity.stop_never
-                if retry_period == -1
-                else tenacity.stop_after_delay(retry_period)
-            ),
-            before_sleep=self._log_wait,
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            # Asked for by copy and pickle, before there is a client to ask.
-            raise AttributeError(name)
-        attribute = getattr(self.wrapped_connection, name)
-        if not callable(attribute) or name == "connection_pool":
-            return attribute
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            return self._retrying(attribute, *args, **kwargs)
-
-        return call
-
-    def _log_wait(self, retry_state: tenacity.RetryCallState) -> None:
-        assert retry_state.outcome is not None
-        assert retry_state.next_action is not None
-        logger.warning(
-            "beat: Redis cannot be reached (%s), trying again in %.1f seconds",
-            retry_state.outcome.exception(),
-            retry_state.next_action.sleep,
-        )
-
-
-def _is_outage(exc: BaseException) -> bool:
-    """Whether trying again may help; a wrong password stays wrong."""
-    outages = (RedisConnectionError, RedisTimeoutError, RedisClusterException)
-    return isinstance(exc, outages) and not isinstance(exc, AuthenticationError)
-
-
 class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
     """A node of a cluster as our settings write it, a dict, and as redis-py wants it."""
 
@@ -444,6 +407,15 @@ class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
 
 # A signal handler may ask for the client while the same thread is making it.
 _client_lock = threading.RLock()
+
+
+def _renew_client_lock() -> None:
+    """In a forked child: the thread that held the lock in its parent is not there to release it."""
+    global _client_lock
+    _client_lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_renew_client_lock)
 
 
 def get_redis(app: Any = None) -> Any:
@@ -471,32 +443,51 @@ def get_storage(app: Any = None) -> Storage:
 
 
 def _connect(conf: RedBeatConfig) -> Any:
-    options = conf.redbeat_redis_options
-    client = _client_factory(conf)(conf, _forwarded_options(conf))
-    if options.get("retry_period") is None:
-        return client
-    return RetryingConnection(options["retry_period"], client)
+    """The client; one of a cluster learns its nodes at once, so that is tried again as well."""
+    make, period = _client_factory(conf), _retry_period(conf)
+    if period is None:
+        return _make_client(make, conf)
+    return RetryingConnection(period, retries(period)(_make_client, make, conf))
 
 
-def _client_factory(conf: RedBeatConfig) -> Callable[[RedBeatConfig, dict[str, Any]], Any]:
-    scheme = _scheme(conf)
+def _make_client(make: ClientFactory, conf: RedBeatConfig) -> Any:
+    try:
+        return make(conf, _forwarded_options(conf))
+    except (ValueError, RedisClusterException) as exc:
+        if isinstance(exc, SettingError):
+            raise
+        if is_outage(exc):
+            raise without_secrets(exc) from None
+        # What the URL parser says may quote a part of the password.
+        reason = f": {without_secrets(exc)}" if isinstance(exc, RedisClusterException) else ""
+        raise SettingError(
+            f"redbeat_redis_url {sanitized(conf.redis_url)!r} cannot be used{reason}. Check host, "
+            "port and query, and quote the special characters of its password "
+            "(urllib.parse.quote)."
+        ) from None
+
+
+def _retry_period(conf: RedBeatConfig) -> float | None:
+    period: Any = conf.redbeat_redis_options.get("retry_period")
+    if period is None or period == FOR_EVER or (_is_number(period) and period >= 0):
+        return period  # type: ignore[no-any-return]  # told by the line before
+    raise SettingError(
+        "retry_period in redbeat_redis_options must be a number of seconds, or -1 for ever, got "
+        f"{period!r}"
+    )
+
+
+def _client_factory(conf: RedBeatConfig) -> ClientFactory:
+    scheme = scheme_of(conf.redis_url)
     if scheme not in CLIENT_FACTORIES:
         raise SettingError(
             f"redbeat_redis_url must be the URL of a Redis ({', '.join(CLIENT_FACTORIES)}), got "
             f"{sanitized(conf.redis_url)!r}. Set redbeat_redis_url: the schedule cannot live in "
             "another kind of broker."
         )
-    if conf.redbeat_redis_options.get("cluster"):
+    if conf.redbeat_redis_options.get("cluster") and scheme != "redis-cluster":
         return _cluster_from_url
     return CLIENT_FACTORIES[scheme]
-
-
-def _scheme(conf: RedBeatConfig) -> str:
-    return urlsplit(conf.redis_url).scheme if isinstance(conf.redis_url, str) else ""
-
-
-def sanitized(url: Any) -> str:
-    return str(maybe_sanitize_url(url)) if isinstance(url, str) else repr(url)
 
 
 def _forwarded_options(conf: RedBeatConfig) -> dict[str, Any]:
@@ -508,7 +499,7 @@ def _forwarded_options(conf: RedBeatConfig) -> dict[str, Any]:
     }
     if not conf.options_are_inherited or _is_cluster(conf):
         return forwarded
-    meant = SENTINEL_OPTIONS if _scheme(conf) == "redis-sentinel" else ()
+    meant = SENTINEL_OPTIONS if _is_sentinel(conf) else ()
     left_out = sorted(name for name in forwarded if name not in meant)
     if left_out:
         logger.debug(
@@ -520,16 +511,26 @@ def _forwarded_options(conf: RedBeatConfig) -> dict[str, Any]:
 
 
 def _is_cluster(conf: RedBeatConfig) -> bool:
-    return bool(conf.redbeat_redis_options.get("cluster")) or _scheme(conf) == "redis-cluster"
+    is_asked_for = conf.redbeat_redis_options.get("cluster")
+    return bool(is_asked_for) or scheme_of(conf.redis_url) == "redis-cluster"
+
+
+def _is_sentinel(conf: RedBeatConfig) -> bool:
+    return CLIENT_FACTORIES[scheme_of(conf.redis_url)] is _sentinel
 
 
 def _ssl_options(conf: RedBeatConfig) -> dict[str, Any]:
     given = conf.redis_use_ssl if isinstance(conf.redis_use_ssl, Mapping) else {}
-    return {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
+    options = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
+    if isinstance(options["ssl_cert_reqs"], str):
+        # Celery writes the names of the constants.
+        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].removeprefix("CERT_").lower()
+    return options
 
 
 def _single(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
-    return redis.Redis.from_url(conf.redis_url, decode_responses=True, **options)
+    url = single_url(conf.redis_url)
+    return _bounded(redis.Redis.from_url(url, decode_responses=True, **options))
 
 
 def _single_tls(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
@@ -537,50 +538,106 @@ def _single_tls(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
 
 
 def _cluster_from_url(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
-    tls = _ssl_options(conf) if _scheme(conf) == "rediss" else {}
-    return redis.RedisCluster.from_url(conf.redis_url, decode_responses=True, **{**tls, **options})
+    tls = _ssl_options(conf) if scheme_of(conf.redis_url) == "rediss" else {}
+    url = single_url(conf.redis_url)
+    return redis.RedisCluster.from_url(url, decode_responses=True, **{**tls, **options})
 
 
 def _cluster_from_nodes(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
+    url = node_in(conf.redis_url)
+    default = {"host": url.pop("host", "localhost"), "port": url.pop("port", 30001)}
     nodes: list[redis.cluster.ClusterNode] = [
-        StartupNode(node["host"], node["port"]) for node in _startup_nodes(conf)
+        StartupNode(node["host"], node["port"])
+        for node in conf.redbeat_redis_options.get("startup_nodes") or [default]
     ]
-    return redis.cluster.RedisCluster(startup_nodes=nodes, decode_responses=True, **options)
+    # A cluster has one database.
+    url.pop("db", None)
+    # A broker with TLS beside a cluster without it is no reason to encrypt.
+    tls = {} if conf.ssl_is_inherited or not conf.redis_use_ssl else _tls(conf)
+    arguments = {**tls, **url, **options}
+    return redis.cluster.RedisCluster(startup_nodes=nodes, decode_responses=True, **arguments)
 
 
-def _startup_nodes(conf: RedBeatConfig) -> list[dict[str, Any]]:
-    given: list[dict[str, Any]] | None = conf.redbeat_redis_options.get("startup_nodes")
-    if given:
-        return given
-    url = urlsplit(conf.redis_url)
-    return [{"host": url.hostname or "localhost", "port": url.port or 30001}]
+def _tls(conf: RedBeatConfig) -> dict[str, Any]:
+    """For clients whose class does not follow from the scheme of a URL."""
+    return {"ssl": True, **_ssl_options(conf)}
 
 
 def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
+    """The master that the sentinels name; all but ``sentinel_kwargs`` is for the data nodes."""
     ours = conf.redbeat_redis_options
-    if conf.redis_use_ssl:
-        options = {"ssl": True, **_ssl_options(conf), **options}
+    in_url, of_url = sentinels_in(conf.redis_url)
+    master = options.pop("master_name", None) or ours.get("service_name")
+    if scheme_of(conf.redis_url) == "redis-sentinel":
+        master = master or "master"
+        of_url = {} if ours.get("sentinels") else of_url
+    addresses = ours.get("sentinels") or in_url
+    if not master or not addresses:
+        raise SettingError(
+            f"redbeat_redis_url {sanitized(conf.redis_url)!r} needs the addresses of sentinels, in "
+            "it or as redbeat_redis_options['sentinels'], and the name of the master, as "
+            "redbeat_redis_options['master_name']."
+        )
+    tls = _tls(conf) if conf.redis_use_ssl else {}
+    arguments = {**tls, **of_url, **options}
     sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
-        ours.get("sentinels", ()),
-        sentinel_kwargs=ours.get("sentinel_kwargs"),
+        addresses,
+        sentinel_kwargs=_sentinel_kwargs(ours.get("sentinel_kwargs"), arguments),
         decode_responses=True,
-        **options,
+        **arguments,
     )
     setattr(conf.app, REDBEAT_SENTINEL_KEY, sentinels)
-    return sentinels.master_for(  # type: ignore[no-untyped-call]  # redis-py's own gap
-        ours.get("service_name", "master")
+    for sentinel in sentinels.sentinels:
+        if "retry" not in (ours.get("sentinel_kwargs") or {}):
+            # The next one is asked instead.
+            _bounded(sentinel).set_retry(Retry(NoBackoff(), 0))
+    return _bounded(
+        sentinels.master_for(master)  # type: ignore[no-untyped-call]  # redis-py's own gap
     )
 
 
-#: Options of the broker that mean the same to the data nodes behind Sentinel.
-SENTINEL_OPTIONS = ("password", "username", "db", "socket_timeout", "credential_provider")
+def _sentinel_kwargs(given: Any, options: dict[str, Any]) -> dict[str, Any] | None:
+    """Time-outs are for sentinels, too; redis-py adds them only where nothing else is given."""
+    if given is None:
+        return None
+    sockets = {name: options[name] for name in options if name.startswith("socket_")}
+    return {**sockets, **given}
 
-CLIENT_FACTORIES: dict[str, Callable[[RedBeatConfig, dict[str, Any]], Any]] = {
+
+def _bounded(client: Any) -> Any:
+    """The client, with the time-out that newer versions of redis-py have by themselves."""
+    own = inspect.signature(AbstractConnection.__init__).parameters.get("socket_timeout")
+    if (own is None or own.default is None) and isinstance(client, redis.Redis):
+        options = client.get_connection_kwargs()
+        if options.get("socket_timeout") is None:
+            options["socket_timeout"] = SOCKET_TIMEOUT
+    return client
+
+
+#: Seconds after which a server that does not answer counts as away, unless the options say so.
+SOCKET_TIMEOUT = 5
+
+#: Options of the broker that mean the same to the data nodes behind Sentinel.
+SENTINEL_OPTIONS = (
+    "credential_provider",
+    "db",
+    "master_name",
+    "min_other_sentinels",
+    "password",
+    "socket_timeout",
+    "username",
+)
+
+ClientFactory = Callable[[RedBeatConfig, dict[str, Any]], Any]
+
+CLIENT_FACTORIES: dict[str, ClientFactory] = {
     "redis": _single,
-    "unix": _single,
     "rediss": _single_tls,
+    "unix": _single,
+    "redis+socket": _single,
     "redis-cluster": _cluster_from_nodes,
     "redis-sentinel": _sentinel,
+    "sentinel": _sentinel,
 }
 
 
@@ -986,7 +1043,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._has_set_aside = False
         self._retries_set_aside_at = 0.0
         self._uncommitted: Batch | None = None
-        self.key_expiry_findings = check_key_expiry(get_redis(app), conf.key_expiry_check)
+        self.key_expiry_findings = _check_server(app, conf.key_expiry_check)
         super().__init__(app, lazy=True, **kwargs)
         self.Producer: Any = batching(self.Producer)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
@@ -1063,11 +1120,65 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         conf, storage = ensure_conf(self.app), get_storage(self.app)
         self.install_default_entries(conf.schedule)
         known, wanted = storage.read_statics(), {str(name) for name in conf.schedule}
-        for name in sorted(known - wanted):
+        gone = known - wanted - self._find_owned_by_others(known - wanted)
+        for name in sorted(gone):
             logger.info("beat: Removing %r: beat_schedule does not have it any more", name)
             storage.change_entries([], [self.Entry.generate_key(self.app, name)])
-        storage.write_statics(added=wanted - known, removed=known - wanted)
+        storage.write_statics(added=wanted - known, removed=gone)
         self.update_from_dict(conf.schedule)
+        self._own(wanted)
+
+    @property
+    def _owner(self) -> str | None:
+        """What this application is known by to another one on the same prefix."""
+        return None if self.app.main in (None, "__main__") else str(self.app.main)
+
+    def _read_owners(self, names: Iterable[str]) -> dict[str, str | None]:
+        """The owners of static entries, by name, as far as there are such entries."""
+        keys = {self.Entry.generate_key(self.app, name): name for name in sorted(names)}
+        owners = get_storage(self.app).read_owners(list(keys))
+        return {keys[key]: owner for key, owner in owners.items()}
+
+    def _find_owned_by_others(self, names: Iterable[str]) -> set[str]:
+        """Those of the names that another application on this prefix has; warns of them."""
+        others = {
+            name: owner
+            for name, owner in self._read_owners(names).items()
+            if owner not in (None, self._owner)
+        }
+        if others:
+            self._warn_of_sharing("They are left as they are", others)
+        return set(others)
+
+    def _own(self, names: Iterable[str]) -> None:
+        """Note that these static entries are this application's; warns if they were another's."""
+        if self._owner is None:
+            return
+        owners = {
+            name: owner for name, owner in self._read_owners(names).items() if owner != self._owner
+        }
+        # Those that Celery adds are the same in each application.
+        taken = {
+            name: owner
+            for name, owner in owners.items()
+            if owner and not name.startswith("celery.")
+        }
+        if taken:
+            self._warn_of_sharing("Whoever starts last overwrites them", taken)
+        keys = [self.Entry.generate_key(self.app, name) for name in owners]
+        get_storage(self.app).write_owner(keys, self._owner)
+
+    def _warn_of_sharing(self, what_happens: str, owners: Mapping[str, str | None]) -> None:
+        logger.warning(
+            "beat: The static entries %s belong to the application %s, which shares the prefix %r "
+            "with %s. %s. Give each application a prefix of its own (redbeat_key_prefix), or "
+            "delete these entries if there is no such application any more.",
+            ", ".join(map(repr, owners)),
+            ", ".join(sorted({repr(owner) for owner in owners.values()})),
+            ensure_conf(self.app).key_prefix,
+            repr(self._owner) if self._owner else "this one, which has no name",
+            what_happens,
+        )
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
@@ -1156,7 +1267,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """
         self._end_if_closed()
         self.leadership.expect(0)
-        wait = self._run_tick(min)
+        with patience(self.leadership.patience()):
+            wait = self._run_tick(min)
         if self._is_service:
             self._rest(wait)
             return 0.0
@@ -1213,14 +1325,20 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 return
 
     def _listen(self, seconds: float, before: float) -> bool:
-        """Sleep for so many seconds, or until told of an entry that is due before ``before``."""
+        """Sleep for so many seconds, or until told of an entry that is due before ``before``.
+
+        A subscription that breaks off may have missed a change, so that ends the sleep as well.
+        """
         listener, self._listener = self._listener, None
+        has_listened = listener is not None
         try:
             listener = listener or get_storage(self.app).listen()
             woken = listener.wait(seconds, before)
         except OUTAGES as exc:
             logger.debug("beat: Cannot listen for changes: %s", exc)
-            return self.leadership.lost.wait(seconds)
+            if listener is not None:
+                listener.close()
+            return has_listened or self.leadership.lost.wait(seconds)
         # Not kept while it is in use: a signal handler that closes beat must not close it then.
         self._listener = listener
         return woken
@@ -1235,7 +1353,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._has_set_aside:
             return True
         try:
-            first = get_storage(self.app).read_first()
+            with patience(not_again):
+                first = get_storage(self.app).read_first()
         except OUTAGES:
             return True
         return first is not None and first.score <= time.time()
@@ -1437,6 +1556,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if self.Entry.generate_key(self.app, str(name)) in keys
         }
         self.update_from_dict(lost)
+        self._own(map(str, lost))
 
     def _retry_set_aside(self, now: datetime) -> None:
         """Give entries that were set aside another try, once their definition is another one."""
@@ -1584,11 +1704,28 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _let_go(self) -> None:
         try:
-            self._settle()
+            with patience(not_again):
+                self._settle()
             self.leadership.release()
         except Exception as exc:
             self.leadership.abandon()
             logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
+
+
+def _check_server(app: Any, key_expiry_mode: str) -> list[str]:
+    """What is wrong with the server, as :func:`~redbeat.checks.check_key_expiry` tells it."""
+    try:
+        client = get_redis(app)
+    except OUTAGES as exc:
+        # Of a cluster: another client connects with its first command.
+        if key_expiry_mode == "raise":
+            raise
+        logger.error(
+            "beat: Cannot reach Redis at %s: %s", sanitized(ensure_conf(app).redis_url), exc
+        )
+        return []
+    check_version(client)
+    return check_key_expiry(client, key_expiry_mode)
 
 
 def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> bool:

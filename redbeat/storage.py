@@ -1,7 +1,8 @@
 """The schedule in Redis: every key, every command and every script of the package.
 
 An entry is a hash, ``<prefix><name>``, with the fields ``definition`` and ``meta`` (JSON that other
-modules write and read) and, while it is set aside, ``set_aside``. The schedule is one sorted set of
+modules write and read); while it is set aside ``set_aside``; and, if it came from the
+``beat_schedule`` of an application, ``owner``: the name of that. The schedule is one sorted set of
 these keys by due time, in seconds since the epoch, UTC. A score below zero is never due: ``-1`` for
 an entry with nothing left to run, ``-2`` for one that is set aside.
 
@@ -10,28 +11,47 @@ the server has forgotten it. A server without scripting gets the same steps as p
 one warning: two beats that share a schedule on it may then run an entry twice.
 
 A script touches the keys of one slot. Where the hashes and the schedule live in different slots (a
-Redis Cluster and a prefix without a ``{hash tag}``), a change to both takes two steps, in the order
-that loses nothing: hash first, schedule second.
+Redis Cluster, or a proxy before one, and a prefix without a ``{hash tag}``), a change to both takes
+two steps, in the order that loses nothing: hash first, schedule second.
+
+Each method of :class:`Storage` that talks to Redis is one *unit*: when the connection breaks in the
+midst of it, nobody knows whether the server has done it, so it is done again as a whole
+(``retrying.py`` says when, and for how long). That it may be done twice:
+
+* what reads changes nothing; deleting, rescheduling and setting statics end in the same state;
+* saving finds its own meta the second time, and its caller saves once more with that;
+* a claim bears a lease of its own: asked for again with the same one, it gives the same entries. If
+  it is given up instead, they are due again when the lease ends;
+* a commit compares with the lease, which the first one has taken away, and a recorded run count
+  never falls;
+* who takes, takes over or renews the lock bears a token of its own, and knows it again.
+
+Only releasing the lock is tried once: a beat that is told to end must not wait.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import wraps
 from importlib import resources
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from celery.utils.log import get_logger
 from redis.client import NEVER_DECODE
 from redis.exceptions import (
+    ClusterCrossSlotError,
     NoPermissionError,
     NoScriptError,
     RedisClusterException,
     RedisError,
     ResponseError,
 )
+
+from .retrying import direct, error_code, run_unit
 
 logger = get_logger("celery.beat")
 
@@ -51,6 +71,11 @@ Item = TypeVar("Item")
 
 #: How many entries one script changes at the most: other clients wait for its end.
 SCRIPT_SIZE = 1000
+Arguments = ParamSpec("Arguments")
+
+#: A hash tag: keys with the same one share a slot. See
+#: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags.
+HASH_TAG = re.compile(r"[^{]*\{[^}]+\}")
 
 #: Seconds at the most for forgetting changes that the next tick sees anyway.
 DRAIN_TIME = 0.05
@@ -151,6 +176,18 @@ class Outcome(NamedTuple):
         return bool(self.meta or self.reason or self.clears)
 
 
+def unit(
+    method: Callable[Concatenate[Storage, Arguments], Result],
+) -> Callable[Concatenate[Storage, Arguments], Result]:
+    """A method of :class:`Storage` that may be done twice, and so is when Redis went away in it."""
+
+    @wraps(method)
+    def run(self: Storage, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        return run_unit(self.client, method, self, *args, **kwargs)
+
+    return run
+
+
 @dataclass
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
@@ -159,14 +196,17 @@ class Storage:
     changes are told. All methods raise what redis-py raises.
     """
 
-    client: Client
+    client: Client = field(repr=False)
     schedule_key: str
     statics_key: str
     channel: str
     reports_key: str
+    _direct: Client = field(init=False, repr=False)
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
+    _is_before_cluster: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
+        self._direct = direct(self.client)
         self._steps = ScriptedSteps(self)
 
     @property
@@ -177,37 +217,61 @@ class Storage:
     @property
     def is_cluster(self) -> bool:
         """Whether the client is one of Redis Cluster, which knows no transactions over nodes."""
-        return hasattr(self.client, "nodes_manager")
+        return hasattr(self._direct, "nodes_manager")
 
     @property
     def one_slot(self) -> bool:
         """Whether a script may touch an entry's hash and the schedule at once."""
-        return "{" in self.schedule_key or not self.is_cluster
+        if HASH_TAG.match(self.schedule_key):
+            return True
+        return not self._is_before_cluster and not self.is_cluster
+
+    @property
+    def has_transactions(self) -> bool:
+        """Whether commands on an entry's hash and on the schedule can be one transaction."""
+        return self.one_slot and not self.is_cluster
 
     def _atomically(self, operation: Callable[[ScriptedSteps | PlainSteps], Result]) -> Result:
         try:
             return operation(self._steps)
         except ResponseError as exc:
-            if isinstance(self._steps, PlainSteps) or not _refuses_scripts(exc):
+            if not self._adapts_to(exc):
                 raise
+            return self._atomically(operation)
+
+    def _adapts_to(self, exc: ResponseError) -> bool:
+        """Whether what this server refuses can be done in another way, from now on."""
+        if self.one_slot and not self._is_before_cluster and _crosses_slots(exc):
+            logger.warning(
+                "beat: Behind this Redis is a cluster (%s): an entry and the schedule change one "
+                "after the other. Give the keys one slot: redbeat_key_prefix = '{redbeat}:'.",
+                exc,
+            )
+            self._is_before_cluster = True
+            return True
+        if isinstance(self._steps, ScriptedSteps) and _refuses_scripts(exc):
             logger.warning(
                 "beat: This Redis runs no scripts (%s): using plain commands. Run one beat only: "
                 "two of them could run an entry twice.",
                 exc,
             )
             self._steps = PlainSteps(self)
-            return operation(self._steps)
+            return True
+        return False
 
     # One entry
 
+    @unit
     def read_definition(self, key: str) -> str | None:
         """The entry's ``definition``; one round trip."""
-        return _optional_text(self.client.hget(key, "definition"))
+        return _optional_text(self._direct.hget(key, "definition"))
 
+    @unit
     def read_meta(self, key: str) -> str | None:
         """The entry's ``meta``; one round trip."""
-        return _optional_text(self.client.hget(key, "meta"))
+        return _optional_text(self._direct.hget(key, "meta"))
 
+    @unit
     def read_entries(self, keys: Sequence[str]) -> list[Stored]:
         """The hashes of the entries, in the order of ``keys``; one round trip, none for no keys.
 
@@ -215,11 +279,12 @@ class Storage:
         """
         if not keys:
             return []
-        with self.client.pipeline(transaction=False) as pipe:
+        with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.execute_command("HMGET", _raw(key), *Stored._fields, **UNDECODED)
             return [_stored(reply) for reply in pipe.execute(raise_on_error=False)]
 
+    @unit
     def change_entries(self, drafts: Sequence[Draft], deleted: Sequence[str] = ()) -> Changed:
         """Store the drafts and remove the entries at the keys ``deleted`` as one change; tell beat.
 
@@ -231,39 +296,46 @@ class Storage:
             return Changed([], 0)
         return self._atomically(lambda steps: steps.change(drafts, deleted))
 
+    @unit
     def write_run(self, key: str, meta: str, score: float) -> None:
         """Store meta and score of an entry, whatever is stored, and tell beat; one round trip."""
         self._atomically(lambda steps: steps.reschedule(key, meta, repr(score)))
 
+    @unit
     def read_rank(self, key: str) -> int | None:
         """The entry's position in the schedule, from 0; one round trip."""
-        rank: int | None = self.client.zrank(self.schedule_key, key)
+        rank: int | None = self._direct.zrank(self.schedule_key, key)
         return rank
 
     # The schedule
 
+    @unit
     def read_due(self, now: float, horizon: float) -> list[Member]:
         """The members due by ``now`` and the first one due by ``horizon``; one round trip."""
-        with self.client.pipeline(transaction=False) as pipe:
+        with self._direct.pipeline(transaction=False) as pipe:
             _range(pipe, self.schedule_key, 0, now)
             _range(pipe, self.schedule_key, f"({now!r}", horizon, limit=1)
             due, later = pipe.execute()
         return _members(due) + _members(later)
 
+    @unit
     def read_first(self) -> Member | None:
         """The first member that is due or will be; one round trip."""
         return next(
-            iter(_members(_range(self.client, self.schedule_key, 0, "+inf", limit=1))), None
+            iter(_members(_range(self._direct, self.schedule_key, 0, "+inf", limit=1))), None
         )
 
+    @unit
     def read_between(self, after: float, until: float) -> list[Member]:
         """The members due after one time and by another; one round trip."""
-        return _members(_range(self.client, self.schedule_key, f"({after!r}", until))
+        return _members(_range(self._direct, self.schedule_key, f"({after!r}", until))
 
+    @unit
     def read_set_aside(self) -> list[Member]:
         """The members that are set aside; one round trip."""
-        return _members(_range(self.client, self.schedule_key, SET_ASIDE, SET_ASIDE))
+        return _members(_range(self._direct, self.schedule_key, SET_ASIDE, SET_ASIDE))
 
+    @unit
     def read_page(
         self, low: float | str, high: float, size: int, after: Member | None = None
     ) -> list[Member]:
@@ -273,47 +345,56 @@ class Storage:
         later time may come twice, and nothing is left out.
         """
         if after is None:
-            return _members(_range(self.client, self.schedule_key, low, high, limit=size))
-        with self.client.pipeline(transaction=False) as pipe:
+            return _members(_range(self._direct, self.schedule_key, low, high, limit=size))
+        with self._direct.pipeline(transaction=False) as pipe:
             pipe.zrank(self.schedule_key, _raw(after.key))
             pipe.zscore(self.schedule_key, _raw(after.key))
             pipe.zcount(self.schedule_key, "-inf", f"({after.score!r}")
             rank, score, lower = pipe.execute()
         start = rank + 1 if score == after.score else lower
         arguments = (self.schedule_key, start, start + size - 1, "WITHSCORES")
-        members = _members(self.client.execute_command("ZRANGE", *arguments, **UNDECODED))
+        members = _members(self._direct.execute_command("ZRANGE", *arguments, **UNDECODED))
         return [member for member in members if member.score <= high]
 
+    @unit
     def count_between(self, *bounds: tuple[float | str, float | str]) -> list[int]:
         """How many members have scores within each pair of bounds; one round trip."""
-        with self.client.pipeline(transaction=False) as pipe:
+        with self._direct.pipeline(transaction=False) as pipe:
             for low, high in bounds:
                 pipe.zcount(self.schedule_key, low, high)
             return list(pipe.execute())
 
+    @unit
     def count_members(self) -> int:
         """How many entries the schedule has; one round trip."""
-        count: int = self.client.zcard(self.schedule_key)
+        count: int = self._direct.zcard(self.schedule_key)
         return count
 
+    @unit
     def find_members(self, keys: Sequence[str]) -> set[str]:
         """Those of the keys that the schedule has; one round trip, none for no keys."""
-        scores = self.read_scores(keys)
+        scores = self._ask_scores(keys)
         return {key for key, score in zip(keys, scores, strict=False) if score is not None}
 
+    @unit
     def read_scores(self, keys: Sequence[str]) -> list[float | None]:
-        """The scores of the keys, `None` for no member; one round trip, none for no keys."""
+        """The scores of the keys, ``None`` for no member; one round trip, none for no keys."""
+        return self._ask_scores(keys)
+
+    def _ask_scores(self, keys: Sequence[str]) -> list[float | None]:
         if not keys:
             return []
-        with self.client.pipeline(transaction=False) as pipe:
+        with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.zscore(self.schedule_key, _raw(key))
             return list(pipe.execute())
 
+    @unit
     def drop_member(self, key: str) -> None:
         """Take a key out of the schedule and leave its hash alone; one round trip."""
-        self.client.zrem(self.schedule_key, _raw(key))
+        self._direct.zrem(self.schedule_key, _raw(key))
 
+    @unit
     def claim_due(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """Lease up to ``limit`` entries due by ``now``, until ``lease``; one round trip.
 
@@ -322,6 +403,7 @@ class Storage:
         """
         return self._atomically(lambda steps: steps.claim(now, lease, limit, horizon))
 
+    @unit
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """Write what became of the entries claimed under ``lease``; one round trip, none for none.
 
@@ -336,20 +418,22 @@ class Storage:
 
     def listen(self) -> Listener:
         """Subscribe to the channel on which changes are told; one round trip."""
-        return Listener(self.client, self.channel)
+        return Listener(self._direct, self.channel)
 
     # Static entries
 
+    @unit
     def read_statics(self) -> set[str]:
         """The names that came from ``beat_schedule``; one round trip."""
-        return set(self.client.smembers(self.statics_key))
+        return set(self._direct.smembers(self.statics_key))
 
+    @unit
     def write_statics(self, added: Iterable[str], removed: Iterable[str]) -> None:
         """Change the names that came from ``beat_schedule``; one round trip at the most."""
         added, removed = list(added), list(removed)
         if not added and not removed:
             return
-        with self.client.pipeline(transaction=not self.is_cluster) as pipe:
+        with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
             if removed:
                 pipe.srem(self.statics_key, *removed)
             if added:
@@ -358,24 +442,55 @@ class Storage:
 
     # Reports
 
+    @unit
     def read_reports(self) -> dict[str, str]:
         """What beats tell of their work, by the name of the beat; one round trip."""
-        return dict(self.client.hgetall(self.reports_key))
+        return dict(self._direct.hgetall(self.reports_key))
 
+    @unit
     def write_report(self, name: str, report: str) -> None:
         """Store what the beat ``name`` tells of its work; one round trip."""
-        self.client.hset(self.reports_key, name, report)
+        self._direct.hset(self.reports_key, name, report)
 
+    @unit
     def forget_reports(self, names: Sequence[str]) -> None:
         """Remove what these beats told; one round trip, none for no names."""
         if names:
-            self.client.hdel(self.reports_key, *names)
+            self._direct.hdel(self.reports_key, *names)
+
+    @unit
+    def read_owners(self, keys: Sequence[str]) -> dict[str, str | None]:
+        """Which application has each entry in its ``beat_schedule``, ``None`` if nobody said so.
+
+        Keys without an entry are left out. One round trip, none for no keys.
+        """
+        if not keys:
+            return {}
+        with self._direct.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hexists(key, "definition")
+                pipe.execute_command("HGET", key, "owner", **UNDECODED)
+            replies = iter(pipe.execute(raise_on_error=False))
+        # A key that holds something else than a hash is no entry.
+        found = zip(keys, replies, replies, strict=False)
+        return {key: _optional_text(owner) for key, is_there, owner in found if is_there is True}
+
+    @unit
+    def write_owner(self, keys: Sequence[str], owner: str) -> None:
+        """Note which application has these entries; one round trip, none for no keys."""
+        if not keys:
+            return
+        with self._direct.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hset(key, "owner", owner)
+            pipe.execute()
 
     # The lock
 
+    @unit
     def read_lock(self, key: str) -> tuple[str | None, int]:
         """The token that holds the lock, and its time to live in milliseconds; one round trip."""
-        with self.client.pipeline(transaction=not self.is_cluster) as pipe:
+        with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
             pipe.get(key)
             pipe.pttl(key)
             reply = pipe.execute()
@@ -383,6 +498,17 @@ class Storage:
         token, remaining = reply if isinstance(reply, list) else (None, 0)
         return token, remaining
 
+    @unit
+    def acquire_lock(self, key: str, token: str, milliseconds: int) -> bool:
+        """Hold the lock under ``token`` if nobody holds it; one round trip."""
+        with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
+            pipe.set(key, token, nx=True, px=milliseconds)
+            pipe.get(key)
+            reply = pipe.execute()
+        # A stand-in for a client does not say who holds the lock, and lets everybody have it.
+        return reply[1] == token if isinstance(reply, list) else True
+
+    @unit
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """Renew the lock to its full time to live if ``token`` holds it; one round trip.
 
@@ -392,6 +518,7 @@ class Storage:
             lambda steps: steps.extend_lock(key, token, milliseconds, new_token)
         )
 
+    @unit
     def take_over_lock(
         self, key: str, token: str, new_token: str, milliseconds: int, silent_below: int
     ) -> bool:
@@ -408,15 +535,18 @@ class Storage:
 
         A beat that is told to end must not wait for a Redis that is away.
         """
-        direct = getattr(self.client, "__dict__", {}).get("wrapped_connection", self.client)
-        if direct is not self.client:
-            return replace(self, client=direct).release_lock(key, token)
         return self._atomically(lambda steps: steps.release_lock(key, token))
 
 
 def _refuses_scripts(exc: ResponseError) -> bool:
     text = str(exc).lower()
-    return "evalsha" in text and (isinstance(exc, NoPermissionError) or "unknown command" in text)
+    is_refusal = isinstance(exc, NoPermissionError) or "unknown command" in text
+    # Quoted, it is not the command that redis-py puts before what a pipeline met.
+    return is_refusal and re.search(r"['`]eval(sha)?['`|]", text) is not None
+
+
+def _crosses_slots(exc: ResponseError) -> bool:
+    return isinstance(exc, ClusterCrossSlotError) or error_code(exc) == "CROSSSLOT"
 
 
 class Listener:
@@ -462,7 +592,7 @@ class ScriptedSteps:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.client = storage.client
+        self.client = direct(storage.client)
 
     def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """See :meth:`Storage.claim_due`."""
@@ -544,11 +674,11 @@ class ScriptedSteps:
             return self.client.execute_command("EVAL", script.text, *operands, **UNDECODED)
 
     def _call_in_turn(self, calls: Sequence[Call]) -> list[Any]:
-        """One transaction; in a cluster, and to load scripts, one by one."""
+        """One transaction, where there are any; in a cluster, and to load scripts, one by one."""
         if self.storage.is_cluster or len(calls) == 1:
             return [self._call(*call) for call in calls]
         try:
-            with self.client.pipeline(transaction=True) as pipe:
+            with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
                 for script, keys, arguments in calls:
                     operands = (len(keys), *keys, *arguments)
                     pipe.execute_command("EVALSHA", script.digest, *operands, **UNDECODED)
@@ -566,7 +696,7 @@ class PlainSteps:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
-        self.client = storage.client
+        self.client = direct(storage.client)
 
     def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
         """See :meth:`Storage.claim_due`."""
@@ -588,7 +718,7 @@ class PlainSteps:
         schedule = self.storage.schedule_key
         stored = self._read_stored(outcomes)
         held = 0
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             for outcome, (score, is_there) in zip(outcomes, stored, strict=True):
                 if is_there:
                     _record(pipe, outcome)
@@ -619,7 +749,7 @@ class PlainSteps:
             for draft, meta in zip(drafts, metas, strict=True)
         ]
         stored = _without_conflict(drafts, conflicts)
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             for draft in stored:
                 _store(pipe, self.storage.schedule_key, draft)
             for key in deleted:
@@ -632,7 +762,7 @@ class PlainSteps:
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""
-        with self.client.pipeline(transaction=not self.storage.is_cluster) as pipe:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             pipe.hset(key, "meta", meta)
             pipe.zadd(self.storage.schedule_key, {key: score})
             pipe.execute()
@@ -646,7 +776,7 @@ class PlainSteps:
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
-        return self.client.get(key) == token and bool(
+        return self.client.get(key) in (token, new_token) and bool(
             self.client.set(key, new_token, px=milliseconds, xx=True)
         )
 
@@ -655,6 +785,8 @@ class PlainSteps:
     ) -> bool:
         """See :meth:`Storage.take_over_lock`."""
         stored, remaining = self.storage.read_lock(key)
+        if stored == new_token:
+            return True
         if stored != token or not 0 <= remaining < silent_below:
             return False
         return bool(self.client.set(key, new_token, px=milliseconds, xx=True))

@@ -4,9 +4,11 @@
 -- ARGV[3]  the token to hold it under from now on; left out: the same
 -- Returns  1, or 0 if the lock is not held under this token
 --
--- Atomic, because between reading the token and setting the expiry another holder may come.
+-- Atomic, because between reading the token and setting the expiry another holder may come. Doing it
+-- twice is harmless: the second time the lock is held under the new token.
 
-if redis.call('GET', KEYS[1]) ~= ARGV[1] then
+local token = redis.call('GET', KEYS[1])
+if not token or (token ~= ARGV[1] and token ~= ARGV[3]) then
   return 0
 end
 if ARGV[3] and ARGV[3] ~= ARGV[1] then

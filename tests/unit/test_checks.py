@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 import redis
 
-from redbeat.checks import RedBeatKeyExpiryError, check_key_expiry
+from redbeat.checks import LOWEST_REDIS, RedBeatKeyExpiryError, check_key_expiry, check_version
+from redbeat.errors import UnsupportedServerError
 
 
 class Server:
@@ -105,3 +106,48 @@ def test_a_stand_in_that_answers_nonsense_is_a_warning(
     assert check_key_expiry(Server(reply)) == []
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
+
+
+class Informed:
+    """Answers INFO, or refuses to."""
+
+    def __init__(self, reply: Any) -> None:
+        self.reply = reply
+        self.asked: list[str] = []
+
+    def info(self, section: str) -> Any:
+        self.asked.append(section)
+        if isinstance(self.reply, Exception):
+            raise self.reply
+        return self.reply
+
+
+@pytest.mark.parametrize("version", ["6.0.20", "5.0.14", "2.8.0"])
+def test_a_server_that_is_too_old_is_refused(version: str) -> None:
+    """The error is a `RuntimeError` and names both versions; it is asked once."""
+    client = Informed({"redis_version": version})
+    with pytest.raises(UnsupportedServerError, match=version) as error:
+        check_version(client)
+    assert ".".join(map(str, LOWEST_REDIS)) in str(error.value)
+    assert isinstance(error.value, RuntimeError)
+    assert client.asked == ["server"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"redis_version": "6.2.0"},
+        {"redis_version": "10.0.1"},
+        {"redis_version": "7.2.4", "server_name": "valkey", "valkey_version": "8.1.0"},
+        {"redis_version": "unknown"},
+        {"redis_version": None},
+        {},
+        "nonsense",
+        redis.ResponseError("NOPERM"),
+        redis.ConnectionError("refused"),
+        AttributeError("info"),
+    ],
+)
+def test_a_server_that_is_new_enough_or_does_not_say_is_let_pass(reply: Any) -> None:
+    """Valkey as well, and whatever stands in for a server."""
+    check_version(Informed(reply))

@@ -2,6 +2,7 @@
 
 import logging
 import ssl
+import threading
 from typing import Any
 from unittest import mock
 
@@ -71,6 +72,14 @@ def test_tls_options_are_handed_on() -> None:
     assert options["ssl_cert_reqs"] == ssl.CERT_NONE
     assert options["ssl_keyfile"] == "key.pem"
     assert use_ssl == {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_keyfile": "key.pem"}
+
+
+@pytest.mark.parametrize("value", ["CERT_NONE", "none"])
+def test_certificate_checks_may_be_named(value: str) -> None:
+    """As Celery's settings name them, or as redis-py does."""
+    use_ssl = {"ssl_cert_reqs": value}
+    client = get_redis(make_app("rediss://redis.invalid", redbeat_redis_use_ssl=use_ssl))
+    assert client.connection_pool.make_connection().cert_reqs == ssl.CERT_NONE
 
 
 def test_options_set_for_us_reach_the_client() -> None:
@@ -178,6 +187,208 @@ def test_the_master_service_is_called_master_by_default() -> None:
         "redis-sentinel://", redbeat_redis_options={"sentinels": [("sentinel.invalid", 26379)]}
     )
     assert get_redis(app).connection_pool.service_name == "master"
+
+
+@pytest.mark.parametrize("scheme", ["sentinel", "redis-sentinel"])
+def test_sentinels_may_stand_in_the_url(scheme: str) -> None:
+    """As Celery's broker has them: credentials and database are for the data nodes."""
+    app = make_app(
+        f"{scheme}://me:p%40ss@a.invalid:1/3;{scheme}://b.invalid",
+        redbeat_redis_options={"master_name": "mymaster", "sentinel_kwargs": {"password": "x"}},
+    )
+    pool = get_redis(app).connection_pool
+    assert pool.service_name == "mymaster"
+    assert pool.connection_kwargs["username"] == "me"
+    assert pool.connection_kwargs["password"] == "p@ss"
+    assert pool.connection_kwargs["db"] == 3
+    sentinels = [connection_options(sentinel) for sentinel in app.redbeat_sentinel.sentinels]
+    assert [(each["host"], each["port"]) for each in sentinels] == [
+        ("a.invalid", 1),
+        ("b.invalid", 26379),
+    ]
+    assert {each["password"] for each in sentinels} == {"x"}
+
+
+def test_the_broker_url_of_sentinels_serves_with_its_own_options() -> None:
+    """What the broker has set up is enough, though its other options mean something else."""
+    app = Celery("proj", set_as_current=False)
+    app.conf.update(
+        broker_url="sentinel://:p@a.invalid:1/2;sentinel://b.invalid:2",
+        broker_transport_options={
+            "master_name": "mymaster",
+            "sentinel_kwargs": {"password": "other"},
+            "visibility_timeout": 3,
+        },
+    )
+    with pytest.warns(DeprecationWarning, match="redbeat_redis"):
+        pool = get_redis(app).connection_pool
+    assert pool.service_name == "mymaster"
+    assert pool.connection_kwargs["password"] == "p"
+    assert pool.connection_kwargs["db"] == 2
+    assert "visibility_timeout" not in pool.connection_kwargs
+
+
+def test_options_win_over_a_url_of_sentinels() -> None:
+    """They were written for the schedule."""
+    options = {"sentinels": [("c.invalid", 3)], "service_name": "m", "password": "o", "db": 7}
+    app = make_app("sentinel://:u@a.invalid/1", redbeat_redis_options=options)
+    pool = get_redis(app).connection_pool
+    assert (pool.connection_kwargs["password"], pool.connection_kwargs["db"]) == ("o", 7)
+    (sentinel,) = app.redbeat_sentinel.sentinels
+    assert connection_options(sentinel)["host"] == "c.invalid"
+
+
+def test_what_stands_in_a_sentinel_url_of_2x_is_left_alone() -> None:
+    """There the URL only says that it is Sentinel, and the options say all."""
+    app = make_app(
+        "redis-sentinel://:ignored@a.invalid/1",
+        redbeat_redis_options={"sentinels": [("c.invalid", 3)]},
+    )
+    assert "password" not in connection_options(get_redis(app))
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("sentinel://:secret@a.invalid", {}),
+        ("sentinel://", {"master_name": "m"}),
+        ("redis-sentinel://", {}),
+    ],
+)
+def test_sentinels_without_an_address_or_a_master_are_refused(
+    url: str, options: dict[str, Any]
+) -> None:
+    """The error names the options."""
+    with pytest.raises(SettingError, match=r"sentinels.*master_name") as error:
+        get_redis(make_app(url, redbeat_redis_options=options))
+    assert "secret" not in str(error.value)
+
+
+def test_tls_and_time_outs_of_sentinels_are_set_beside_those_of_the_data_nodes() -> None:
+    """`sentinel_kwargs` for the ones, `redbeat_redis_use_ssl` for the others."""
+    app = make_app(
+        "sentinel://a.invalid:1",
+        redbeat_redis_use_ssl={"ssl_cert_reqs": ssl.CERT_NONE},
+        redbeat_redis_options={
+            "master_name": "m",
+            "socket_timeout": 0.5,
+            "sentinel_kwargs": {"ssl": True, "ssl_ca_certs": "ca.pem"},
+        },
+    )
+    pool = get_redis(app).connection_pool
+    assert issubclass(pool.connection_class, redis.SSLConnection)
+    assert pool.connection_kwargs["ssl_cert_reqs"] == ssl.CERT_NONE
+    (sentinel,) = app.redbeat_sentinel.sentinels
+    assert issubclass(sentinel.connection_pool.connection_class, redis.SSLConnection)
+    assert connection_options(sentinel)["ssl_ca_certs"] == "ca.pem"
+    assert connection_options(sentinel)["socket_timeout"] == 0.5
+
+
+class Provider(redis.CredentialProvider):
+    def get_credentials(self) -> tuple[str]:
+        return ("token",)
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://redis.invalid", {}),
+        ("rediss://redis.invalid", {}),
+        ("unix:///run/redis.sock", {}),
+        ("sentinel://a.invalid", {"master_name": "m"}),
+    ],
+)
+def test_credentials_come_from_a_provider_or_an_acl_user(url: str, options: dict[str, Any]) -> None:
+    """Each kind of client takes either."""
+    provider = Provider()
+    with_provider = options | {"credential_provider": provider}
+    client = get_redis(make_app(url, redbeat_redis_options=with_provider))
+    assert connection_options(client)["credential_provider"] is provider
+    with_user = options | {"username": "me", "password": "secret"}
+    client = get_redis(make_app(url, redbeat_redis_options=with_user))
+    assert connection_options(client)["username"] == "me"
+
+
+def test_a_cluster_url_brings_its_credentials_and_its_node() -> None:
+    """And TLS, where that was set up for the schedule."""
+    with mock.patch("redis.cluster.RedisCluster") as cluster:
+        get_redis(make_app("redis-cluster://me:p%40ss@h.invalid:7000/0"))
+        get_redis(make_app("redis-cluster://h.invalid", redbeat_redis_use_ssl=True))
+        get_redis(make_app("redis-cluster://h.invalid", broker_use_ssl=True))
+    named, encrypted, inherited = [call.kwargs for call in cluster.call_args_list]
+    assert named["startup_nodes"] == [{"host": "h.invalid", "port": 7000}]
+    assert (named["username"], named["password"]) == ("me", "p@ss")
+    assert "db" not in named
+    assert encrypted["ssl"] is True
+    assert encrypted["ssl_cert_reqs"] == ssl.CERT_REQUIRED
+    assert "ssl" not in inherited
+
+
+def test_the_documented_cluster_url_and_option_go_together() -> None:
+    """The URL says which class, whatever the option says."""
+    app = make_app("redis-cluster://h.invalid:7000", redbeat_redis_options={"cluster": True})
+    with mock.patch("redis.cluster.RedisCluster") as cluster:
+        get_redis(app)
+    assert cluster.call_args.kwargs["startup_nodes"] == [{"host": "h.invalid", "port": 7000}]
+
+
+def test_celerys_url_of_a_unix_socket_is_understood() -> None:
+    """It may be inherited from the broker."""
+    options = connection_options(get_redis(make_app("redis+socket:///run/r.sock?virtual_host=2")))
+    assert (options["path"], options["db"]) == ("/run/r.sock", 2)
+
+
+def test_a_server_that_does_not_answer_is_given_up_in_seconds() -> None:
+    """With any version of redis-py; the options decide if they say something."""
+    client = get_redis(make_app("redis://redis.invalid"))
+    assert client.connection_pool.make_connection().socket_timeout == 5
+    client = get_redis(make_app("redis://redis.invalid?socket_timeout=7"))
+    assert client.connection_pool.make_connection().socket_timeout == 7
+    app = make_app("sentinel://a.invalid", redbeat_redis_options={"master_name": "m"})
+    assert get_redis(app).connection_pool.make_connection().socket_timeout == 5
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:se#cret@redis.invalid:6379/0",
+        "redis://:secret@redis.invalid:port/0",
+        "redis://:secret@a.invalid:1;redis://:secret@b.invalid:2",
+        "sentinel://:secret@a.invalid:port",
+        "redis-cluster://:secret@a.invalid:port",
+    ],
+)
+def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
+    """The URL parser's own error would quote a part of it."""
+    with pytest.raises(SettingError, match=r"redbeat_redis_url .* cannot be used") as error:
+        get_redis(make_app(url, redbeat_redis_options={"master_name": "m"}))
+    assert "cret" not in str(error.value)
+    assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize("period", ["soon", -2, True, [1]])
+def test_a_retry_period_that_is_no_number_is_refused(period: Any) -> None:
+    """By its name."""
+    with pytest.raises(SettingError, match="retry_period"):
+        get_redis(make_app("redis://h.invalid", redbeat_redis_options={"retry_period": period}))
+
+
+def test_threads_that_race_get_one_client() -> None:
+    """All of them ask at the same moment."""
+    app = make_app("redis://redis.invalid")
+    barrier, clients = threading.Barrier(16), []
+
+    def ask() -> None:
+        barrier.wait()
+        clients.append(get_redis(app))
+
+    threads = [threading.Thread(target=ask) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(clients) == 16
+    assert len(set(map(id, clients))) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""Pure: the URLs of Redis servers, as redis-py, Celery's brokers and 2.x write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from kombu.utils.url import maybe_sanitize_url
+from redis.connection import parse_url
+
+SENTINEL_PORT = 26379
+
+MASK = "**"
+
+#: Parameters of a query whose values are shown; any other may be a secret.
+SHOWN_PARAMETERS = {
+    "db",
+    "health_check_interval",
+    "max_connections",
+    "protocol",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_timeout",
+    "ssl_cert_reqs",
+    "ssl_check_hostname",
+    "timeout",
+    "virtual_host",
+}
+
+_NEXT_URL = re.compile(r";(?=[a-z][a-z+.-]*://)", re.IGNORECASE)
+_CERT_REQS = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
+_PARAMETER = re.compile(r"(?<=[?&])([^=&?]+)=([^&]*)")
+# A password may hold what had to be quoted, an @ and a slash too, so it ends with the last @.
+_CREDENTIALS = re.compile(r"(?<=://)(?:(?P<user>[\w.%+-]*)(?P<password>:.*)?|.*)@", re.DOTALL)
+_BARE_PASSWORD = re.compile(r"(?<=://):[^@/]*$")
+
+
+def scheme_of(url: Any) -> str:
+    """What stands before ``://``, in lower case; empty if ``url`` is no URL."""
+    scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
+    return scheme.lower() if separator else ""
+
+
+def sanitized(url: Any) -> str:
+    """``url`` fit for a log: no password in it, wherever it stands; a list of them likewise."""
+    if isinstance(url, (list, tuple)):
+        return ";".join(map(sanitized, url))
+    if url is None:
+        return "None"
+    if not isinstance(url, str):
+        return f"a {type(url).__name__}"
+    parts = [_without_secrets(part) for part in _NEXT_URL.split(url)]
+    return ";".join(parts) if len(parts) > 1 else _as_kombu_writes_it(parts[0])
+
+
+def _without_secrets(url: str) -> str:
+    url = _PARAMETER.sub(_masked_parameter, url)
+    return _BARE_PASSWORD.sub(f":{MASK}", _CREDENTIALS.sub(_masked_credentials, url))
+
+
+def _masked_credentials(found: re.Match[str]) -> str:
+    if found["user"] is None:
+        return f"{MASK}@"
+    return f"{found['user']}:{MASK}@" if found["password"] else found[0]
+
+
+def _masked_parameter(found: re.Match[str]) -> str:
+    return found[0] if found[1] in SHOWN_PARAMETERS else f"{found[1]}={MASK}"
+
+
+def _as_kombu_writes_it(url: str) -> str:
+    if "?" in url:
+        return url
+    try:
+        return str(maybe_sanitize_url(url))
+    except ValueError:
+        return url
+
+
+def single_url(url: str) -> str:
+    """The URL as redis-py reads it.
+
+    Celery writes a Unix socket ``redis+socket://``, and ``ssl_cert_reqs`` as :mod:`ssl` does.
+    """
+    url = _CERT_REQS.sub(lambda found: found[0].removeprefix("CERT_").lower(), url)
+    if scheme_of(url) != "redis+socket":
+        return url
+    parts = urlsplit(url)
+    query = [
+        ("db" if name == "virtual_host" else name, value) for name, value in parse_qsl(parts.query)
+    ]
+    return f"unix://{parts.netloc}{parts.path}?{urlencode(query)}"
+
+
+def node_in(url: str) -> dict[str, Any]:
+    """Host, port and credentials in the URL of one node, as keyword arguments of a client.
+
+    Raises ``ValueError`` if it is malformed.
+    """
+    parts: dict[str, Any] = parse_url(  # type: ignore[no-untyped-call]  # redis-py's own gap
+        f"redis://{url.split('://', 1)[-1]}"
+    )
+    return dict(parts)
+
+
+def sentinels_in(url: str) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """The sentinels in a broker URL of Celery, and the arguments for clients of the data nodes.
+
+    ``sentinel://:password@host:26379/0;sentinel://host2:26379``: as Celery reads it, credentials
+    and database are those of the first part. Raises ``ValueError`` if it is malformed.
+    """
+    parts = [node_in(part) for part in url.split(";")]
+    sentinels = [
+        (part["host"], part.get("port", SENTINEL_PORT)) for part in parts if "host" in part
+    ]
+    data_node = {name: parts[0][name] for name in parts[0] if name not in ("host", "port")}
+    return sentinels, data_node

@@ -1,0 +1,129 @@
+"""The client on a real server: how many connections, after a fork, over a socket."""
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from celery.schedules import schedule
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.schedulers import get_redis, get_storage
+from support.apps import MakeApp
+from support.servers import RedisServer, StartRedis
+
+# Python 3.12 warns of what prefork workers do.
+forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+
+
+def connections(server: RedisServer) -> int:
+    """How many connections the server has ever accepted."""
+    with server.client() as client:
+        total: int = client.info("stats")["total_connections_received"]
+    return total
+
+
+def in_a_child(work: Callable[[], Any]) -> int:
+    """Do something in a forked child, and give its exit code: 0 if all went well."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.parametrize("options", [{}, {"retry_period": 5}], ids=["plain", "retrying"])
+def test_a_thousand_reads_use_a_constant_number_of_connections(
+    make_app_with: MakeApp, redis_server: RedisServer, options: dict[str, Any]
+) -> None:
+    """One client per application, whoever asks for it."""
+    app = make_app_with(redbeat_redis_url=redis_server.url(), redbeat_redis_options=options)
+    entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
+    before = connections(redis_server)
+    for _ in range(500):
+        RedBeatSchedulerEntry.from_key(entry.key, app=app)
+        get_redis(app).zcard("redbeat::schedule")
+    # The one that asks.
+    assert connections(redis_server) == before + 1
+
+
+def test_subscriptions_that_are_refused_leave_no_connection_behind(
+    start_redis: StartRedis, make_app_with: MakeApp
+) -> None:
+    """Beat tries again and again to listen."""
+    server = start_redis(user=["guest on >pass ~* &* +@all -subscribe"])
+    app = make_app_with(
+        redbeat_redis_url=f"redis://guest:pass@127.0.0.1:{server.port}/0", redbeat_lock_key=None
+    )
+    scheduler = RedBeatScheduler(app)
+    for _ in range(20):
+        scheduler._listen(0.01, before=0)
+    with server.client() as client:
+        assert len(client.client_list()) <= 4
+
+
+@forking
+def test_a_forked_child_saves_after_its_parent_used_the_client(
+    make_app_with: MakeApp, redis_server: RedisServer
+) -> None:
+    """Prefork workers save entries; neither reads the other's answers."""
+    app = make_app_with(redbeat_redis_url=redis_server.url())
+    RedBeatSchedulerEntry("parent", "tasks.a", schedule(60), app=app).save()
+
+    def save() -> None:
+        for number in range(20):
+            RedBeatSchedulerEntry(f"child-{number}", "tasks.a", schedule(60), app=app).save()
+
+    children = [threading.Thread(target=lambda: codes.append(in_a_child(save))) for _ in range(2)]
+    codes: list[int] = []
+    for child in children:
+        child.start()
+    for number in range(20):
+        RedBeatSchedulerEntry(f"parent-{number}", "tasks.a", schedule(60), app=app).save()
+    for child in children:
+        child.join()
+    assert codes == [0, 0]
+    assert get_storage(app).count_members() == 41
+
+
+@forking
+def test_a_child_that_is_forked_while_a_client_is_being_made_makes_its_own(
+    make_app_with: MakeApp, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that held the lock is not there to release it."""
+    app = make_app_with(redbeat_redis_url=redis_server.url())
+    parent, is_making, may_go_on = os.getpid(), threading.Event(), threading.Event()
+    from_url = redis.Redis.from_url
+
+    def slow_from_url(*args: Any, **kwargs: Any) -> Any:
+        if os.getpid() == parent:
+            is_making.set()
+            may_go_on.wait(20)
+        return from_url(*args, **kwargs)
+
+    monkeypatch.setattr("redis.Redis.from_url", slow_from_url)
+    thread = threading.Thread(target=get_redis, args=(app,))
+    thread.start()
+    assert is_making.wait(10)
+    assert in_a_child(lambda: get_redis(app).ping()) == 0
+    may_go_on.set()
+    thread.join()
+
+
+def test_a_server_is_reached_over_its_unix_socket(
+    start_redis: StartRedis, make_app_with: MakeApp, tmp_path: Path
+) -> None:
+    """In redis-py's spelling and in Celery's, with a password and a database."""
+    socket = tmp_path / "s"
+    start_redis(unixsocket=socket, requirepass="secret")
+    for url in (f"unix://:secret@{socket}?db=3", f"redis+socket://:secret@{socket}?virtual_host=3"):
+        app = make_app_with(redbeat_redis_url=url)
+        RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
+        assert get_redis(app).connection_pool.connection_kwargs["db"] == 3
+        assert get_storage(app).count_members() == 1

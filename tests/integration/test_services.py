@@ -1,0 +1,214 @@
+"""Managed and proxied services, by real servers that refuse what those refuse."""
+
+import logging
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.schedules import schedule
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.errors import UnsupportedServerError
+from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
+from support.apps import MakeApp
+from support.servers import RedisServer, StartRedis
+from support.waiting import wait_until
+
+SLOTS = 16384
+STATIC = {"static": {"task": "tasks.static", "schedule": 30}}
+
+
+class Hook:
+    """Stands in for the beat service that is the sender of `beat_init`."""
+
+    def __init__(self, scheduler: RedBeatScheduler) -> None:
+        self.scheduler = scheduler
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks that schedulers have sent, in order."""
+    tasks: list[str] = []
+    monkeypatch.setattr(
+        RedBeatScheduler, "send_task", lambda self, name, *args, **kwargs: tasks.append(name)
+    )
+    return tasks
+
+
+@pytest.fixture
+def cluster_node(start_redis: StartRedis) -> RedisServer:
+    """A cluster of one node: what a proxy before a cluster lets its clients see of it."""
+    server = start_redis(cluster_enabled="yes")
+    with server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
+        wait_until(
+            lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")),
+            message="a cluster that answers",
+        )
+    return server
+
+
+def due(app: Celery, name: str) -> RedBeatSchedulerEntry:
+    """An entry that should have run a minute ago."""
+    ran = datetime.now(timezone.utc) - timedelta(minutes=2)
+    return RedBeatSchedulerEntry(
+        name, f"tasks.{name}", schedule(60), app=app, last_run_at=ran
+    ).save()
+
+
+def lead(app: Celery) -> RedBeatScheduler:
+    """A scheduler that holds the lock."""
+    scheduler = RedBeatScheduler(app)
+    acquire_distributed_beat_lock(Hook(scheduler))
+    return scheduler
+
+
+def exercise(app: Celery, sent: list[str]) -> RedBeatScheduler:
+    """A leader that stores statics, takes edits, dispatches, and records what ran."""
+    scheduler = lead(app)
+    for name in ("a", "b"):
+        due(app, name)
+    due(app, "gone").delete()
+    scheduler.tick()
+    scheduler.tick()
+    assert sorted(sent) == ["tasks.a", "tasks.b"]
+    ran = [RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=app) for name in "ab"]
+    assert [entry.total_run_count for entry in ran] == [1, 1]
+    assert all(entry.rank is not None for entry in ran)
+    assert RedBeatSchedulerEntry.from_key("redbeat:static", app=app).task == "tasks.static"
+    entry = ran[0]
+    entry.reschedule()
+    entry.delete()
+    assert entry.rank is None
+    return scheduler
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("refused", "warning"),
+    [
+        ("-config", "Allow CONFIG GET"),
+        ("-info", None),
+        ("-publish -subscribe", None),
+        ("-@scripting", "runs no scripts"),
+        ("-evalsha -eval -script", "runs no scripts"),
+    ],
+)
+def test_a_service_that_refuses_commands_is_met_with_one_warning_at_the_most(
+    start_redis: StartRedis,
+    make_app_with: MakeApp,
+    sent: list[str],
+    caplog: pytest.LogCaptureFixture,
+    refused: str,
+    warning: str | None,
+) -> None:
+    """Statics, edits, claims, commits and the lock all work."""
+    server = start_redis(user=[f"guest on >pass ~* &* +@all {refused}"])
+    app = make_app_with(
+        redbeat_redis_url=f"redis://guest:pass@127.0.0.1:{server.port}/0", beat_schedule=STATIC
+    )
+    scheduler = exercise(app, sent)
+    assert scheduler.lock.owned()
+    scheduler.close()
+    assert scheduler.lock is None
+    with server.client() as client:
+        assert client.get("redbeat::lock") is None
+    warnings = warnings_in(caplog)
+    assert len(warnings) == (warning is not None)
+    assert all(str(warning) in line for line in warnings)
+
+
+def test_a_service_may_refuse_all_of_it_at_once(
+    start_redis: StartRedis, make_app_with: MakeApp, sent: list[str]
+) -> None:
+    """No CONFIG, no INFO, no pub/sub, no scripts."""
+    refused = "-config -info -publish -subscribe -@scripting -client -hello"
+    server = start_redis(user=[f"guest on >pass ~* &* +@all {refused}"])
+    app = make_app_with(
+        redbeat_redis_url=f"redis://guest:pass@127.0.0.1:{server.port}/0", beat_schedule=STATIC
+    )
+    exercise(app, sent)
+
+
+def test_a_key_that_a_user_may_not_touch_is_not_taken_for_missing_scripts(
+    start_redis: StartRedis, make_app_with: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An ACL with too narrow a key pattern is an error, not a reason for weaker guarantees."""
+    server = start_redis(user=["guest on >pass ~other* &* +@all"])
+    app = make_app_with(redbeat_redis_url=f"redis://guest:pass@127.0.0.1:{server.port}/0")
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).delete()
+    assert "runs no scripts" not in caplog.text
+
+
+@pytest.mark.parametrize("scripts", ["+@scripting", "-@scripting"])
+def test_a_proxy_before_a_cluster_is_met_by_changing_one_slot_at_a_time(
+    cluster_node: RedisServer,
+    make_app_with: MakeApp,
+    sent: list[str],
+    caplog: pytest.LogCaptureFixture,
+    scripts: str,
+) -> None:
+    """With one warning, which says how the prefix makes it atomic again."""
+    with cluster_node.client() as client:
+        client.execute_command(
+            "ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", scripts
+        )
+    app = make_app_with(
+        redbeat_redis_url=f"redis://guest:pass@127.0.0.1:{cluster_node.port}/0",
+        beat_schedule=STATIC,
+    )
+    exercise(app, sent)
+    (about_slots,) = [line for line in warnings_in(caplog) if "cluster" in line]
+    assert "redbeat_key_prefix = '{redbeat}:'" in about_slots
+    assert len(warnings_in(caplog)) == (1 if scripts == "+@scripting" else 2)
+
+
+def test_a_hash_tagged_prefix_keeps_changes_atomic_behind_a_proxy(
+    cluster_node: RedisServer, make_app_with: MakeApp, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All keys share a slot, and nobody is warned."""
+    app = make_app_with(redbeat_redis_url=cluster_node.url(), redbeat_key_prefix="{redbeat}:")
+    entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
+    assert entry.rank == 0
+    assert get_storage(app).has_transactions
+    assert warnings_in(caplog) == []
+
+
+@pytest.mark.parametrize("prefix", ["red{beat:", "red{}beat:", "red}b{eat:"])
+def test_a_brace_alone_is_no_hash_tag(
+    cluster_node: RedisServer, make_app_with: MakeApp, prefix: str
+) -> None:
+    """Redis looks for a pair with something in it."""
+    app = make_app_with(redbeat_redis_url=cluster_node.url(), redbeat_key_prefix=prefix)
+    for name in "abc":
+        RedBeatSchedulerEntry(name, "tasks.a", schedule(60), app=app).save()
+    assert get_storage(app).count_members() == 3
+
+
+class OldServer(redis.Redis):
+    """A client that is told an old version; no such server is to be had."""
+
+    def info(self, section: str | None = None, *args: str, **kwargs: Any) -> dict[str, Any]:
+        return {"redis_version": "5.0.14"}
+
+
+def test_a_server_that_is_too_old_keeps_beat_from_starting(
+    make_app_with: MakeApp, redis_server: RedisServer
+) -> None:
+    """The error names both versions."""
+    app = make_app_with(redbeat_redis_url=redis_server.url())
+    app.redbeat_redis = OldServer(port=redis_server.port, decode_responses=True)
+    with pytest.raises(UnsupportedServerError, match=r"5\.0\.14.*6\.2"):
+        RedBeatScheduler(app)
+
+
+def test_the_server_of_these_tests_is_new_enough(app: Celery) -> None:
+    """What is said to be supported is what is tested."""
+    RedBeatScheduler(app)
+    assert get_redis(app).info("server")["redis_version"]

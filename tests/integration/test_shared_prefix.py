@@ -1,0 +1,152 @@
+"""Two applications on one Redis with one prefix, on each kind of storage."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.schedulers import get_storage
+
+MINE = {"mine": {"task": "tasks.mine", "schedule": 30}}
+YOURS = {"yours": {"task": "tasks.yours", "schedule": 30}}
+
+Start = Callable[..., RedBeatScheduler]
+
+
+@pytest.fixture
+def start(client: redis.Redis) -> Start:
+    """Start a beat of an application of this name with this `beat_schedule`."""
+
+    def start(main: str | None, beat_schedule: dict[str, Any], **settings: Any) -> RedBeatScheduler:
+        app = Celery(main, set_as_current=False)
+        app.conf.update(
+            {
+                "broker_url": "memory://",
+                "result_expires": None,
+                "redbeat_redis_url": "redis://injected.invalid/0",
+                "redbeat_lock_key": None,
+                "beat_schedule": beat_schedule,
+            }
+            | settings
+        )
+        app.redbeat_redis = client
+        return RedBeatScheduler(app)
+
+    return start
+
+
+def statics(client: redis.Redis) -> set[str]:
+    members: Any = client.smembers("redbeat::statics")
+    return set(members)
+
+
+def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == logging.WARNING and "prefix" in record.getMessage()
+    ]
+
+
+def test_the_static_entries_of_another_application_are_left_alone(
+    start: Start, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often either of them starts; each warning names both, and the mend."""
+    for _ in range(2):
+        start("one", MINE)
+        start("other", YOURS)
+    assert statics(client) == {"mine", "yours"}
+    assert client.exists("redbeat:mine", "redbeat:yours") == 2
+    warnings = warnings_in(caplog)
+    assert len(warnings) == 3
+    for word in ("'mine'", "'one'", "'other'", "'redbeat:'", "redbeat_key_prefix"):
+        assert word in warnings[0]
+
+
+def test_what_an_application_had_itself_goes_with_its_schedule(
+    start: Start, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """That it owns it is no reason to keep it."""
+    start("one", MINE)
+    start("other", YOURS)
+    start("one", {})
+    assert statics(client) == {"yours"}
+    assert not client.exists("redbeat:mine")
+
+
+@pytest.mark.parametrize("main", ["one", None, "__main__"])
+def test_what_nobody_owns_goes_as_it_always_did(
+    start: Start, client: redis.Redis, main: str | None
+) -> None:
+    """Static entries that celery-redbeat 2.x has stored, or an application without a name."""
+    client.sadd("redbeat::statics", "old")
+    client.hset("redbeat:old", "definition", "{}")
+    client.zadd("redbeat::schedule", {"redbeat:old": 5})
+    start(None, YOURS)
+    start(main, MINE)
+    assert statics(client) == {"mine"}
+    assert not client.exists("redbeat:old", "redbeat:yours")
+
+
+def test_an_application_without_a_name_owns_nothing(start: Start, client: redis.Redis) -> None:
+    """Nor does it take away what another one owns."""
+    start("one", MINE)
+    start(None, YOURS)
+    assert statics(client) == {"mine", "yours"}
+    assert client.hget("redbeat:mine", "owner") == "one"
+    assert client.hget("redbeat:yours", "owner") is None
+
+
+def test_an_entry_that_both_have_belongs_to_who_wrote_it_last(
+    start: Start, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With a warning; what Celery adds to every application is nobody's quarrel."""
+    both: dict[str, Any] = {"mine": {"task": "tasks.other", "schedule": 30}}
+    start("one", MINE, result_expires=60)
+    start("other", both, result_expires=60)
+    assert client.hget("redbeat:mine", "owner") == "other"
+    (warning,) = warnings_in(caplog)
+    assert "starts last overwrites" in warning
+    assert "celery.backend_cleanup" not in warning
+    start("one", {}, result_expires=None)
+    assert client.exists("redbeat:mine", "redbeat:celery.backend_cleanup") == 2
+
+
+def test_the_owner_is_kept_where_2x_does_not_look(start: Start, client: redis.Redis) -> None:
+    """Neither in the definition nor in meta, and saving an entry anew keeps it."""
+    app = start("one", MINE).app
+    entry = RedBeatSchedulerEntry.from_key("redbeat:mine", app=app)
+    entry.save()
+    fields: Any = client.hgetall("redbeat:mine")
+    assert set(fields) == {"definition", "meta", "owner"}
+    assert "owner" not in fields["definition"] + fields["meta"]
+
+
+def test_an_entry_that_cannot_be_built_gets_no_owner(start: Start, client: redis.Redis) -> None:
+    """A hash with nothing else in it would be no entry."""
+    start("one", {"bad": {"schedule": 30}, **MINE})
+    assert not client.exists("redbeat:bad")
+
+
+def test_a_restored_static_entry_gets_its_owner_back(start: Start, client: redis.Redis) -> None:
+    """As it was when it was stored first."""
+    scheduler = start("one", MINE)
+    client.delete("redbeat:mine")
+    client.zadd("redbeat::schedule", {"redbeat:mine": 1})
+    scheduler.tick()
+    assert client.hget("redbeat:mine", "owner") == "one"
+
+
+def test_a_key_that_is_no_entry_has_no_owner(client_app: Celery, client: redis.Redis) -> None:
+    """Whatever somebody has put there."""
+    client.set("redbeat:text", "x")
+    client.hset("redbeat:half", "owner", "one")
+    client.hset("redbeat:whole", mapping={"definition": "{}", "owner": "one"})
+    storage = get_storage(client_app)
+    keys = ["redbeat:text", "redbeat:half", "redbeat:whole", "redbeat:none"]
+    assert storage.read_owners(keys) == {"redbeat:whole": "one"}
+    assert storage.read_owners([]) == {}
