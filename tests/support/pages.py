@@ -75,6 +75,7 @@ VARYING = (
     r"\bsince (?:\d+ \w+ ago|now)\b",
     r"\d+(?:\.\d+)? (?:s|min|h) ago\b",
     r"\bpid \d+",
+    r"\b\d+ runs\b",
     r"\bversion \d\S*,",
     r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b",
     r"\bworst delay(?: in \d+ minutes:)? \d+(?:\.\d+)? s\b",

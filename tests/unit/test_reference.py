@@ -105,3 +105,10 @@ def test_the_readme_lists_every_setting_with_its_default() -> None:
     for setting in SETTINGS.values():
         if isinstance(setting.default, (int, float)):
             assert rows[setting.name] == str(setting.default)
+
+
+def test_the_layout_names_every_module() -> None:
+    layout = (ROOT / "docs/explanation/layout.md").read_text()
+
+    unnamed = [source.name for source in SOURCES if f"`{source.name}`" not in layout]
+    assert unnamed == ["__init__.py"]
