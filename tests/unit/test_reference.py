@@ -12,6 +12,7 @@ from redbeat.schedulers import ADD_ENTRY_ERROR, SETTINGS
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "redbeat").glob("*.py"))
+PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md")))]
 LEVELS = {"warning", "error", "critical", "exception"}
 NAMED_TEXTS = {"ADD_ENTRY_ERROR": ADD_ENTRY_ERROR}
 
@@ -112,3 +113,11 @@ def test_the_layout_names_every_module() -> None:
 
     unnamed = [source.name for source in SOURCES if f"`{source.name}`" not in layout]
     assert unnamed == ["__init__.py"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_to_a_file_leads_to_one(page: str) -> None:
+    links = re.findall(r"\]\(([^):#]+)(?:#[^)]*)?\)", (ROOT / page).read_text())
+
+    broken = [link for link in links if not (ROOT / page).parent.joinpath(link).exists()]
+    assert not broken
