@@ -374,7 +374,8 @@ class RuleWalls:
     def _read_weekdays(self, days: list[Any]) -> None:
         counts = self.freq <= MONTHLY
         numbered = [day for day in days if counts and getattr(day, "n", None)]
-        self.weekdays = frozenset(weekday_number(day) for day in days if day not in numbered)
+        plain = days if not numbered else [day for day in days if not getattr(day, "n", None)]
+        self.weekdays = frozenset(weekday_number(day) for day in plain)
         self.numbered_weekdays = frozenset((day.weekday, day.n) for day in numbered)
 
     def _take_day_of_start(self) -> None:

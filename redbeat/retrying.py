@@ -120,25 +120,32 @@ def retries(retry_period: float) -> tenacity.Retrying:
     period = float("inf") if retry_period == FOR_EVER else retry_period
     growing = tenacity.wait_exponential(max=RetryingConnection.RETRY_MAX_WAIT)
 
-    def seconds_left(state: tenacity.RetryCallState) -> float:
-        return min(period - (state.seconds_since_start or 0.0), _patience.get()())
+    # By this name old versions of tenacity hand it over.
+    def seconds_left(retry_state: tenacity.RetryCallState) -> float:
+        return min(period - (retry_state.seconds_since_start or 0.0), _patience.get()())
+
+    def wait(retry_state: tenacity.RetryCallState) -> float:
+        return max(min(growing(retry_state), seconds_left(retry_state)), 0.0)
+
+    def stop(retry_state: tenacity.RetryCallState) -> bool:
+        return seconds_left(retry_state) <= 0
 
     return tenacity.Retrying(
         retry=tenacity.retry_if_exception(is_outage),
         reraise=True,
-        wait=lambda state: max(min(growing(state), seconds_left(state)), 0.0),
-        stop=lambda state: seconds_left(state) <= 0,
+        wait=wait,
+        stop=stop,
         before_sleep=_log_wait,
     )
 
 
-def _log_wait(state: tenacity.RetryCallState) -> None:
-    assert state.outcome is not None
-    assert state.next_action is not None
+def _log_wait(retry_state: tenacity.RetryCallState) -> None:
+    assert retry_state.outcome is not None
+    assert retry_state.next_action is not None
     logger.warning(
         "beat: Redis cannot be reached (%s), trying again in %.1f seconds",
-        state.outcome.exception(),
-        state.next_action.sleep,
+        retry_state.outcome.exception(),
+        retry_state.next_action.sleep,
     )
 
 

@@ -19,6 +19,9 @@ from .calendars import (
     zone_name,
 )
 
+#: Characters in the text of a recurrence: room for 60,000 dates.
+LONGEST_TEXT = 1_000_000
+
 
 class Line(NamedTuple):
     """One content line (RFC 5545, section 3.1)."""
@@ -116,6 +119,8 @@ WEEKDAYS: dict[str, recurrence.weekday] = {
 def _unfolded(text: str) -> list[str]:
     if not isinstance(text, str):
         raise ValueError(f"a recurrence must be text, got {shown(text)}")
+    if len(text) > LONGEST_TEXT:
+        raise ValueError(f"a recurrence of {len(text)} characters is longer than {LONGEST_TEXT}")
     lines = text.replace("\r\n", "\n").replace("\n ", "").replace("\n\t", "").split("\n")
     return [line.strip() for line in lines if line.strip()]
 

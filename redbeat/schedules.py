@@ -521,6 +521,10 @@ def _before_first_run(start: datetime, now: datetime) -> datetime:
     return _later(start if is_just_over else now, -TICK)
 
 
+#: Values in one part of a rule: `byyearday` and `bysetpos` have 732 different ones.
+LONGEST_PART = 1_000
+
+
 def _frequency(freq: Any) -> int:
     if isinstance(freq, str) and freq.upper() in FREQUENCIES:
         return FREQUENCIES.index(freq.upper())
@@ -546,6 +550,8 @@ def _part(name: str, given: Any) -> Any:
     """`given`, once it is known to be what the part `name` can hold."""
     low, high, takes_zero = PARTS[name]
     values = part_values(given)
+    if len(values) > LONGEST_PART:
+        raise ValueError(f"{name} may hold {LONGEST_PART} values, got {len(values)}")
     for value in map(weekday_number, values) if name == "byweekday" else values:
         if not _is_whole(value) or not low <= value <= high or (value == 0 and not takes_zero):
             bounds = f"{low} to {high}" if takes_zero or low > 0 else f"{low} to {high} without 0"

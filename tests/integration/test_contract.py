@@ -381,6 +381,24 @@ def read_all(app: Celery, names: list[str]) -> None:
         assert stored(app, name).name == name
 
 
+def test_a_client_with_a_retry_period_does_the_same(
+    make_topology_app: MakeApp, topology: Topology, sent: Sent
+) -> None:
+    """It stands before the client of each kind: entries, claims, the lock and changes work."""
+    options = topology.settings["redbeat_redis_options"] | {"retry_period": 10}
+    leader = lead(make_topology_app(redbeat_redis_options=options))
+    assert get_redis(leader.app).retry_period == 10
+    due(leader.app, "a")
+    leader.tick()
+    assert sent() == ["a"]
+    assert stored(leader.app, "a").total_run_count == 1
+    listener = get_storage(leader.app).listen()
+    assert not listener.wait(0.1, before=0)
+    listener.close()
+    leader.close()
+    assert get_redis(leader.app).get(leader.lock_key) is None
+
+
 @pytest.mark.parametrize("shared_topology", ["tls"], indirect=True)
 def test_a_client_without_a_certificate_is_refused(topology: Topology) -> None:
     """So what is said of TLS above is said of clients that have one."""

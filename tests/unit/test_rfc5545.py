@@ -190,6 +190,7 @@ def test_lines_may_be_folded_and_in_lower_case() -> None:
     [
         ("", "consists of"),
         (5, "must be text"),
+        ("RDATE:" + ",".join(["20240101"] * 120_000), "longer than 1000000"),
         ("DURATION:PT1H", "DURATION"),
         ("RRULE:FREQ=DAILY;BYDAY=XX", "XX"),
         ("RRULE:FREQ=DAILY;BYDAY=", "weekday"),

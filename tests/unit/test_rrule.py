@@ -154,6 +154,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"byminute": {1: 2}}, "byminute"),
     ({"bysecond": [60]}, "bysecond"),
     ({"freq": "HOURLY", "interval": 24, "byhour": 5}, "byhour"),
+    ({"bymonth": [1] * 1_001}, "bymonth may hold 1000"),
+    ({"byweekday": [recurrence.MO(n) for n in range(1, 100_000)]}, "byweekday may hold 1000"),
 ]
 
 
