@@ -27,7 +27,9 @@ __all__ = [
 
 logger = get_logger("celery.beat")
 
+#: What a scheduler may do about a server that may evict the schedule.
 KEY_EXPIRY_CHECK_MODES = ("ignore", "warn", "error", "raise")
+#: What it does unless it is told otherwise.
 DEFAULT_KEY_EXPIRY_CHECK = "error"
 
 #: The lowest version of Redis on which the tests run. Valkey says of itself that it is Redis 7.2.4.
@@ -60,7 +62,7 @@ def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[
     """Look whether the server may evict the schedule, log what is found, and return it.
 
     ``mode`` is one of :data:`KEY_EXPIRY_CHECK_MODES`: do not ask, log at warning, log at error, or
-    also raise :exc:`RedBeatKeyExpiryError`. One round trip, none for ``ignore``.
+    also raise :exc:`~redbeat.errors.RedBeatKeyExpiryError`. One round trip, none for ``ignore``.
     """
     mode = mode.lower()
     if mode == "ignore":

@@ -762,7 +762,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     @property
     def due_at(self) -> datetime | None:
-        """When this entry is due: aware, now if it is overdue; ``None`` if nothing is left."""
+        """When this entry is due, aware; now if it is overdue, ``None`` if nothing is left."""
         now = self.now()
         if self.last_run_at is not None and type(self.schedule) is celery.schedules.schedule:
             return _interval_due_at(self.schedule, self.last_run_at, now)
@@ -854,7 +854,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     def next(
         self, last_run_at: datetime | None = None, only_update_last_run_at: bool = False
     ) -> RedBeatSchedulerEntry:
-        """The same as :meth:`_next_instance`, which subclasses override."""
+        """The same as ``_next_instance``, which subclasses override."""
         return self._next_instance(last_run_at, only_update_last_run_at)
 
     __next__ = next
@@ -875,7 +875,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     # JSON
 
     def encode_definition(self) -> str:
-        """The ``definition`` of this entry as it is stored; raises :exc:`EntryError`."""
+        """The ``definition`` to be stored; raises :exc:`~redbeat.errors.EntryError`."""
         fields = {
             "name": self.name,
             "task": self.task,
@@ -1071,7 +1071,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     @property
     def info(self) -> str:
-        """Lines of the start-up banner: where the schedule lives, the lock, what is wrong.
+        """Lines of the start-up banner, on where the schedule lives, the lock, what is wrong.
 
         One round trip, for who holds the lock.
         """
@@ -1595,7 +1595,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def maybe_due(self, entry: RedBeatSchedulerEntry, **kwargs: Any) -> float | None:
         """Send the entry's task if it is due; returns the seconds until it should be asked again.
 
-        ``kwargs`` go to :meth:`apply_async`.
+        ``kwargs`` go to :meth:`celery.beat.Scheduler.apply_async`.
         """
         is_due, wait = entry.is_due()
         claim = getattr(entry, "claim", None)
@@ -1690,7 +1690,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat.
 
-        A Redis that does not answer holds the end up for :data:`CLOSING_TIME` seconds at the most:
+        A Redis that does not answer holds the end up for ``CLOSING_TIME`` (2) seconds at the most:
         then the lock expires of itself, and what was not committed may repeat.
         """
         self._is_closed = True

@@ -17,16 +17,19 @@ __all__ = [
     "leadership_lost",
 ]
 
-#: The broker has taken the message of a run: ``entry``, ``due_at`` (aware, UTC), and ``delay``, the
-#: seconds since then.
+#: The broker has taken the message of a run.
+#:
+#: It comes with ``entry``, ``due_at`` (aware, UTC), and ``delay``, the seconds since then.
 entry_dispatched = Signal(name="entry_dispatched", providing_args={"entry", "due_at", "delay"})
 
-#: The message of a run could not be built: ``entry``, ``due_at``, ``delay``, ``exception``. The run
-#: is counted.
+#: The message of a run could not be built; the run is counted.
+#:
+#: It comes with ``entry``, ``due_at``, ``delay``, ``exception``.
 entry_failed = Signal(name="entry_failed", providing_args={"entry", "due_at", "delay", "exception"})
 
-#: An entry cannot run and is kept out of the way: ``key``, ``entry`` (``None`` if it could not be
-#: built), ``reason``.
+#: An entry cannot run and is kept out of the way.
+#:
+#: It comes with ``key``, ``entry`` (``None`` if it could not be built), ``reason``.
 entry_set_aside = Signal(name="entry_set_aside", providing_args={"key", "entry", "reason"})
 
 #: This beat leads from now on.

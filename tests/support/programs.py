@@ -41,14 +41,22 @@ class Program:
         arguments: The command line.
         directory: Where the process works; Celery finds the project there.
         log_path: The file that takes both output streams.
+        environment: The whole environment; by default that of this process.
     """
 
-    def __init__(self, arguments: list[str], directory: Path, log_path: Path) -> None:
+    def __init__(
+        self,
+        arguments: list[str],
+        directory: Path,
+        log_path: Path,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self._log_path = log_path
         with log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 arguments,
                 cwd=directory,
+                env=environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
