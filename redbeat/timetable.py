@@ -133,8 +133,9 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def __getitem__(self, name: str) -> RedBeatSchedulerEntry:
         """The entry; one round trip. Raises `KeyError`, or `ValueError` if it is malformed."""
+        key = self._key(name)
         try:
-            return self.entry_class.from_key(self._key(name), app=self.app)
+            return self._under(key, self.entry_class.from_key(key, app=self.app))
         except KeyError:
             raise KeyError(name) from None
         except (TypeError, ValueError) as exc:
@@ -291,7 +292,16 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
             return None, f"{type(exc).__name__}: {exc}"
         if not hasattr(entry.schedule, "remaining_estimate"):
             return None, f"its schedule must be one of Celery's or seconds, got {entry.schedule!r}"
-        return entry, ""
+        return self._under(key, entry), ""
+
+    def _under(self, key: str, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
+        """The entry by the name of its key: saved, it must not become another one.
+
+        Other languages may write any name into a definition.
+        """
+        if entry.key != key:
+            entry.name = self._name(key)
+        return entry
 
     # What is to come
 

@@ -254,6 +254,18 @@ def test_an_entry_whose_schedule_raises_has_no_upcoming_runs(
     assert [run.name for run in timetable.upcoming(until=until)] == ["good"]
 
 
+def test_an_entry_with_another_name_in_its_definition_goes_by_that_of_its_key(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """Other languages write what they like: to pause one must not make a second one."""
+    client.hset("redbeat:key", "definition", make(client_app, "other").encode_definition())
+    client.zadd(SCHEDULE, {"redbeat:key": 4e9})
+    timetable.pause("key")
+    assert list(timetable) == ["key"]
+    assert [(each.name, each.state) for each in timetable.listings()] == [("key", "paused")]
+    assert [(name, entry.name) for name, entry in timetable.items()] == [("key", "key")]
+
+
 def test_any_score_below_zero_is_never_due_and_listed_as_finished(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
