@@ -46,7 +46,7 @@ from .schedulers import (
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
-from .terminal import Console, duration, in_words, local, printable, rule
+from .terminal import Console, duration, in_words, local, printable, rule, to_json
 from .timetable import Listing, Run, State, Timetable
 
 #: Names that are searched for one that is near to what was typed.
@@ -229,16 +229,20 @@ def _listing_row(listing: Listing) -> tuple[str, ...]:
     entry = listing.entry
     if entry is None:
         return (listing.name, "-", listing.reason, "-", "-", "-", listing.state)
-    due_at = None if listing.state == "paused" else listing.due_at
     return (
         listing.name,
         str(entry.task),
         rule(entry.schedule),
         local(_ran_at(entry), now),
-        local(due_at, now),
+        local(_next_run(listing), now),
         str(entry.total_run_count),
         listing.state,
     )
+
+
+def _next_run(listing: Listing) -> datetime | None:
+    """When it runs next; what is paused, or cannot be read, does not."""
+    return None if listing.entry is None or listing.state == "paused" else listing.due_at
 
 
 def _ran_at(entry: RedBeatSchedulerEntry) -> datetime | None:
@@ -279,7 +283,7 @@ def show(session: Session, name: str, as_json: bool) -> None:
     except KeyError:
         raise session.unknown(name) from None
     if as_json:
-        click.echo(json.dumps(_listing_record(listing), ensure_ascii=False, indent=2))
+        click.echo(to_json(_listing_record(listing), indent=2))
         return
     for heading, value in _details(listing):
         session.console.field(heading, value)
@@ -300,7 +304,7 @@ def _details(listing: Listing) -> Iterator[tuple[str, str]]:
         yield "Schedule", printable(rule(entry.schedule))
         yield "Last run", local(_ran_at(entry), now)
         yield "Runs", str(entry.total_run_count)
-    yield "Next run", local(listing.due_at, now)
+    yield "Next run", local(_next_run(listing), now)
     yield "Key", printable(listing.key)
 
 
@@ -617,7 +621,7 @@ def status(session: Session, watch: bool, interval: timedelta, as_json: bool) ->
 def _show_status(session: Session, as_json: bool) -> None:
     record = _status_record(session)
     if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False))
+        click.echo(to_json(record))
         return
     console = session.console
     for heading, value in _status_lines(record):

@@ -95,6 +95,18 @@ def printable(text: str) -> str:
     )
 
 
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON that can be written as UTF-8, whatever was stored.
+
+    A number that JSON does not know is written as a string: `"NaN"`.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:
+        return to_json(json.loads(json.dumps(value), parse_constant=str), indent)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 class Console:
     """Where the command line prints to."""
 
@@ -122,7 +134,7 @@ class Console:
         """Print records as one JSON array, one a line, as they come."""
         opening = "["
         for record in records:
-            click.echo(f"{opening}{json.dumps(record, ensure_ascii=False)}", nl=False)
+            click.echo(f"{opening}{to_json(record)}", nl=False)
             opening = ",\n"
         click.echo("]" if opening != "[" else "[]")
 

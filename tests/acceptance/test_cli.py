@@ -394,6 +394,37 @@ def test_an_export_names_what_it_cannot_read(
     assert list(json.loads(completed.stdout)) == ["good"]
 
 
+def test_what_is_no_utf8_and_no_number_in_json_is_listed_and_backed_up(
+    app: Celery, redbeat: Run, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """Python writes NaN, and Redis takes any bytes: the JSON that we print is JSON all the same."""
+    store(app, "nan", kwargs={"x": float("nan")})
+    definition = store(app, "sound").encode_definition()
+    redis_client.hset(b"redbeat:\xff", "definition", definition)
+    redis_client.zadd(SCHEDULE, {b"redbeat:\xff": 4e9})
+    records = json.loads(good(redbeat("list", "--json")), parse_constant=refuse_constant)
+    assert {record["name"]: record["kwargs"] for record in records} == {
+        "nan": {"x": "NaN"},
+        "sound": {},
+        "\udcff": {},
+    }
+    file = tmp_path / "schedule.json"
+    good(redbeat("export", "--output", str(file)))
+    redis_client.flushdb()
+    assert good(redbeat("import", str(file))).startswith("3 added")
+    assert redis_client.exists(b"redbeat:\xff")
+
+
+def refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_a_paused_entry_has_no_next_run(app: Celery, redbeat: Run) -> None:
+    store(app, "paused", enabled=False)
+    assert good(redbeat("list")).split("\t")[4] == "-"
+    assert "Next run:   -\n" in good(redbeat("show", "paused"))
+
+
 def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbeat: Run) -> None:
     """The leader is named; its counts come with its heartbeat."""
     store(app, "tick", every=1)
@@ -426,9 +457,9 @@ def test_check_tells_what_is_wrong(app: Celery, redbeat: Run, redis_client: redi
     redis_client.set("redbeat::lock", new_token(600, 15), px=600_000)
     assert "All is well" in good(redbeat("check"))
     store(app, "late")
-    redis_client.zadd(SCHEDULE, {"redbeat:late": time.time() - 90})
-    assert error_of(redbeat("check"), 1).startswith("Error: late is overdue by 1.5 min")
-    good(redbeat("check", "--max-delay", "5m"))
+    redis_client.zadd(SCHEDULE, {"redbeat:late": time.time() - 3 * 3600})
+    assert error_of(redbeat("check"), 1).startswith("Error: late is overdue by 3 h")
+    good(redbeat("check", "--max-delay", "4h"))
 
 
 def test_check_without_a_lock_asks_for_any_sign_of_life(
