@@ -76,8 +76,14 @@ def rule(schedule: Any) -> str:
     if isinstance(schedule, rruleset):
         return schedule.text.replace("\n", " ")
     if isinstance(schedule, rrule):
-        return str(schedule.rrule).replace("\n", " ")
+        return f"{schedule.rrule} {_zone_name(schedule.dtstart)}".replace("\n", " ").rstrip()
     return repr(schedule)
+
+
+def _zone_name(moment: datetime) -> str:
+    """The zone of an aware time; empty for UTC, which needs no word."""
+    zone = str(moment.tzinfo)
+    return "" if zone == "UTC" else zone
 
 
 def _cron(schedule: celery.schedules.crontab) -> str:
