@@ -21,17 +21,12 @@ from typing import Any, TextIO, get_args
 import click
 from celery.app.utils import find_app
 from celery.beat import SchedulingError
-from celery.bin.base import (
-    CeleryCommand,
-    JsonArray,
-    JsonObject,
-    handle_preload_options,
-)
+from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.schedules import schedule as interval
 from click.shell_completion import CompletionItem
 
 from . import backup
-from .arguments import Duration, Moment, Zone, read_cron, read_rrule
+from .arguments import Duration, Json, Moment, Zone, read_cron, read_rrule
 from .backup import Difference
 from .errors import EntryError, SettingError
 from .leadership import Holder
@@ -46,7 +41,7 @@ from .schedulers import (
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
-from .terminal import Console, duration, in_words, local, printable, rule, to_json
+from .terminal import Console, duration, local, printable, rule, to_json
 from .timetable import Listing, Run, State, Timetable
 
 #: Names that are searched for one that is near to what was typed.
@@ -59,6 +54,9 @@ COMPLETIONS = 50
 BAR = 50
 
 STATES = get_args(State)
+
+ARRAY = Json(list, "'[1, 2]'")
+OBJECT = Json(dict, "'{\"x\": 1}'")
 
 EMPTY: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}}
 
@@ -75,6 +73,12 @@ class BadSettingError(click.ClickException):
     exit_code = 2
 
 
+def _unreachable(app: Any, exc: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"Redis at {sanitized(ensure_conf(app).redis_url)} does not serve: {exc}"
+    )
+
+
 class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
     """A command whose errors are told in one line."""
 
@@ -83,8 +87,7 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
         try:
             return super().invoke(ctx)
         except OUTAGES as exc:
-            url = sanitized(ensure_conf(ctx.obj.app).redis_url)
-            raise UnreachableError(f"Redis at {url} does not serve: {exc}") from exc
+            raise _unreachable(ctx.obj.app, exc) from exc
         except SettingError as exc:
             raise BadSettingError(exc.message) from exc
         except EntryError as exc:
@@ -369,10 +372,10 @@ def _show_histogram(console: Console, runs: Iterable[Run], as_json: bool) -> Non
 @click.option("--rrule", metavar="TEXT", help="RFC 5545: 'FREQ=DAILY;BYHOUR=9', or with DTSTART.")
 @click.option("--at", type=Moment(), metavar="TIME", help="Once: 2030-12-24T18:00, or 10m.")
 @click.option("--tz", type=Zone(), metavar="ZONE", help="The zone of the times: Europe/Berlin.")
-@click.option("--args", type=JsonArray(), metavar="JSON", help="Arguments: '[1, 2]'.")
-@click.option("--kwargs", type=JsonObject(), metavar="JSON", help="Keywords: '{\"x\": 1}'.")
+@click.option("--args", type=ARRAY, metavar="JSON", help="Arguments: '[1, 2]'.")
+@click.option("--kwargs", type=OBJECT, metavar="JSON", help="Keywords: '{\"x\": 1}'.")
 @click.option(
-    "--options", type=JsonObject(), metavar="JSON", help='Of the message: \'{"queue": "slow"}\'.'
+    "--options", type=OBJECT, metavar="JSON", help='Of the message: \'{"queue": "slow"}\'.'
 )
 @click.option("--paused", is_flag=True, help="Store it paused.")
 @click.option("--replace", is_flag=True, help="Take the place of an entry of this name.")
@@ -564,8 +567,8 @@ def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
     """Store the entries of a file.
 
     It is one that `export` wrote; - is the standard input. All or nothing: with one bad entry,
-    nothing changes. Entries that are stored keep what is known
-    of their runs.
+    nothing changes. Entries that are stored keep what is known of their
+    runs.
     """
     try:
         text = file.read()
@@ -609,13 +612,23 @@ def _difference_lines(console: Console, difference: Difference) -> Iterator[str]
 @with_session
 def status(session: Session, watch: bool, interval: timedelta, as_json: bool) -> None:
     """Show who leads, and how late entries run."""
-    while True:
-        if watch and session.console.is_terminal:
-            click.clear()
+    if not watch:
         _show_status(session, as_json)
-        if not watch:
-            return
-        time.sleep(interval.total_seconds())
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            _watch_once(session, as_json)
+            time.sleep(interval.total_seconds())
+
+
+def _watch_once(session: Session, as_json: bool) -> None:
+    """An outage is told like the rest: who watches waits for its end."""
+    if session.console.is_terminal:
+        click.clear()
+    try:
+        _show_status(session, as_json)
+    except OUTAGES as exc:
+        _unreachable(session.app, exc).show()
 
 
 def _show_status(session: Session, as_json: bool) -> None:
@@ -695,7 +708,7 @@ def _leader_line(record: dict[str, Any]) -> str:
     if leader["host"] is None or leader["since"] is None:
         return "a beat that does not say who it is, as celery-redbeat 2.x"
     now = datetime.now(timezone.utc)
-    since = in_words((datetime.fromisoformat(leader["since"]) - now).total_seconds())
+    since = local(datetime.fromisoformat(leader["since"]), now)
     if leader["silence"] is None:
         return f"{leader['host']} (pid {leader['pid']}), since {since}"
     sign = f"last sign of life {duration(leader['silence'])} ago"
@@ -717,8 +730,7 @@ def check(session: Session, max_delay: timedelta) -> None:
     """Tell by the exit code whether all is well.
 
     For probes: 0, or 1 with the reason in one line. A leader must be alive, and nothing overdue by
-    more than --max-delay. Needs no beat on this
-    host.
+    more than --max-delay. Needs no beat on this host.
     """
     reason = _trouble(session, max_delay.total_seconds())
     if reason:

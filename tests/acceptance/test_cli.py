@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -247,9 +248,10 @@ def test_add_does_not_replace_an_entry_unless_told(app: Celery, redbeat: Run) ->
         (["--cron", "* * * * *", "--tz", "Mars/Base"], "Mars/Base"),
         (["--rrule", "FREQ=OFTEN"], "OFTEN"),
         (["--at", "tomorrow"], "'tomorrow' is no time. Write one like"),
-        (["--every", "5m", "--args", "[1,"], "line 1 column"),
-        (["--every", "5m", "--args", "{}"], "not an array"),
-        (["--every", "5m", "--kwargs", "[]"], "not an object"),
+        (["--every", "5m", "--args", "[1,"], "line 1, column 4"),
+        (["--every", "5m", "--args", "{}"], "Write it like '[1, 2]'"),
+        (["--every", "5m", "--kwargs", "[]"], "Write it like '{\"x\": 1}'"),
+        (["--every", "5m", "--kwargs", '{"x": NaN}'], "NaN is no number in JSON"),
     ],
 )
 def test_add_tells_what_it_did_not_understand(
@@ -440,6 +442,27 @@ def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbe
 def has_told_of_runs(redbeat: Run) -> bool:
     beats = json.loads(good(redbeat("status", "--json")))["beats"]
     return any(told["runs"] > 0 for told in beats.values())
+
+
+def test_watching_outlives_an_outage_and_ends_well_with_ctrl_c(
+    make_project: MakeProject, unused_port: int, tmp_path: Path
+) -> None:
+    """An outage is what one watches for."""
+    project = make_project(redbeat_redis_url=f"redis://127.0.0.1:{unused_port}/0")
+    errors = tmp_path / "errors"
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            command("status", "--watch", "--interval", "50ms"),
+            cwd=project.directory,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        ) as watching,
+    ):
+        wait_until(lambda: errors.read_text().count("does not serve") > 1, 20, "a second look")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 0
+    assert "Aborted" not in errors.read_text()
 
 
 def test_status_shows_no_password(make_project: MakeProject, redis_server: Any) -> None:
