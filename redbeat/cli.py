@@ -191,7 +191,8 @@ def list_(
 ) -> None:
     """List the entries, the next one due first.
 
-    In a pipe: name, task, schedule, last run, next run, runs and state, separated by tabs.
+    In a pipe: name, task, schedule, last run, next run, runs and state, separated by tabs. On a
+    narrow terminal, times are in words only: `show` tells them in full.
     """
     found = (
         listing
@@ -203,7 +204,8 @@ def list_(
         session.console.json(map(_listing_record, listings))
         return
     headings = ("Name", "Task", "Schedule", "Last run", "Next run", "Runs", "State")
-    session.console.table(headings, map(_listing_row, listings))
+    rows = (_listing_row(listing, session.console.moment) for listing in listings)
+    session.console.table(headings, rows)
 
 
 def _candidates(timetable: Timetable, state: State | None) -> Iterator[Listing]:
@@ -227,7 +229,7 @@ def _matches(listing: Listing, task: str | None, match: str | None, state: State
     )
 
 
-def _listing_row(listing: Listing) -> tuple[str, ...]:
+def _listing_row(listing: Listing, tell: Callable[..., str]) -> tuple[str, ...]:
     now = datetime.now(timezone.utc)
     entry = listing.entry
     if entry is None:
@@ -236,8 +238,8 @@ def _listing_row(listing: Listing) -> tuple[str, ...]:
         listing.name,
         str(entry.task),
         rule(entry.schedule),
-        local(_ran_at(entry), now),
-        local(_next_run(listing), now),
+        tell(_ran_at(entry), now),
+        tell(_next_run(listing), now),
         str(entry.total_run_count),
         listing.state,
     )

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import redis
 from celery import Celery
@@ -127,6 +128,20 @@ def test_list_draws_columns_and_colours_on_a_terminal_only(app: Celery, project:
     assert "─" in screen
     assert "Next run" in screen
     assert "\x1b[" not in good(run_in(project, "list"))
+
+
+def test_a_table_fits_a_narrow_terminal(
+    app: Celery, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long names are cut, and times told in words: no row breaks in two."""
+    monkeypatch.setenv("COLUMNS", "80")
+    store_some(app)
+    store(app, "a name that is much too long for its column " * 3)
+    lines = click.unstyle(on_a_terminal(project, "list")).splitlines()
+    assert len(lines) == 2 + 5
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-1] for line in lines[2:]].count("waiting") == 2
+    assert any("in 60 minutes" in line or "in 1 hour" in line for line in lines)
 
 
 def on_a_terminal(project: Project, *arguments: str) -> str:
