@@ -673,6 +673,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         options: Any = None,
         **clsargs: Any,
     ) -> None:
+        if isinstance(schedule, dict):
+            raise EntryError(f"no codec is registered for the schedule {schedule!r}")
         super().__init__(
             name=str(name),
             task=task,
@@ -752,6 +754,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         meta = cls.decode_meta(stored.meta, app=app)
         entry = cls(app=app, **definition, **meta)
         entry.last_run_at = meta.get("last_run_at")
+        if not isinstance(entry.last_run_at, datetime | None):
+            raise EntryError(f"last_run_at must be a datetime or null, got {entry.last_run_at!r}")
         return entry
 
     # Time
