@@ -13,6 +13,7 @@ from benchmarks import (
     punctuality,
     quiet,
     sharing,
+    storing,
     throughput,
     traffic,
 )
@@ -30,6 +31,7 @@ MEASUREMENTS: dict[str, Callable[[House], list[Row]]] = {
     "idle tick and memory": idle.idle,
     "busy memory": idle.busy,
     "two beats": sharing.sharing,
+    "storing": storing.storing,
     "is_due": evaluation.evaluation,
     "one-second entries": punctuality.punctuality,
     "edits while beat sleeps": edits.edits,
