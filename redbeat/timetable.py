@@ -50,7 +50,7 @@ END = math.inf
 NEVER = (-math.inf, math.nextafter(BEGINNING, -math.inf))
 
 #: How far apart two readings of the clock may be that mean one moment.
-UNCERTAINTY = timedelta(milliseconds=10)
+UNCERTAINTY = timedelta(milliseconds=500)
 
 Item = TypeVar("Item")
 
