@@ -143,6 +143,7 @@ def _shows(reading: datetime, offset: timedelta, zone: tzinfo) -> bool:
 def _transition_between(low: datetime, high: datetime, zone: tzinfo) -> datetime:
     """The instant, to the second, at which the offset of `low` ends; `high` lies after it."""
     low, offset = low.replace(microsecond=0), _offset_at(low, zone)
+    high = high.replace(microsecond=0) + SECOND
     while high - low > SECOND:
         middle = low + (high - low) // 2 // SECOND * SECOND
         low, high = (middle, high) if _offset_at(middle, zone) == offset else (low, middle)

@@ -60,6 +60,7 @@ from .rfc5545 import Lines
 __all__ = (
     "crontab",
     "due_state",
+    "is_plain_interval",
     "next_due",
     "once",
     "rrule",
@@ -85,7 +86,7 @@ def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> date
         An aware instant in UTC, in the past if the schedule is overdue; None when nothing is left.
     """
     now = _reading(schedule, now)
-    if _is_plain_interval(schedule):
+    if is_plain_interval(schedule):
         return now if last_run_at is None else _later(as_utc(last_run_at), schedule.run_every)
     calendar = _calendar_of(schedule)
     if calendar is None:
@@ -114,7 +115,7 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
     that missed Celery's `beat_cron_starting_deadline` is not due, and waits for its next slot.
     """
     now = _reading(schedule, now)
-    if _is_plain_interval(schedule):
+    if is_plain_interval(schedule):
         return _interval_state(schedule, last_run_at, now)
     calendar = _calendar_of(schedule)
     if calendar is None:
@@ -144,7 +145,8 @@ def _later(moment: datetime, delta: timedelta) -> datetime:
 # Intervals
 
 
-def _is_plain_interval(schedule: Any) -> bool:
+def is_plain_interval(schedule: Any) -> bool:
+    """Whether `schedule` only adds a length of time, which needs no clock."""
     return type(schedule) is interval and not schedule.relative
 
 

@@ -16,7 +16,7 @@ from collections.abc import ItemsView as ItemsViewBase
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from collections.abc import ValuesView as ValuesViewBase
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from itertools import islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -35,7 +35,7 @@ from .schedulers import (
     get_storage,
     store_entries,
 )
-from .schedules import next_due
+from .schedules import is_plain_interval, next_due
 from .statistics import Report, decode_reports
 from .storage import FINISHED, SET_ASIDE, Member, Storage, Stored
 
@@ -48,6 +48,9 @@ END = math.inf
 
 #: What others write below zero is never due either, whichever number it is.
 NEVER = (-math.inf, math.nextafter(BEGINNING, -math.inf))
+
+#: How far apart two readings of the clock may be that mean one moment.
+UNCERTAINTY = timedelta(milliseconds=500)
 
 Item = TypeVar("Item")
 
@@ -492,9 +495,19 @@ def _next_run(
 def _pop_run(queue: list[tuple[datetime, str, RedBeatSchedulerEntry]]) -> Run:
     """Take the first run out; its entry's next one takes its place."""
     due_at, name, entry = queue[0]
-    following = next_due(entry.schedule, due_at, due_at)
+    following = _following(entry.schedule, due_at)
     if following is None or following <= due_at:
         heapq.heappop(queue)
     else:
         heapq.heapreplace(queue, (following, name, entry))
     return Run(name, due_at, entry)
+
+
+def _following(schedule: Any, due_at: datetime) -> datetime | None:
+    """The run after the one at `due_at`, which is made a moment later, as beat makes it.
+
+    `due_at` may itself be a moment early: a schedule that answers by a clock of its own reads that
+    clock after we read ours, and would name the same moment again.
+    """
+    ran_at = due_at if is_plain_interval(schedule) else due_at + UNCERTAINTY
+    return next_due(schedule, ran_at, datetime.now(timezone.utc))

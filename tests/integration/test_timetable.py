@@ -4,14 +4,14 @@ import json
 import math
 import sys
 from datetime import datetime, timedelta, timezone
-from itertools import islice
+from itertools import islice, pairwise
 from types import ModuleType
 from typing import Any
 
 import pytest
 import redis
 from celery import Celery
-from celery.schedules import BaseSchedule, crontab, schedule
+from celery.schedules import BaseSchedule, crontab, schedule, solar
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.decoder import register_codec
@@ -342,6 +342,31 @@ def test_upcoming_shows_a_calendar_at_its_slots_and_an_overdue_entry_now(
     assert abs((late.due_at - datetime.now(UTC)).total_seconds()) < 5
     assert [(run.name, run.due_at.minute) for run in hourly if run.name == "hourly"] != []
     assert all(run.due_at.minute == 0 for run in hourly if run.name == "hourly")
+
+
+class OwnCrontab(crontab):  # type: ignore[misc]  # Celery has no types
+    """A subclass, which is asked by its own methods."""
+
+
+@pytest.mark.parametrize(
+    ("rule", "hours"),
+    [
+        (schedule(timedelta(hours=7), relative=True), 7),
+        (solar("solar_noon", 52.5, 13.4), 24),
+        (OwnCrontab(minute=30), 1),
+        (crontab(minute=30), 1),
+    ],
+    ids=["relative", "solar", "subclass", "crontab"],
+)
+def test_upcoming_keeps_the_pace_of_schedules_that_answer_by_their_own_clock(
+    client_app: Celery, timetable: Timetable, rule: Any, hours: float
+) -> None:
+    """The solar noon moves by half a minute a day, and no more."""
+    RedBeatSchedulerEntry("paced", "t", rule, app=client_app).save()
+    moments = [run.due_at for run in timetable.upcoming(limit=8)]
+    assert len(moments) == 8
+    gaps = [(later - one).total_seconds() for one, later in pairwise(moments)]
+    assert gaps == pytest.approx([hours * 3600] * 7, abs=60)
 
 
 def test_upcoming_ends_where_nothing_is_left(client_app: Celery, timetable: Timetable) -> None:

@@ -232,3 +232,13 @@ def test_a_crontab_has_exactly_the_slots_that_the_rule_defines(
         slots.append(slot)
         slot = next_due(schedule, slot, start)
     assert slots == expected
+
+
+@pytest.mark.parametrize("microsecond", [0, 1, 10_000, 999_999])
+def test_a_run_at_a_fraction_of_a_second_in_the_repeated_hour_has_a_next_one(
+    microsecond: int,
+) -> None:
+    """Beat runs an entry a moment after its slot, never on the second."""
+    last_run_at = datetime(2027, 10, 31, 0, 0, 0, microsecond, tzinfo=timezone.utc)
+    due = next_due(crontab("*/30", "1-2", tz="Europe/Berlin"), last_run_at, last_run_at)
+    assert due == datetime(2027, 10, 31, 0, 30, tzinfo=timezone.utc)
