@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -91,6 +92,37 @@ class Zone(click.ParamType):  # type: ignore[type-arg]  # older ones are not gen
             return named_zone(value)
         except ValueError as exc:
             self.fail(f"{exc}. Write a name like Europe/Berlin.")
+
+
+class Json(click.ParamType):  # type: ignore[type-arg]  # older ones are not generic
+    """JSON text of one kind: an array or an object, in numbers that JSON knows."""
+
+    name = "json"
+
+    def __init__(self, kind: type, example: str) -> None:
+        self.kind = kind
+        self.example = example
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Read an array into a list, an object into a dict."""
+        if isinstance(value, self.kind):
+            return value
+        try:
+            read = json.loads(value, parse_constant=_refuse_constant)
+        except json.JSONDecodeError as exc:
+            self.fail(
+                f"{value!r} is no JSON: line {exc.lineno}, column {exc.colno}: {exc.msg}. "
+                f"Write it like {self.example}."
+            )
+        except (ValueError, RecursionError) as exc:
+            self.fail(f"{value!r} is no JSON: {exc}. Write it like {self.example}.")
+        if not isinstance(read, self.kind):
+            self.fail(f"{value!r} is of another kind. Write it like {self.example}.")
+        return read
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def read_cron(text: str, zone: tzinfo | None) -> celery_crontab:

@@ -39,12 +39,13 @@ class Difference:
 
 
 def dump(entries: Mapping[str, RedBeatSchedulerEntry]) -> Iterator[str]:
-    """The lines of the file for these entries."""
+    """The lines of the file for these entries; fit for UTF-8, whatever the names hold."""
     encoder = RedBeatJSONEncoder(indent=2, ensure_ascii=False)
     opening = "{"
     for name in sorted(entries):
         block = encoder.encode(_fields(entries[name]))
-        yield f"{opening}\n{json.dumps(name, ensure_ascii=False)}: {block}"
+        text = f"{opening}\n{json.dumps(name, ensure_ascii=False)}: {block}"
+        yield text.encode("utf-8", "backslashreplace").decode()
         opening = ","
     yield "{}\n" if opening == "{" else "\n}\n"
 

@@ -21,17 +21,12 @@ from typing import Any, TextIO, get_args
 import click
 from celery.app.utils import find_app
 from celery.beat import SchedulingError
-from celery.bin.base import (
-    CeleryCommand,
-    JsonArray,
-    JsonObject,
-    handle_preload_options,
-)
+from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.schedules import schedule as interval
 from click.shell_completion import CompletionItem
 
 from . import backup
-from .arguments import Duration, Moment, Zone, read_cron, read_rrule
+from .arguments import Duration, Json, Moment, Zone, read_cron, read_rrule
 from .backup import Difference
 from .errors import EntryError, SettingError
 from .leadership import Holder
@@ -45,7 +40,7 @@ from .schedulers import (
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
-from .terminal import Console, duration, in_words, local, printable, rule
+from .terminal import Console, duration, local, printable, rule, to_json
 from .timetable import Listing, Run, State, Timetable
 from .urls import sanitized
 
@@ -59,6 +54,9 @@ COMPLETIONS = 50
 BAR = 50
 
 STATES = get_args(State)
+
+ARRAY = Json(list, "'[1, 2]'")
+OBJECT = Json(dict, "'{\"x\": 1}'")
 
 EMPTY: dict[str, Any] = {"args": [], "kwargs": {}, "options": {}}
 
@@ -75,6 +73,12 @@ class BadSettingError(click.ClickException):
     exit_code = 2
 
 
+def _unreachable(app: Any, exc: Exception) -> UnreachableError:
+    return UnreachableError(
+        f"Redis at {sanitized(ensure_conf(app).redis_url)} does not serve: {exc}"
+    )
+
+
 class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
     """A command whose errors are told in one line."""
 
@@ -83,8 +87,7 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
         try:
             return super().invoke(ctx)
         except OUTAGES as exc:
-            url = sanitized(ensure_conf(ctx.obj.app).redis_url)
-            raise UnreachableError(f"Redis at {url} does not serve: {exc}") from exc
+            raise _unreachable(ctx.obj.app, exc) from exc
         except SettingError as exc:
             raise BadSettingError(exc.message) from exc
         except EntryError as exc:
@@ -188,7 +191,8 @@ def list_(
 ) -> None:
     """List the entries, the next one due first.
 
-    In a pipe: name, task, schedule, last run, next run, runs and state, separated by tabs.
+    In a pipe: name, task, schedule, last run, next run, runs and state, separated by tabs. On a
+    narrow terminal, times are in words only: `show` tells them in full.
     """
     found = (
         listing
@@ -200,7 +204,8 @@ def list_(
         session.console.json(map(_listing_record, listings))
         return
     headings = ("Name", "Task", "Schedule", "Last run", "Next run", "Runs", "State")
-    session.console.table(headings, map(_listing_row, listings))
+    rows = (_listing_row(listing, session.console.moment) for listing in listings)
+    session.console.table(headings, rows)
 
 
 def _candidates(timetable: Timetable, state: State | None) -> Iterator[Listing]:
@@ -224,21 +229,25 @@ def _matches(listing: Listing, task: str | None, match: str | None, state: State
     )
 
 
-def _listing_row(listing: Listing) -> tuple[str, ...]:
+def _listing_row(listing: Listing, tell: Callable[..., str]) -> tuple[str, ...]:
     now = datetime.now(timezone.utc)
     entry = listing.entry
     if entry is None:
         return (listing.name, "-", listing.reason, "-", "-", "-", listing.state)
-    due_at = None if listing.state == "paused" else listing.due_at
     return (
         listing.name,
         str(entry.task),
         rule(entry.schedule),
-        local(_ran_at(entry), now),
-        local(due_at, now),
+        tell(_ran_at(entry), now),
+        tell(_next_run(listing), now),
         str(entry.total_run_count),
         listing.state,
     )
+
+
+def _next_run(listing: Listing) -> datetime | None:
+    """When it runs next; what is paused, or cannot be read, does not."""
+    return None if listing.entry is None or listing.state == "paused" else listing.due_at
 
 
 def _ran_at(entry: RedBeatSchedulerEntry) -> datetime | None:
@@ -279,7 +288,7 @@ def show(session: Session, name: str, as_json: bool) -> None:
     except KeyError:
         raise session.unknown(name) from None
     if as_json:
-        click.echo(json.dumps(_listing_record(listing), ensure_ascii=False, indent=2))
+        click.echo(to_json(_listing_record(listing), indent=2))
         return
     for heading, value in _details(listing):
         session.console.field(heading, value)
@@ -300,7 +309,7 @@ def _details(listing: Listing) -> Iterator[tuple[str, str]]:
         yield "Schedule", printable(rule(entry.schedule))
         yield "Last run", local(_ran_at(entry), now)
         yield "Runs", str(entry.total_run_count)
-    yield "Next run", local(listing.due_at, now)
+    yield "Next run", local(_next_run(listing), now)
     yield "Key", printable(listing.key)
 
 
@@ -365,10 +374,10 @@ def _show_histogram(console: Console, runs: Iterable[Run], as_json: bool) -> Non
 @click.option("--rrule", metavar="TEXT", help="RFC 5545: 'FREQ=DAILY;BYHOUR=9', or with DTSTART.")
 @click.option("--at", type=Moment(), metavar="TIME", help="Once: 2030-12-24T18:00, or 10m.")
 @click.option("--tz", type=Zone(), metavar="ZONE", help="The zone of the times: Europe/Berlin.")
-@click.option("--args", type=JsonArray(), metavar="JSON", help="Arguments: '[1, 2]'.")
-@click.option("--kwargs", type=JsonObject(), metavar="JSON", help="Keywords: '{\"x\": 1}'.")
+@click.option("--args", type=ARRAY, metavar="JSON", help="Arguments: '[1, 2]'.")
+@click.option("--kwargs", type=OBJECT, metavar="JSON", help="Keywords: '{\"x\": 1}'.")
 @click.option(
-    "--options", type=JsonObject(), metavar="JSON", help='Of the message: \'{"queue": "slow"}\'.'
+    "--options", type=OBJECT, metavar="JSON", help='Of the message: \'{"queue": "slow"}\'.'
 )
 @click.option("--paused", is_flag=True, help="Store it paused.")
 @click.option("--replace", is_flag=True, help="Take the place of an entry of this name.")
@@ -560,8 +569,8 @@ def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
     """Store the entries of a file.
 
     It is one that `export` wrote; - is the standard input. All or nothing: with one bad entry,
-    nothing changes. Entries that are stored keep what is known
-    of their runs.
+    nothing changes. Entries that are stored keep what is known of their
+    runs.
     """
     try:
         text = file.read()
@@ -605,19 +614,29 @@ def _difference_lines(console: Console, difference: Difference) -> Iterator[str]
 @with_session
 def status(session: Session, watch: bool, interval: timedelta, as_json: bool) -> None:
     """Show who leads, and how late entries run."""
-    while True:
-        if watch and session.console.is_terminal:
-            click.clear()
+    if not watch:
         _show_status(session, as_json)
-        if not watch:
-            return
-        time.sleep(interval.total_seconds())
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            _watch_once(session, as_json)
+            time.sleep(interval.total_seconds())
+
+
+def _watch_once(session: Session, as_json: bool) -> None:
+    """An outage is told like the rest: who watches waits for its end."""
+    if session.console.is_terminal:
+        click.clear()
+    try:
+        _show_status(session, as_json)
+    except OUTAGES as exc:
+        _unreachable(session.app, exc).show()
 
 
 def _show_status(session: Session, as_json: bool) -> None:
     record = _status_record(session)
     if as_json:
-        click.echo(json.dumps(record, ensure_ascii=False))
+        click.echo(to_json(record))
         return
     console = session.console
     for heading, value in _status_lines(record):
@@ -691,7 +710,7 @@ def _leader_line(record: dict[str, Any]) -> str:
     if leader["host"] is None or leader["since"] is None:
         return "a beat that does not say who it is, as celery-redbeat 2.x"
     now = datetime.now(timezone.utc)
-    since = in_words((datetime.fromisoformat(leader["since"]) - now).total_seconds())
+    since = local(datetime.fromisoformat(leader["since"]), now)
     if leader["silence"] is None:
         return f"{leader['host']} (pid {leader['pid']}), since {since}"
     sign = f"last sign of life {duration(leader['silence'])} ago"
@@ -713,8 +732,7 @@ def check(session: Session, max_delay: timedelta) -> None:
     """Tell by the exit code whether all is well.
 
     For probes: 0, or 1 with the reason in one line. A leader must be alive, and nothing overdue by
-    more than --max-delay. Needs no beat on this
-    host.
+    more than --max-delay. Needs no beat on this host.
     """
     reason = _trouble(session, max_delay.total_seconds())
     if reason:

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -27,7 +28,7 @@ from celery.utils.time import humanize_seconds
 from kombu.exceptions import OperationalError
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
-from redis.exceptions import LockNotOwnedError, RedisClusterException
+from redis.exceptions import LockNotOwnedError, RedisClusterException, RedisError
 from redis.retry import Retry
 
 from . import signals
@@ -672,6 +673,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         options: Any = None,
         **clsargs: Any,
     ) -> None:
+        if isinstance(schedule, dict):
+            raise EntryError(f"no codec is registered for the schedule {schedule!r}")
         super().__init__(
             name=str(name),
             task=task,
@@ -751,6 +754,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         meta = cls.decode_meta(stored.meta, app=app)
         entry = cls(app=app, **definition, **meta)
         entry.last_run_at = meta.get("last_run_at")
+        if not isinstance(entry.last_run_at, datetime | None):
+            raise EntryError(f"last_run_at must be a datetime or null, got {entry.last_run_at!r}")
         return entry
 
     # Time
@@ -1039,7 +1044,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             conf.stall_timeout,
             on_beat=self._report,
         )
-        self._outages = 0
+        #: Tries in a row that failed, by what they failed of.
+        self._outages: Counter[type[Exception]] = Counter()
         self._has_set_aside = False
         self._retries_set_aside_at = 0.0
         self._uncommitted: Batch | None = None
@@ -1299,7 +1305,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except _BrokerAwayError as exc:
             self._forget_channel()
             return self._pause(exc, MAX_PAUSE)
-        self._outages = 0
+        self._outages.clear()
         wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
         return wait
 
@@ -1402,10 +1408,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             signals.leadership_lost.send(self)
 
     def _pause(self, exc: Exception, longest: float) -> float:
-        """What is due stays due, for a time that grows with each try that fails."""
+        """What is due stays due, for a time that grows with each try that fails alike."""
         self._first_due = None
-        pause: float = min(2.0 ** min(self._outages, 10), longest)
-        self._outages += 1
+        kind = _BrokerAwayError if isinstance(exc, _BrokerAwayError) else RedisError
+        pause: float = min(2.0 ** min(self._outages[kind], 10), longest)
+        self._outages[kind] += 1
         logger.error("beat: %s. Nothing is lost; trying again in %g seconds", exc, pause)
         return pause
 

@@ -24,6 +24,13 @@ SAMPLE = 200
 #: The widest column, unless it is the last one.
 WIDEST = 40
 
+#: Columns that are cut for a table to fit, and the narrowest that they become.
+FREE_TEXT = ("Name", "Task", "Schedule")
+NARROWEST = 8
+
+#: Columns of a terminal in which a table has room for dates beside words.
+ROOMY = 160
+
 COLORS = {
     "waiting": "green",
     "overdue": "yellow",
@@ -52,9 +59,17 @@ def local(moment: datetime | None, now: datetime) -> str:
     """A moment in local time and in words; naive: UTC."""
     if moment is None:
         return "-"
-    aware = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
-    shown = aware.astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
-    return f"{shown} ({in_words((aware - now).total_seconds())})"
+    shown = _aware(moment).astimezone().strftime("%Y-%m-%d %H:%M:%S %Z")
+    return f"{shown} ({distance(moment, now)})"
+
+
+def distance(moment: datetime | None, now: datetime) -> str:
+    """How far away a moment is, in words; naive: UTC."""
+    return "-" if moment is None else in_words((_aware(moment) - now).total_seconds())
+
+
+def _aware(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
 def duration(seconds: float) -> str:
@@ -76,8 +91,14 @@ def rule(schedule: Any) -> str:
     if isinstance(schedule, rruleset):
         return schedule.text.replace("\n", " ")
     if isinstance(schedule, rrule):
-        return str(schedule.rrule).replace("\n", " ")
+        return f"{schedule.rrule} {_zone_name(schedule.dtstart)}".replace("\n", " ").rstrip()
     return repr(schedule)
+
+
+def _zone_name(moment: datetime) -> str:
+    """The zone of an aware time; empty for UTC, which needs no word."""
+    zone = str(moment.tzinfo)
+    return "" if zone == "UTC" else zone
 
 
 def _cron(schedule: celery.schedules.crontab) -> str:
@@ -93,6 +114,18 @@ def printable(text: str) -> str:
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
         for char in text
     )
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """Strict JSON that can be written as UTF-8, whatever was stored.
+
+    A number that JSON does not know is written as a string: `"NaN"`.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
+    except ValueError:
+        return to_json(json.loads(json.dumps(value), parse_constant=str), indent)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Console:
@@ -118,11 +151,16 @@ class Console:
         """The name of a state in its colour."""
         return self.style(state, fg=COLORS.get(state))
 
+    def moment(self, moment: datetime | None, now: datetime) -> str:
+        """A moment in a table: where there is no room for its date, in words only."""
+        is_narrow = self.is_terminal and _width() < ROOMY
+        return distance(moment, now) if is_narrow else local(moment, now)
+
     def json(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Print records as one JSON array, one a line, as they come."""
         opening = "["
         for record in records:
-            click.echo(f"{opening}{json.dumps(record, ensure_ascii=False)}", nl=False)
+            click.echo(f"{opening}{to_json(record)}", nl=False)
             opening = ",\n"
         click.echo("]" if opening != "[" else "[]")
 
@@ -140,7 +178,7 @@ class Console:
         self, headings: tuple[str, ...], lines: Iterator[tuple[str, ...]]
     ) -> Iterator[str]:
         sample = list(islice(lines, SAMPLE))
-        widths = _widths([headings, *sample])
+        widths = _fitted(headings, _widths([headings, *sample]), _width())
         yield self.style(_row(headings, widths), bold=True)
         yield self.style("─" * min(sum(widths) + 2 * len(widths), _width()), dim=True)
         for line in chain(sample, lines):
@@ -157,6 +195,18 @@ def _width() -> int:
 
 def _widths(lines: Sequence[tuple[str, ...]]) -> list[int]:
     return [min(max(map(len, column)), WIDEST) for column in zip(*lines, strict=True)]
+
+
+def _fitted(headings: Sequence[str], widths: Sequence[int], room: int) -> list[int]:
+    """The widths that fit side by side, of the columns of free text the widest cut first."""
+    fitted = list(widths)
+    texts = [index for index, heading in enumerate(headings) if heading in FREE_TEXT]
+    while sum(fitted) + 2 * (len(fitted) - 1) > room:
+        widest = max(texts, key=fitted.__getitem__, default=None)
+        if widest is None or fitted[widest] <= NARROWEST:
+            break
+        fitted[widest] -= 1
+    return fitted
 
 
 def _row(cells: Sequence[str], widths: Sequence[int]) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import heapq
 import json
+import math
 import time
 from collections.abc import ItemsView as ItemsViewBase
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
@@ -43,7 +44,10 @@ PAGE = 500
 
 #: Scores below zero are in no time: the schedule proper begins here.
 BEGINNING = 0.0
-END = float("inf")
+END = math.inf
+
+#: What others write below zero is never due either, whichever number it is.
+NEVER = (-math.inf, math.nextafter(BEGINNING, -math.inf))
 
 Item = TypeVar("Item")
 
@@ -63,7 +67,8 @@ class Listing:
     """An entry as it stands in the schedule, readable or not.
 
     ``entry`` is ``None`` if it cannot be built; then, and if it is set aside, ``reason`` says why.
-    ``due_at`` is aware, UTC; ``None`` if it is in no time: finished or set aside.
+    ``due_at`` is aware, UTC; ``None`` if it is in no time: finished, set aside, or beyond the years
+    that a datetime can tell.
     """
 
     name: str
@@ -119,7 +124,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return isinstance(name, str) and bool(self._storage.find_members([self._key(name)]))
 
     def __iter__(self) -> Iterator[str]:
-        """The names in the order of due times, then finished ones and those set aside.
+        """The names in the order of due times, then those set aside and finished ones.
 
         Two round trips per page of 500.
         """
@@ -128,8 +133,9 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def __getitem__(self, name: str) -> RedBeatSchedulerEntry:
         """The entry; one round trip. Raises `KeyError`, or `ValueError` if it is malformed."""
+        key = self._key(name)
         try:
-            return self.entry_class.from_key(self._key(name), app=self.app)
+            return self._under(key, self.entry_class.from_key(key, app=self.app))
         except KeyError:
             raise KeyError(name) from None
         except (TypeError, ValueError) as exc:
@@ -242,7 +248,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def finished(self) -> Iterator[Listing]:
         """The entries with nothing left to run."""
-        return self._list_between(FINISHED, FINISHED)
+        return (listing for listing in self._list_between(*NEVER) if listing.state == "finished")
 
     def set_aside(self) -> Iterator[Listing]:
         """The entries that cannot run, with the reasons."""
@@ -258,8 +264,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def _pages(self) -> Iterator[list[Member]]:
         yield from self._pages_between(BEGINNING, END)
-        yield from self._pages_between(FINISHED, FINISHED)
-        yield from self._pages_between(SET_ASIDE, SET_ASIDE)
+        yield from self._pages_between(*NEVER)
 
     def _pages_between(self, low: float, high: float) -> Iterator[list[Member]]:
         page = self._storage.read_page(low, high, PAGE)
@@ -270,21 +275,33 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
             yield page
 
     def _listing(self, member: Member, stored: Stored) -> Listing:
-        name, reason = self._name(member.key), ""
-        entry = None
-        try:
-            entry = self.entry_class.from_stored(member.key, stored, app=self.app)
-        except KeyError:
-            reason = "its hash is gone"
-        except Exception as exc:
-            reason = f"{type(exc).__name__}: {exc}"
+        entry, reason = self._read_entry(member.key, stored)
         state = _state(member.score, stored, entry)
         if state == "set aside":
             reason = _reason(stored) or reason
-        due_at = None
-        if member.score >= 0:
-            due_at = datetime.fromtimestamp(member.score, timezone.utc)
-        return Listing(name, member.key, state, due_at, entry, reason)
+        due_at = _moment(member.score)
+        return Listing(self._name(member.key), member.key, state, due_at, entry, reason)
+
+    def _read_entry(self, key: str, stored: Stored) -> tuple[RedBeatSchedulerEntry | None, str]:
+        """The entry, or why there is none."""
+        try:
+            entry = self.entry_class.from_stored(key, stored, app=self.app)
+        except KeyError:
+            return None, "no hash with a definition is stored at its key"
+        except Exception as exc:
+            return None, f"{type(exc).__name__}: {exc}"
+        if not hasattr(entry.schedule, "remaining_estimate"):
+            return None, f"its schedule must be one of Celery's or seconds, got {entry.schedule!r}"
+        return self._under(key, entry), ""
+
+    def _under(self, key: str, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
+        """The entry by the name of its key: saved, it must not become another one.
+
+        Other languages may write any name into a definition.
+        """
+        if entry.key != key:
+            entry.name = self._name(key)
+        return entry
 
     # What is to come
 
@@ -310,7 +327,11 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
                 continue
             while queue and queue[0][0] < listing.due_at:
                 yield _pop_run(queue)
-            due_at = _next_run(listing.entry, now, listing.due_at)
+            try:
+                due_at = _next_run(listing.entry, now, listing.due_at)
+            except Exception:
+                # Beat sets an entry aside whose schedule raises: it does not run.
+                continue
             if due_at is not None:
                 heapq.heappush(queue, (due_at, listing.name, listing.entry))
         while queue:
@@ -371,13 +392,13 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def counts(self) -> dict[State, int]:
         """How many entries are waiting (or paused), overdue, finished and set aside."""
         now = time.time()
-        waiting, overdue, finished, set_aside = self._storage.count_between(
-            (f"({now!r}", END), (BEGINNING, now), (FINISHED, FINISHED), (SET_ASIDE, SET_ASIDE)
+        waiting, overdue, never, set_aside = self._storage.count_between(
+            (f"({now!r}", END), (BEGINNING, now), NEVER, (SET_ASIDE, SET_ASIDE)
         )
         return {
             "waiting": waiting,
             "overdue": overdue,
-            "finished": finished,
+            "finished": never - set_aside,
             "set aside": set_aside,
         }
 
@@ -416,7 +437,7 @@ class ItemsView(ItemsViewBase[str, RedBeatSchedulerEntry]):
 
 def _entry_class_of(app: Any) -> type[RedBeatSchedulerEntry]:
     named = app.conf.beat_scheduler
-    is_path = isinstance(named, str) and "." in named
+    is_path = isinstance(named, str) and ("." in named or ":" in named)
     scheduler = symbol_by_name(named) if is_path else named  # type: ignore[no-untyped-call]  # kombu
     if isinstance(scheduler, type) and issubclass(scheduler, RedBeatScheduler):
         return scheduler.Entry
@@ -441,6 +462,16 @@ def _state(score: float, stored: Stored, entry: RedBeatSchedulerEntry | None) ->
     if not entry.enabled:
         return "paused"
     return "overdue" if score <= time.time() else "waiting"
+
+
+def _moment(score: float) -> datetime | None:
+    """The due time that a score tells; `None` if there is none that a datetime can hold."""
+    if score < BEGINNING:
+        return None
+    try:
+        return datetime.fromtimestamp(score, timezone.utc)
+    except (OverflowError, OSError, ValueError):
+        return None
 
 
 def _reason(stored: Stored) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import signal
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import redis
 from celery import Celery
@@ -126,6 +128,20 @@ def test_list_draws_columns_and_colours_on_a_terminal_only(app: Celery, project:
     assert "─" in screen
     assert "Next run" in screen
     assert "\x1b[" not in good(run_in(project, "list"))
+
+
+def test_a_table_fits_a_narrow_terminal(
+    app: Celery, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long names are cut, and times told in words: no row breaks in two."""
+    monkeypatch.setenv("COLUMNS", "80")
+    store_some(app)
+    store(app, "a name that is much too long for its column " * 3)
+    lines = click.unstyle(on_a_terminal(project, "list")).splitlines()
+    assert len(lines) == 2 + 5
+    assert max(map(len, lines)) <= 80
+    assert [line.split()[-1] for line in lines[2:]].count("waiting") == 2
+    assert any("in 60 minutes" in line or "in 1 hour" in line for line in lines)
 
 
 def on_a_terminal(project: Project, *arguments: str) -> str:
@@ -247,9 +263,10 @@ def test_add_does_not_replace_an_entry_unless_told(app: Celery, redbeat: Run) ->
         (["--cron", "* * * * *", "--tz", "Mars/Base"], "Mars/Base"),
         (["--rrule", "FREQ=OFTEN"], "OFTEN"),
         (["--at", "tomorrow"], "'tomorrow' is no time. Write one like"),
-        (["--every", "5m", "--args", "[1,"], "line 1 column"),
-        (["--every", "5m", "--args", "{}"], "not an array"),
-        (["--every", "5m", "--kwargs", "[]"], "not an object"),
+        (["--every", "5m", "--args", "[1,"], "line 1, column 4"),
+        (["--every", "5m", "--args", "{}"], "Write it like '[1, 2]'"),
+        (["--every", "5m", "--kwargs", "[]"], "Write it like '{\"x\": 1}'"),
+        (["--every", "5m", "--kwargs", '{"x": NaN}'], "NaN is no number in JSON"),
     ],
 )
 def test_add_tells_what_it_did_not_understand(
@@ -394,6 +411,37 @@ def test_an_export_names_what_it_cannot_read(
     assert list(json.loads(completed.stdout)) == ["good"]
 
 
+def test_what_is_no_utf8_and_no_number_in_json_is_listed_and_backed_up(
+    app: Celery, redbeat: Run, redis_client: redis.Redis, tmp_path: Path
+) -> None:
+    """Python writes NaN, and Redis takes any bytes: the JSON that we print is JSON all the same."""
+    store(app, "nan", kwargs={"x": float("nan")})
+    definition = store(app, "sound").encode_definition()
+    redis_client.hset(b"redbeat:\xff", "definition", definition)
+    redis_client.zadd(SCHEDULE, {b"redbeat:\xff": 4e9})
+    records = json.loads(good(redbeat("list", "--json")), parse_constant=refuse_constant)
+    assert {record["name"]: record["kwargs"] for record in records} == {
+        "nan": {"x": "NaN"},
+        "sound": {},
+        "\udcff": {},
+    }
+    file = tmp_path / "schedule.json"
+    good(redbeat("export", "--output", str(file)))
+    redis_client.flushdb()
+    assert good(redbeat("import", str(file))).startswith("3 added")
+    assert redis_client.exists(b"redbeat:\xff")
+
+
+def refuse_constant(name: str) -> None:
+    raise AssertionError(f"{name} is no JSON")
+
+
+def test_a_paused_entry_has_no_next_run(app: Celery, redbeat: Run) -> None:
+    store(app, "paused", enabled=False)
+    assert good(redbeat("list")).split("\t")[4] == "-"
+    assert "Next run:   -\n" in good(redbeat("show", "paused"))
+
+
 def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbeat: Run) -> None:
     """The leader is named; its counts come with its heartbeat."""
     store(app, "tick", every=1)
@@ -411,6 +459,27 @@ def has_told_of_runs(redbeat: Run) -> bool:
     return any(told["runs"] > 0 for told in beats.values())
 
 
+def test_watching_outlives_an_outage_and_ends_well_with_ctrl_c(
+    make_project: MakeProject, unused_port: int, tmp_path: Path
+) -> None:
+    """An outage is what one watches for."""
+    project = make_project(redbeat_redis_url=f"redis://127.0.0.1:{unused_port}/0")
+    errors = tmp_path / "errors"
+    with (
+        errors.open("w") as stderr,
+        subprocess.Popen(
+            command("status", "--watch", "--interval", "50ms"),
+            cwd=project.directory,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        ) as watching,
+    ):
+        wait_until(lambda: errors.read_text().count("does not serve") > 1, 20, "a second look")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 0
+    assert "Aborted" not in errors.read_text()
+
+
 def test_status_shows_no_password(make_project: MakeProject, redis_server: Any) -> None:
     url = redis_server.url().replace("redis://", "redis://user:sesame@")
     project = make_project(redbeat_redis_url=url)
@@ -426,9 +495,9 @@ def test_check_tells_what_is_wrong(app: Celery, redbeat: Run, redis_client: redi
     redis_client.set("redbeat::lock", new_token(600, 15), px=600_000)
     assert "All is well" in good(redbeat("check"))
     store(app, "late")
-    redis_client.zadd(SCHEDULE, {"redbeat:late": time.time() - 90})
-    assert error_of(redbeat("check"), 1).startswith("Error: late is overdue by 1.5 min")
-    good(redbeat("check", "--max-delay", "5m"))
+    redis_client.zadd(SCHEDULE, {"redbeat:late": time.time() - 3 * 3600})
+    assert error_of(redbeat("check"), 1).startswith("Error: late is overdue by 3 h")
+    good(redbeat("check", "--max-delay", "4h"))
 
 
 def test_check_without_a_lock_asks_for_any_sign_of_life(

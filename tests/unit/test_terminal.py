@@ -1,13 +1,14 @@
 """Words for people."""
 
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule, solar
 
 from redbeat.schedules import crontab, once, rrule
-from redbeat.terminal import duration, in_words, local, printable, rule
+from redbeat.terminal import duration, in_words, local, printable, rule, to_json
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -43,6 +44,14 @@ def test_durations(seconds: float, words: str) -> None:
         (crontab(0, 9, tz="Europe/Berlin"), "0 9 * * * Europe/Berlin"),
         (once(NOW), "once at 2030-01-01 00:00:00+00:00"),
         (rrule("daily", dtstart=NOW), "DTSTART:20300101T000000 RRULE:FREQ=DAILY"),
+        (
+            rrule("daily", dtstart=NOW.astimezone(ZoneInfo("Asia/Tokyo"))),
+            "DTSTART:20300101T090000 RRULE:FREQ=DAILY Asia/Tokyo",
+        ),
+        (
+            rrule("daily", dtstart=NOW.astimezone(timezone(timedelta(hours=9)))),
+            "DTSTART:20300101T090000 RRULE:FREQ=DAILY UTC+09:00",
+        ),
     ],
 )
 def test_schedules(rule_: object, words: str) -> None:
@@ -58,6 +67,12 @@ def test_a_moment_is_told_in_local_time_and_in_words() -> None:
     assert local(None, NOW) == "-"
     naive = (NOW + timedelta(minutes=5)).replace(tzinfo=None)
     assert local(naive, NOW).endswith("(in 5 minutes)")
+
+
+def test_json_is_strict_and_can_be_written() -> None:
+    """Whatever Python made of what is stored."""
+    text = to_json({"x": [float("nan"), float("-inf"), "größe\udc80"]})
+    assert text == r'{"x": ["NaN", "-Infinity", "größe\udc80"]}'
 
 
 def test_text_keeps_to_one_line() -> None:
