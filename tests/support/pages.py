@@ -130,6 +130,8 @@ class Page:
             + os.environ["PATH"],
             "PYTHONUNBUFFERED": "1",
             "TERM": "xterm",
+            "COLUMNS": str(COLUMNS),
+            "LINES": str(LINES),
         }
 
     def play(self) -> int:
