@@ -1,6 +1,7 @@
 """The client on a real server: how many connections, after a fork, over a socket."""
 
 import os
+import signal
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -30,6 +31,8 @@ def in_a_child(work: Callable[[], Any]) -> int:
     """Do something in a forked child, and give its exit code: 0 if all went well."""
     pid = os.fork()
     if pid == 0:
+        # One that hangs is ended by the kernel.
+        signal.alarm(30)
         try:
             work()
         except BaseException:
