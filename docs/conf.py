@@ -29,6 +29,9 @@ templates_path = []
 html_theme = "furo"
 html_title = f"celery-redbeat {release}"
 
+# Options and quotes are to be copied as they are typed.
+smartquotes = False
+
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 3
 # Drawn in the reader's browser, by one version of the script.

@@ -65,14 +65,14 @@ ENDLESS = re.compile(r"^(celery\b.* (beat|worker|--watch)\b|uvicorn\b|flask\b.* 
 #: Commands that show how things are: they are asked again until it is as the page says.
 LOOKS = re.compile(r"\bredbeat (status|check|list|show)\b|^curl -sS [^-]")
 
-MOMENT = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z0-9+-]+ \((?:in \d+ \w+|\d+ \w+ ago|now)\)"
+DISTANCE = r"(?:in \d+ \w+|\d+ \w+ ago|now)"
+MOMENT = rf"\d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z0-9+-]+ \({DISTANCE}\)"
 
 #: What is another at each run, in the output that a page shows.
 VARYING = (
     r"─{3,}",
-    rf"(?:{MOMENT}|(?<=  )-(?=  ))",
+    rf"(?:{MOMENT}|(?<=  )(?:{DISTANCE}|-)(?=  ))",
     r"(?<=\s)\d+(?=\s+(?:waiting|paused|overdue)\b)",
-    r"\bsince (?:\d+ \w+ ago|now)\b",
     r"\d+(?:\.\d+)? (?:s|min|h) ago\b",
     r"\bpid \d+",
     r"\b\d+ runs\b",
@@ -130,6 +130,8 @@ class Page:
             + os.environ["PATH"],
             "PYTHONUNBUFFERED": "1",
             "TERM": "xterm",
+            "COLUMNS": str(COLUMNS),
+            "LINES": str(LINES),
         }
 
     def play(self) -> int:
