@@ -525,9 +525,9 @@ def prune(session: Session, yes: bool, dry_run: bool) -> None:
         return
     if useless and not yes:
         click.confirm(f"Remove {len(useless)} entries?", abort=True)
-    with _progress(session, session.timetable.prune(), len(useless), "Removing") as names:
-        removed = sum(1 for _ in names)
-    session.console.say(f"Removed {removed} entries")
+    with _progress(session, useless, len(useless), "Removing") as watched:
+        session.timetable.discard(watched)
+    session.console.say(f"Removed {len(useless)} entries")
 
 
 def _progress(session: Session, items: Iterable[Any], length: int, label: str) -> Any:

@@ -1248,7 +1248,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return self._build(member.key, stored)
         except KeyError:
             report_gone(member.key)
-            get_storage(self.app).drop_member(member.key)
+            get_storage(self.app).drop_members([member.key])
         except Exception as exc:
             logger.error("beat: Failed to load %s: %r", printable(member.key), exc, exc_info=exc)
         return None
@@ -1540,7 +1540,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """The wait for an entry that is due later; it is not ours to run yet."""
         if peeked.is_gone:
             report_gone(peeked.key)
-            get_storage(self.app).drop_member(peeked.key)
+            get_storage(self.app).drop_members([peeked.key])
             self._restore_statics([peeked.key])
             return 0.0
         try:

@@ -390,9 +390,10 @@ class Storage:
             return list(pipe.execute())
 
     @unit
-    def drop_member(self, key: str) -> None:
-        """Take a key out of the schedule and leave its hash alone; one round trip."""
-        self._direct.zrem(self.schedule_key, _raw(key))
+    def drop_members(self, keys: Sequence[str]) -> None:
+        """Take keys out of the schedule and leave what they hold alone; one round trip at most."""
+        if keys:
+            self._direct.zrem(self.schedule_key, *map(_raw, keys))
 
     @unit
     def claim_due(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:

@@ -399,10 +399,13 @@ def test_pruning_removes_what_nothing_will_come_of_and_keeps_statics(
         make(client_app, name).save()
         client.zadd(SCHEDULE, {f"redbeat:{name}": -1})
     client.sadd("redbeat::statics", "static")
-    client.zadd(SCHEDULE, {"redbeat:gone": 1})
-    assert sorted(listing.name for listing in timetable.prunable()) == ["finished", "gone"]
-    assert sorted(timetable.prune()) == ["finished", "gone"]
+    client.zadd(SCHEDULE, {"redbeat:gone": 1, "foreign": 1})
+    client.lpush("foreign", "not ours")
+    useless = ["finished", "foreign", "gone"]
+    assert sorted(listing.name for listing in timetable.prunable()) == useless
+    assert sorted(timetable.prune()) == useless
     assert sorted(timetable) == ["static", "waiting"]
+    assert client.lrange("foreign", 0, -1) == ["not ours"]
 
 
 def test_the_leader_is_told_by_host_and_process(
