@@ -201,8 +201,9 @@ def test_every_example_is_known_here_and_every_type_has_one() -> None:
     """No block of JSON in the documentation is left untried."""
     assert EXAMPLES.keys() == AT_ONCE | LATER.keys()
     blocks = [block for page in pages() for block in read_blocks(page)]
-    untried = [block for block in blocks if "__type__" in block.text and block.language != "redis"]
-    assert untried == []
+    shown = [block for block in blocks if "__type__" in block.text and block.language != "redis"]
+    # Programs, and what a command prints, are tried by test_pages.
+    assert {block.language for block in shown} <= {"python", "console"}
     assert {codec.tag for codec in CODECS} == tags_in("".join(BLOCKS))
 
 

@@ -283,13 +283,17 @@ OLD_RULES: list[tuple[str, int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("freq", "years", "parts"), OLD_RULES, ids=str)
-def test_a_rule_that_started_long_ago_is_evaluated_in_a_millisecond(
+def test_a_rule_that_started_long_ago_is_evaluated_as_fast_as_a_young_one(
     freq: str, years: int, parts: dict[str, Any]
 ) -> None:
-    start = START.replace(year=START.year - years).astimezone(BERLIN)
-    rule = rrule(freq, start, **parts)
-    fastest = min(seconds_of(lambda: due_state(rule, START - HOUR, START)) for _ in range(5))
-    assert fastest < 0.001
+    """Within what a few lines more of arithmetic take."""
+
+    def fastest(start: datetime) -> float:
+        rule = rrule(freq, start.astimezone(BERLIN), **parts)
+        return min(seconds_of(lambda: due_state(rule, START - HOUR, START)) for _ in range(20))
+
+    old = fastest(START.replace(year=START.year - years))
+    assert old < 20 * fastest(START - 30 * DAY)
 
 
 COUNTED_RULES: list[tuple[str, int, dict[str, Any]]] = [
@@ -312,8 +316,10 @@ def test_a_rule_with_a_count_is_counted_from_its_start_once_and_not_at_every_rea
         return due_state(rrule(freq, start, **parts), now - HOUR, now)
 
     assert seconds_of(lambda: evaluate(START)) < 2
-    later = [START + hours * HOUR for hours in range(1, 20)]
-    assert sorted(seconds_of(lambda now=now: evaluate(now)) for now in later)[10] < 0.001
+    counted = calendars._countdown_of.cache_info().misses
+    for hours in range(1, 20):
+        evaluate(START + hours * HOUR)
+    assert calendars._countdown_of.cache_info().misses == counted
 
 
 def test_what_is_remembered_of_rules_with_a_count_is_bounded() -> None:
@@ -339,9 +345,10 @@ def test_a_count_holds_at_moments_asked_in_any_order_and_by_several_threads() ->
 
 
 def seconds_of(action: Any) -> float:
-    begin = time.perf_counter()
+    # Of the processor: what else the machine does is no matter.
+    begin = time.thread_time()
     action()
-    return time.perf_counter() - begin
+    return time.thread_time() - begin
 
 
 NEVER: list[dict[str, Any]] = [
