@@ -1324,11 +1324,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         wakes_at = min(max(self._first_due, next_pulse, now), now + self.max_interval)
         self._wakes_at = wakes_at
         self.leadership.expect(wakes_at - now)
+        self._report_unless_led()
         while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
-            self._report_unless_led()
             pause = min(remaining, ensure_conf(self.app).poll_interval)
             if self._listen(pause, wakes_at) or (pause < remaining and self._is_due_early()):
                 return
+            self._report_unless_led()
 
     def _listen(self, seconds: float, before: float) -> bool:
         """Sleep for so many seconds, or until told of an entry that is due before ``before``.
