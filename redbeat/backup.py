@@ -7,6 +7,7 @@ written as they are in Redis, so what is exported comes back as it was, runs inc
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -62,18 +63,30 @@ def parse(text: str) -> dict[str, Any]:
     Raises `EntryError` (a `ValueError`), which names the place and what was expected there.
     """
     try:
-        json.loads(text)
+        _require_names_once(json.loads(text, object_pairs_hook=list))
         blocks = RedBeatJSONDecoder().decode(text)
     except json.JSONDecodeError as exc:
         raise EntryError(
             f"Line {exc.lineno}, column {exc.colno}: {exc.msg}. Expected is JSON as "
             "`celery redbeat export` writes it."
         ) from exc
+    except EntryError:
+        raise
     except (ValueError, RecursionError) as exc:
         raise EntryError(str(exc)) from exc
     if not isinstance(blocks, dict):
         raise EntryError("Line 1, column 1: expected is an object with an entry under each name.")
     return blocks
+
+
+def _require_names_once(pairs: Any) -> None:
+    """A JSON reader keeps the last of two values under one name, and loses the other."""
+    names = Counter(pair[0] for pair in pairs if isinstance(pair, tuple))
+    twice = [name for name, count in names.items() if count > 1]
+    if twice:
+        raise EntryError(
+            f"Entry {twice[0]!r} stands in the file more than once. Leave one of them."
+        )
 
 
 def build(blocks: Iterable[tuple[str, Any]], timetable: Timetable) -> Entries:

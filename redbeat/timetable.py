@@ -214,16 +214,17 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
             raise EntryError(f"Entry {name!r} cannot be made of {dict(fields)!r}: {exc}") from exc
 
     def find(self, names: Iterable[str]) -> dict[str, RedBeatSchedulerEntry | None]:
-        """The entries of these names, as far as there are any; `None`: one that cannot be read.
+        """The entries of these names that the schedule has; `None`: one that cannot be read.
 
-        One round trip per 500 names.
+        Two round trips per 500 names.
         """
         found = {}
         for page in _paged(names):
-            stored = self._storage.read_entries([self._key(name) for name in page])
-            for name, fields in zip(page, stored, strict=True):
-                if fields.definition is not None:
-                    found[name] = self._listing(Member(self._key(name), FINISHED), fields).entry
+            keys = [self._key(name) for name in page]
+            scores, stored = self._storage.read_scores(keys), self._storage.read_entries(keys)
+            for name, key, score, fields in zip(page, keys, scores, stored, strict=True):
+                if score is not None and fields.definition is not None:
+                    found[name] = self._listing(Member(key, score), fields).entry
         return found
 
     # What stands in it

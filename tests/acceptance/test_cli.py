@@ -389,6 +389,7 @@ def test_an_import_shows_the_difference_first(
         ("[]", "an object with an entry under each name"),
         ('{"good": {"task": "t", "schedule": 3}, "bad": {"task": "t"}}', "bad"),
         ('{"good": {"task": "t", "schedule": 3}, "bad": 3}', "Entry 'bad'"),
+        ('{"bad": {"task": "t", "schedule": 3}, "bad": {}}', "'bad' stands in the file more"),
         ('{"bad": {"task": "t", "schedule": {"__type__": "crontab", "hour": "25"}}}', "25"),
         ('{"bad": {"task": "t", "schedule": 3, "colour": 1}}', "colour"),
     ],
@@ -398,6 +399,14 @@ def test_an_import_with_one_bad_entry_changes_nothing(
 ) -> None:
     assert expected in error_of(redbeat("import", "-", input=text), 1)
     assert not timetable
+
+
+def test_an_import_brings_back_an_entry_that_lost_its_place(
+    redbeat: Run, backup_path: Path, redis_client: redis.Redis
+) -> None:
+    redis_client.zrem(SCHEDULE, "redbeat:waiting")
+    assert "1 added" in good(redbeat("import", str(backup_path)))
+    assert redis_client.zscore(SCHEDULE, "redbeat:waiting")
 
 
 def test_an_export_names_what_it_cannot_read(
