@@ -95,12 +95,12 @@ class Field:
     def kill(self, beat: Program) -> Strike:
         """Kill -9 a beat; tells how the runs stood."""
         beat.kill()
-        return self._find_struck()
+        return self._of_one_batch(self.runs.find_struck())
 
     def freeze(self, beat: Program) -> Strike:
         """Hold a beat where it stands; tells how the runs stood."""
         beat.freeze()
-        return self._find_struck()
+        return self._of_one_batch(self.runs.find_frozen())
 
     def run_continuously(self, times: int) -> None:
         """Let each entry run so many times, due again as soon as it is settled."""
@@ -124,8 +124,7 @@ class Field:
         """Let so much time pass that every claim of before has run out."""
         time.sleep(CLAIM_TIMEOUT + 1)
 
-    def _find_struck(self) -> Strike:
-        strike = self.runs.find_struck()
+    def _of_one_batch(self, strike: Strike) -> Strike:
         assert len(strike.caught) <= BATCH_SIZE, sorted(strike.caught)
         return strike
 

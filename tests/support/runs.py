@@ -42,8 +42,8 @@ class Strike:
 
     Attributes:
         unfinished: The entries that were due or leased.
-        caught: Those of them that were in the window: their message was with the broker, and the
-            commit was still to come.
+        caught: Those of them that were in the window: their message was with the broker, or on its
+            way, and the commit was still to come.
     """
 
     unfinished: frozenset[str] = frozenset()
@@ -178,6 +178,13 @@ class Runs:
         unfinished = self.unsettled()
         caught = {name for name in unfinished if sent[name] == self._armed[name]}
         return Strike(frozenset(unfinished), frozenset(caught))
+
+    def find_frozen(self) -> Strike:
+        """How the runs stand: what is left of a batch that was being sent goes out at the thaw."""
+        strike, scores = self.find_struck(), self.scores()
+        leases = {scores[name] for name in strike.caught if name in scores}
+        batch = {name for name in strike.unfinished if scores.get(name) in leases}
+        return Strike(strike.unfinished, strike.caught | batch)
 
     def counted(self, name: str) -> int:
         """How many runs of an entry have been counted since it was last armed."""
