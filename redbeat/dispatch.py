@@ -197,7 +197,7 @@ class Claim:
     def _run(self) -> Outcome:
         entry = self.advanced
         due = entry.next_due(self.now)
-        return self._due(due, entry.encode_meta(), entry.total_run_count)
+        return self._due(due, entry.encode_meta())
 
     def _idle(self) -> Outcome:
         """The entry did not run: not due yet, disabled, or held back by an override."""
@@ -213,10 +213,11 @@ class Claim:
             return self._due(due, entry.encode_meta())
         return self._due(due)
 
-    def _due(self, due: datetime | None, meta: str = "", runs: int = 0) -> Outcome:
+    def _due(self, due: datetime | None, meta: str = "") -> Outcome:
+        assert self.stored is not None, "what was not loaded is given back"
         score = FINISHED if due is None else due.timestamp()
-        was_set_aside = self.stored is not None and self.stored.set_aside is not None
-        return Outcome(self.key, score, meta, runs, clears=was_set_aside)
+        was_set_aside = self.stored.set_aside is not None
+        return Outcome(self.key, score, meta, self.stored.meta or "", clears=was_set_aside)
 
     @property
     def _is_put_off(self) -> bool:

@@ -50,7 +50,7 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
 from .errors import BeatInitError
-from .retrying import not_again, patience
+from .retrying import not_again, patience, without_secrets
 from .storage import OUTAGES, Storage
 
 logger = get_logger("celery.beat")
@@ -401,7 +401,7 @@ class Leadership:
         try:
             lock.release()
         except OUTAGES as exc:
-            logger.warning("beat: The lock was not released: %s", exc)
+            logger.warning("beat: The lock was not released: %s", without_secrets(exc))
 
     def abandon(self) -> Any:
         """Stop leading without a word to Redis; returns the lock, which expires of itself."""
@@ -436,6 +436,10 @@ class Leadership:
                 self.on_beat()
         except OUTAGES as exc:
             logger.warning("beat: The lock could not be renewed: %s", exc)
+            return False
+        except Exception:
+            # The thread must live: nobody else renews the lock during a long sleep.
+            logger.exception("beat: The lock could not be renewed")
             return False
         return True
 

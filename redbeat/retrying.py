@@ -40,7 +40,7 @@ from redis.sentinel import MasterNotFoundError
 logger = get_logger("celery.beat")
 
 Result = TypeVar("Result")
-Error = TypeVar("Error", bound=Exception)
+Error = TypeVar("Error", bound=BaseException)
 
 FOR_EVER = -1
 
@@ -205,6 +205,8 @@ def _forget_connections(client: Any) -> None:
 
 def without_secrets(exc: Error) -> Error:
     """``exc``, or one of its class whose text leaves out what may hold a password."""
+    if not isinstance(exc, (RedisError, RedisClusterException)):
+        return exc
     text = str(exc)
     if isinstance(exc, MasterNotFoundError):
         # Behind it redis-py writes the clients of the sentinels, in some versions with passwords.

@@ -51,7 +51,7 @@ from .dispatch import (
     retry_set_aside,
 )
 from .errors import EntryError, SettingError
-from .leadership import Holder, Leadership, read_holder
+from .leadership import Holder, LeaderLock, Leadership, read_holder
 from .publishing import batching
 from .retrying import (
     FOR_EVER,
@@ -159,6 +159,14 @@ def _is_positive(value: Any) -> bool:
     return _is_number(value) and 0 < value < float("inf")
 
 
+def _is_from(least: float) -> Callable[[Any], bool]:
+    return lambda value: _is_positive(value) and value >= least
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value != ""
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and _is_positive(value)
 
@@ -212,14 +220,14 @@ SETTINGS = {
             "redbeat_lock_key",
             ":lock",
             "text, or None for no lock",
-            _is_text,
+            _is_name,
             "The lock that the leader holds, behind the prefix; None: beats share the work.",
         ),
         Setting(
             "redbeat_lock_timeout",
             None,
-            SECONDS,
-            _is_positive,
+            f"{SECONDS}, 0.1 or more",
+            _is_from(0.1),
             "Time to live of the lock; default: five times the longest sleep between two ticks.",
         ),
         Setting(
@@ -253,8 +261,8 @@ SETTINGS = {
         Setting(
             "redbeat_claim_timeout",
             30,
-            SECONDS,
-            _is_positive,
+            f"{SECONDS}, 0.1 or more",
+            _is_from(0.1),
             "How long a beat may hold a due entry before another may run it.",
         ),
         Setting(
@@ -825,12 +833,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         ``seen_meta`` is what is stored of its runs: it overrules what this entry says of them.
         """
         self._require_complete()
-        if seen_meta:
-            self._adopt(self.decode_meta(seen_meta, app=self.app))
+        is_readable = not seen_meta or self._adopt(seen_meta)
         definition, meta = self.encode_definition(), self.encode_meta()
         due = self.next_due(now)
         score = FINISHED if due is None else to_timestamp(max(due, now))
-        return Draft(self.key, definition, seen_meta, meta, score)
+        return Draft(self.key, definition, seen_meta, meta, score, not is_readable)
 
     def delete(self) -> None:
         """Remove this entry for good; one round trip."""
@@ -871,10 +878,18 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     def _store_run(self) -> None:
         get_storage(self.app).write_run(self.key, self.encode_meta(), self.score)
 
-    def _adopt(self, meta: Mapping[str, Any]) -> None:
-        if meta.get("last_run_at") is not None:
-            self.last_run_at = meta["last_run_at"]
-            self.total_run_count = meta.get("total_run_count", 0)
+    def _adopt(self, stored: str) -> bool:
+        """Take over what is stored of the runs; ``False`` if nobody can read it."""
+        try:
+            meta = self.decode_meta(stored, app=self.app)
+            last_run_at, runs = meta.get("last_run_at"), meta.get("total_run_count", 0)
+        except (AttributeError, TypeError, ValueError):
+            return False
+        if not isinstance(last_run_at, datetime | None) or not isinstance(runs, int):
+            return False
+        if last_run_at is not None:
+            self.last_run_at, self.total_run_count = last_run_at, runs
+        return True
 
     # JSON
 
@@ -1212,11 +1227,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if stored is not None:
             entry.last_run_at = stored.last_run_at
             entry.total_run_count = stored.total_run_count
-            if "enabled" not in fields:
+            if isinstance(fields, Mapping) and "enabled" not in fields:
                 entry.enabled = stored.enabled
-        if stored is not None and is_scheduled and _is_same(entry, stored):
-            return
-        entry.save()
+        if stored is None or not is_scheduled or not _is_same(entry, stored):
+            entry.save()
         logger.debug("beat: Stored entry: %s", entry)
 
     # The schedule
@@ -1341,8 +1355,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             listener = listener or get_storage(self.app).listen()
             woken = listener.wait(seconds, before)
-        except OUTAGES as exc:
-            logger.debug("beat: Cannot listen for changes: %s", exc)
+        except (*OUTAGES, ValueError) as exc:
+            # A ValueError: what somebody told is no text.
+            logger.debug("beat: Cannot listen for changes: %s", without_secrets(exc))
             if listener is not None:
                 listener.close()
             return has_listened or self.leadership.lost.wait(seconds)
@@ -1397,7 +1412,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             )
             if released:
                 logger.info("beat: %d entries that another beat had claimed run now", released)
-        self._had_entries = self._had_entries or storage.count_members() > 0
+        self._had_entries = storage.count_members() > 0
         self._forget_reports_of_the_gone()
         self._term = self.leadership.term
         self._is_in_office = True
@@ -1432,9 +1447,23 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 if not batch.is_empty:
                     self._had_entries = True
                     self._run_batch(batch, stop, waits)
+            if batch.is_empty and self._has_lost_the_schedule(batch):
+                self._leave_office()
+                self._first_due = batch.now.timestamp()
+                return [0.0]
             self._first_due = min(self._first_due, batch.first_due())
             if stop or not batch.leaves_more or not self._lead_or_wait():
                 return waits
+
+    def _has_lost_the_schedule(self, batch: Batch) -> bool:
+        """Whether Redis has lost its data; a leader learns it from the lock, which is gone as well.
+
+        One round trip, where nothing is due for long.
+        """
+        if self.lock_key or not self._had_entries or batch.set_aside:
+            return False
+        has_statics = bool(ensure_conf(self.app).schedule)
+        return has_statics and not get_storage(self.app).count_members()
 
     def _read_clock(self) -> datetime:
         """The tick's *now*: when it was meant to be, if that was only just before.
@@ -1442,10 +1471,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         Else an entry that is due at the end of a pulse would run now in this one, now in the next.
         """
         now: datetime = self.app.now()
-        late = now.timestamp() - self._wakes_at
+        late = as_utc(now).timestamp() - self._wakes_at
         if 0 <= late < PULSE:
             now = now - timedelta(seconds=late) + RESOLUTION
-        self._ticked_at = now.timestamp()
+        self._ticked_at = as_utc(now).timestamp()
         return now
 
     def _claim(self, now: datetime) -> Batch:
@@ -1494,6 +1523,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                     raise _TooLateError
         except _TooLateError:
             batch.retract()
+        except LockNotOwnedError:
+            batch.retract()
+            raise
         except Exception as exc:
             batch.retract()
             raise _broker_away(exc) from exc
@@ -1677,10 +1709,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _forget_reports_of_the_gone(self) -> None:
         """A leader's only equals are gone; a beat that shares the work waits for a while."""
         storage, now = get_storage(self.app), time.time()
-        patience = 0.0 if self.lock_key else REPORT_LIFETIME
-        reports = decode_reports(storage.read_reports())
-        gone = [name for name, report in reports.items() if not report.is_fresh(now, patience)]
-        storage.forget_reports(gone)
+        lifetime = 0.0 if self.lock_key else REPORT_LIFETIME
+        try:
+            reports = decode_reports(storage.read_reports())
+            gone = [name for name, report in reports.items() if not report.is_fresh(now, lifetime)]
+            storage.forget_reports([name for name in gone if name != beat_name()])
+        except OUTAGES as exc:
+            logger.debug("beat: The reports of beats that are gone were not removed: %s", exc)
 
     # The lock
 
@@ -1699,6 +1734,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         then the lock expires of itself, and what was not committed may repeat.
         """
         self._is_closed = True
+        if not isinstance(self.lock, LeaderLock):
+            # One that was given by hand knows only the thread that took it.
+            self.leadership.release()
         if self._wind_up is None or not self._wind_up.is_alive():
             self._wind_up = threading.Thread(target=self._let_go, daemon=True)
             self._wind_up.start()
@@ -1748,7 +1786,9 @@ def _broker_away(exc: BaseException) -> _BrokerAwayError:
     reason: BaseException = exc
     while reason.__cause__ is not None:
         reason = reason.__cause__
-    return _BrokerAwayError(f"The broker cannot be reached ({reason})")
+    # What the URL parser says may quote a part of the password.
+    told = "its URL is malformed" if type(reason) is ValueError else without_secrets(reason)
+    return _BrokerAwayError(f"The broker cannot be reached ({told})")
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:
@@ -1766,7 +1806,8 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
     """
     try:
         # A stand-in that only passes for a service does not drive ticks from a loop of its own.
-        sender.scheduler.join(is_service=issubclass(type(sender), Service))
+        if isinstance(sender.scheduler, RedBeatScheduler):
+            sender.scheduler.join(is_service=issubclass(type(sender), Service))
     except OUTAGES as exc:
         # Celery logs it with its traceback; what redis-py did inside says nothing more.
         raise exc.with_traceback(None) from None

@@ -22,8 +22,8 @@ midst of it, nobody knows whether the server has done it, so it is done again as
 * saving finds its own meta the second time, and its caller saves once more with that;
 * a claim bears a lease of its own: asked for again with the same one, it gives the same entries. If
   it is given up instead, they are due again when the lease ends;
-* a commit compares with the lease, which the first one has taken away, and a recorded run count
-  never falls;
+* a commit compares with the lease, which the first one has taken away, and with the meta that was
+  loaded;
 * who takes, takes over or renews the lock bears a token of its own, and knows it again.
 
 Only releasing the lock is tried once: a beat that is told to end must not wait.
@@ -131,7 +131,7 @@ class Draft(NamedTuple):
     """An entry that is to be stored.
 
     ``seen_meta`` is the stored meta that ``score`` was computed from, ``""`` for a new entry. A
-    stored meta stays; ``meta`` is that of a new entry.
+    stored meta stays, unless nobody can read it (``replaces_meta``); ``meta`` is that of a new one.
     """
 
     key: str
@@ -139,6 +139,7 @@ class Draft(NamedTuple):
     seen_meta: str
     meta: str
     score: float
+    replaces_meta: bool = False
 
 
 class Changed(NamedTuple):
@@ -159,14 +160,15 @@ class Claimed(NamedTuple):
 class Outcome(NamedTuple):
     """What a commit writes for one claimed entry.
 
-    ``score`` is its next due time, ``None`` to drop it from the schedule. ``meta`` and ``runs`` are
-    given when it ran, ``reason`` when it is set aside; ``clears`` takes an earlier reason away.
+    ``score`` is its next due time, ``None`` to drop it from the schedule. ``meta`` is given when it
+    ran, with ``seen_meta``, the stored meta that it was computed from: if another one is stored by
+    now, that stands. ``reason`` is given when it is set aside; ``clears`` takes an earlier one off.
     """
 
     key: str
     score: float | None
     meta: str = ""
-    runs: int = 0
+    seen_meta: str = ""
     reason: str = ""
     clears: bool = False
 
@@ -426,7 +428,8 @@ class Storage:
     @unit
     def read_statics(self) -> set[str]:
         """The names that came from ``beat_schedule``; one round trip."""
-        return set(self._direct.smembers(self.statics_key))
+        reply = self._direct.execute_command("SMEMBERS", self.statics_key, **UNDECODED)
+        return set(map(text, reply))
 
     @unit
     def write_statics(self, added: Iterable[str], removed: Iterable[str]) -> None:
@@ -436,9 +439,9 @@ class Storage:
             return
         with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
             if removed:
-                pipe.srem(self.statics_key, *removed)
+                pipe.srem(self.statics_key, *map(_raw, removed))
             if added:
-                pipe.sadd(self.statics_key, *added)
+                pipe.sadd(self.statics_key, *map(_raw, added))
             pipe.execute()
 
     # Reports
@@ -446,7 +449,8 @@ class Storage:
     @unit
     def read_reports(self) -> dict[str, str]:
         """What beats tell of their work, by the name of the beat; one round trip."""
-        return dict(self._direct.hgetall(self.reports_key))
+        reply = self._direct.execute_command("HGETALL", self.reports_key, **UNDECODED)
+        return {text(name): text(report) for name, report in reply.items()}
 
     @unit
     def write_report(self, name: str, report: str) -> None:
@@ -469,8 +473,8 @@ class Storage:
             return {}
         with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.hexists(key, "definition")
-                pipe.execute_command("HGET", key, "owner", **UNDECODED)
+                pipe.hexists(_raw(key), "definition")
+                pipe.execute_command("HGET", _raw(key), "owner", **UNDECODED)
             replies = iter(pipe.execute(raise_on_error=False))
         # A key that holds something else than a hash is no entry.
         found = zip(keys, replies, replies, strict=False)
@@ -483,7 +487,7 @@ class Storage:
             return
         with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.hset(key, "owner", owner)
+                pipe.hset(_raw(key), "owner", owner)
             pipe.execute()
 
     # The lock
@@ -492,22 +496,22 @@ class Storage:
     def read_lock(self, key: str) -> tuple[str | None, int]:
         """The token that holds the lock, and its time to live in milliseconds; one round trip."""
         with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
-            pipe.get(key)
+            pipe.execute_command("GET", key, **UNDECODED)
             pipe.pttl(key)
             reply = pipe.execute()
         # A stand-in for a client, as applications' tests inject, holds no lock.
         token, remaining = reply if isinstance(reply, list) else (None, 0)
-        return token, remaining
+        return _optional_text(token), remaining
 
     @unit
     def acquire_lock(self, key: str, token: str, milliseconds: int) -> bool:
         """Hold the lock under ``token`` if nobody holds it; one round trip."""
         with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
             pipe.set(key, token, nx=True, px=milliseconds)
-            pipe.get(key)
+            pipe.execute_command("GET", key, **UNDECODED)
             reply = pipe.execute()
         # A stand-in for a client does not say who holds the lock, and lets everybody have it.
-        return reply[1] == token if isinstance(reply, list) else True
+        return _optional_text(reply[1]) == token if isinstance(reply, list) else True
 
     @unit
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
@@ -645,7 +649,7 @@ class ScriptedSteps:
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
-        return bool(self._call(EXTEND_TO, [key], (token, milliseconds, new_token)))
+        return bool(self._call(EXTEND_TO, [key], (token, milliseconds, "0", new_token)))
 
     def take_over_lock(
         self, key: str, token: str, new_token: str, milliseconds: int, silent_below: int
@@ -720,9 +724,9 @@ class PlainSteps:
         stored = self._read_stored(outcomes)
         held = 0
         with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
-            for outcome, (score, is_there) in zip(outcomes, stored, strict=True):
-                if is_there:
-                    _record(pipe, outcome)
+            for outcome, (score, meta) in zip(outcomes, stored, strict=True):
+                if meta is not None:
+                    _record(pipe, outcome, meta)
                 if score != lease:
                     continue
                 held += 1
@@ -733,14 +737,19 @@ class PlainSteps:
             pipe.execute()
         return held
 
-    def _read_stored(self, outcomes: Sequence[Outcome]) -> list[tuple[float | None, bool]]:
+    def _read_stored(self, outcomes: Sequence[Outcome]) -> list[tuple[float | None, str | None]]:
+        """Score and meta of each entry; ``""`` for no meta, ``None`` for no entry."""
         with self.client.pipeline(transaction=False) as pipe:
             for outcome in outcomes:
-                pipe.zscore(self.storage.schedule_key, _raw(outcome.key))
-                pipe.hexists(_raw(outcome.key), "definition")
+                key = _raw(outcome.key)
+                pipe.zscore(self.storage.schedule_key, key)
+                pipe.execute_command("HMGET", key, *Stored._fields, **UNDECODED)
             replies = iter(pipe.execute(raise_on_error=False))
-        # A member whose key holds something else than a hash is no entry.
-        return [(score, is_there is True) for score, is_there in zip(replies, replies, strict=True)]
+        found = ((score, _stored(fields)) for score, fields in zip(replies, replies, strict=True))
+        return [
+            (score, None if stored.definition is None else stored.meta or "")
+            for score, stored in found
+        ]
 
     def change(self, drafts: Sequence[Draft], deleted: Sequence[str]) -> Changed:
         """See :meth:`Storage.change_entries`."""
@@ -777,7 +786,7 @@ class PlainSteps:
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
-        return self.client.get(key) in (token, new_token) and bool(
+        return self._holder(key) in (token, new_token) and bool(
             self.client.set(key, new_token, px=milliseconds, xx=True)
         )
 
@@ -794,7 +803,10 @@ class PlainSteps:
 
     def release_lock(self, key: str, token: str) -> bool:
         """See :meth:`Storage.release_lock`."""
-        return self.client.get(key) == token and bool(self.client.delete(key))
+        return self._holder(key) == token and bool(self.client.delete(key))
+
+    def _holder(self, key: str) -> str | None:
+        return _optional_text(self.client.execute_command("GET", key, **UNDECODED))
 
 
 def _range(
@@ -841,8 +853,9 @@ def _raw(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
-def _record(pipe: Any, outcome: Outcome) -> None:
-    if outcome.meta:
+def _record(pipe: Any, outcome: Outcome, known: str) -> None:
+    is_new = not outcome.seen_meta and '"total_run_count"' not in known
+    if outcome.meta and (known == outcome.seen_meta or is_new):
         pipe.hset(_raw(outcome.key), "meta", outcome.meta)
     if outcome.reason:
         pipe.hset(_raw(outcome.key), "set_aside", outcome.reason)
@@ -853,7 +866,10 @@ def _record(pipe: Any, outcome: Outcome) -> None:
 def _store(pipe: Any, schedule: str, draft: Draft) -> None:
     key = _raw(draft.key)
     pipe.hset(key, "definition", draft.definition)
-    pipe.hsetnx(key, "meta", draft.meta)
+    if draft.replaces_meta:
+        pipe.hset(key, "meta", draft.meta)
+    else:
+        pipe.hsetnx(key, "meta", draft.meta)
     pipe.hdel(key, "set_aside")
     pipe.zadd(schedule, {key: draft.score})
 
@@ -873,12 +889,22 @@ def _save_arguments(drafts: Iterable[Draft]) -> list[Any]:
     return [
         part
         for draft in drafts
-        for part in (draft.definition, draft.seen_meta, draft.meta, repr(draft.score))
+        for part in (
+            draft.definition,
+            _raw(draft.seen_meta),
+            draft.meta,
+            repr(draft.score),
+            int(draft.replaces_meta),
+        )
     ]
 
 
-def _record_arguments(outcomes: Iterable[Outcome]) -> list[str | int]:
-    return [part for outcome in outcomes for part in (outcome.meta, outcome.runs, outcome.reason)]
+def _record_arguments(outcomes: Iterable[Outcome]) -> list[str | bytes]:
+    return [
+        part
+        for outcome in outcomes
+        for part in (outcome.meta, _raw(outcome.seen_meta), outcome.reason)
+    ]
 
 
 def _advance_arguments(lease: float, outcomes: Iterable[Outcome]) -> list[str | bytes]:

@@ -470,10 +470,10 @@ def _state(score: float, stored: Stored, entry: RedBeatSchedulerEntry | None) ->
         return "set aside"
     if entry is None:
         return "broken"
-    if score < 0:
-        return "finished"
     if not entry.enabled:
         return "paused"
+    if score < 0:
+        return "finished"
     return "overdue" if score <= time.time() else "waiting"
 
 

@@ -11,7 +11,8 @@ from celery import Celery
 
 from support.apps import MakeApp, empty_memory_broker, make_app
 from support.fakes import fake_client, fake_client_without_lua
-from support.servers import RedisServer, StartRedis, find_server, skipping_without_server
+from support.servers import RedisServer, StartRedis, find_server
+from support.skipping import skipping_without_server
 from support.wire import MakeProxy, Proxy
 
 

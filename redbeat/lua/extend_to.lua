@@ -1,18 +1,20 @@
 -- Renews a lock to a full time to live, however much of it is left.
 --
 -- KEYS[1]  the lock      ARGV[1]  the holder's token      ARGV[2]  time to live in milliseconds
--- ARGV[3]  the token to hold it under from now on; left out: the same
+-- ARGV[3]  what redis-py's lock hands on as well: not looked at
+-- ARGV[4]  the token to hold it under from now on; left out: the same
 -- Returns  1, or 0 if the lock is not held under this token
 --
 -- Atomic, because between reading the token and setting the expiry another holder may come. Doing it
 -- twice is harmless: the second time the lock is held under the new token.
 
 local token = redis.call('GET', KEYS[1])
-if not token or (token ~= ARGV[1] and token ~= ARGV[3]) then
+local renamed = ARGV[4] or ARGV[1]
+if not token or (token ~= ARGV[1] and token ~= renamed) then
   return 0
 end
-if ARGV[3] and ARGV[3] ~= ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[3], 'PX', ARGV[2])
+if renamed ~= token then
+  redis.call('SET', KEYS[1], renamed, 'PX', ARGV[2])
 else
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
 end

@@ -1,21 +1,23 @@
 -- Records runs in the hashes of their entries.
 --
 -- KEYS     the hashes of the entries
--- ARGV     for each key three: its new meta ('' leaves it), the total run count in it, the reason
---          why the entry is set aside ('' if it is not)
+-- ARGV     for each key three: its new meta ('' leaves it), the stored meta that it was computed from
+--          ('': there was none), the reason why the entry is set aside ('' if it is not)
 -- Returns  how many hashes took what was given
 --
--- Atomic for each key, because a hash that was deleted since must not come back, and a run count
--- must never fall: a beat that was frozen for an hour does not overwrite what was recorded since.
--- Doing it twice is harmless.
+-- Atomic for each key, because a hash that was deleted since must not come back, and what was
+-- recorded or rescheduled since must stand: a beat that was frozen for an hour overwrites nothing.
+-- An entry without meta that was saved meanwhile got one that tells of no run. Doing it twice is
+-- harmless.
 
 local taken = 0
 for i, entry in ipairs(KEYS) do
-  local meta, runs, reason = ARGV[3 * i - 2], tonumber(ARGV[3 * i - 1]), ARGV[3 * i]
+  local meta, seen, reason = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
   local stored = redis.call('HMGET', entry, 'definition', 'meta', 'set_aside')
   if stored[1] then
-    local stored_runs = string.match(stored[2] or '', '"total_run_count"%s*:%s*(%d+)')
-    if meta ~= '' and runs > (tonumber(stored_runs) or -1) then
+    local known = stored[2] or ''
+    local is_new = seen == '' and not string.find(known, '"total_run_count"', 1, true)
+    if meta ~= '' and (known == seen or is_new) then
       redis.call('HSET', entry, 'meta', meta)
       taken = taken + 1
     end

@@ -2,8 +2,9 @@
 --
 -- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
 -- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
--- ARGV     then for each entry four: its definition, the stored meta that its score was computed
---          from ('': there was none), its meta if it is new, its score
+-- ARGV     then for each entry five: its definition, the stored meta that its score was computed
+--          from ('': there was none), its meta if it is new, its score, 1 if the meta replaces what
+--          is stored
 -- Returns  for each entry '' if it was stored; else the meta that is stored by now, for another try
 --
 -- Atomic, because a score that was computed from the run before last would repeat the last run.
@@ -14,13 +15,13 @@ local schedule = KEYS[count + 1]
 
 local conflicts, first = {}, nil
 for i = 1, count do
-  local definition, seen_meta, new_meta, score = unpack(ARGV, 4 * i - 1, 4 * i + 2)
+  local definition, seen_meta, new_meta, score, replaces = unpack(ARGV, 5 * i - 2, 5 * i + 2)
   local stored = redis.call('HGET', KEYS[i], 'meta') or ''
   if stored ~= seen_meta then
     conflicts[i] = stored
   else
     conflicts[i] = ''
-    if stored == '' then
+    if stored == '' or replaces == '1' then
       redis.call('HSET', KEYS[i], 'definition', definition, 'meta', new_meta)
     else
       redis.call('HSET', KEYS[i], 'definition', definition)

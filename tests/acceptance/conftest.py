@@ -11,7 +11,8 @@ import redis
 from support.peer import peer_python
 from support.ports import free_port
 from support.programs import MakeProject, Project
-from support.servers import RedisServer, skipping_without_server
+from support.servers import RedisServer
+from support.skipping import skipping_without_server
 from support.topologies import StartTopology, Topology, running_topologies
 
 BROKER_DB = 1

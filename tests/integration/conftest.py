@@ -6,7 +6,8 @@ import pytest
 from celery import Celery
 
 from support.apps import MakeApp
-from support.servers import RedisServer, skipping_without_server
+from support.servers import RedisServer
+from support.skipping import skipping_without_server
 from support.topologies import TOPOLOGIES, StartTopology, Topology, running_topologies
 
 BROKER_DB = 1

@@ -117,8 +117,9 @@ def test_a_commit_whose_answer_is_lost_counts_the_run_once(
     """The second one finds no lease, and changes nothing."""
     storage.claim_due(NOW, LEASE, 5, NOW + 300)
     meta = '{"last_run_at": null, "total_run_count": 1}'
+    seen_meta = str(redis_client.hget("redbeat:a", "meta"))
     with losing_one_answer(proxy, redis_client):
-        storage.commit(LEASE, [Outcome("redbeat:a", NOW + 60, meta, runs=1)])
+        storage.commit(LEASE, [Outcome("redbeat:a", NOW + 60, meta, seen_meta)])
     assert redis_client.zscore(storage.schedule_key, "redbeat:a") == NOW + 60
     assert redis_client.hget("redbeat:a", "meta") == meta
 
@@ -171,7 +172,7 @@ UNITS: dict[str, Callable[[Storage], Any]] = {
     "reading": lambda storage: storage.read_entries(["redbeat:a"]),
     "looking ahead": lambda storage: storage.read_due(NOW, NOW + 300),
     "claiming": lambda storage: storage.claim_due(NOW, LEASE, 5, NOW + 300),
-    "committing": lambda storage: storage.commit(LEASE, [Outcome("redbeat:a", NOW, "{}", 1)]),
+    "committing": lambda storage: storage.commit(LEASE, [Outcome("redbeat:a", NOW, "{}")]),
     "saving": lambda storage: storage.change_entries([Draft("redbeat:b", "{}", "", "{}", 5.0)]),
     "rescheduling": lambda storage: storage.write_run("redbeat:a", "{}", 5.0),
     "deleting": lambda storage: storage.change_entries([], ["redbeat:a"]),

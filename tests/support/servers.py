@@ -1,16 +1,14 @@
 """Real Redis servers on the loopback address, each in a directory of its own."""
 
-import contextlib
 import functools
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytest
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -24,9 +22,6 @@ PROGRAMS = ("redis-server", "valkey-server")
 #: on Redis runs on Valkey as well. The same program serves as sentinel and as node of a cluster.
 CHOICE = "REDBEAT_TEST_SERVER"
 START_ATTEMPTS = 5
-
-#: Whether a test that finds no server fails, where it would be skipped.
-STRICT = bool(os.environ.get("REDBEAT_TEST_STRICT"))
 
 # For a client that shall see the first failure; what redis-py does by default differs by version.
 NO_RETRY = Retry(NoBackoff(), 0)
@@ -47,17 +42,6 @@ class TlsNotFoundError(ServerNotFoundError):
 
 
 StartRedis = Callable[..., "RedisServer"]
-
-
-@contextlib.contextmanager
-def skipping_without_server() -> Iterator[None]:
-    """Skip the test if what it needs is not on this machine, or let it fail in strict mode."""
-    try:
-        yield
-    except ServerNotFoundError as error:
-        if STRICT:
-            raise
-        pytest.skip(str(error))
 
 
 @functools.cache
