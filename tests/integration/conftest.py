@@ -1,16 +1,27 @@
-"""Each topology in turn, with an application that reaches it by its settings."""
+"""What schedulers send, and each topology in turn with an application on it."""
 
 from collections.abc import Iterator
 
 import pytest
 from celery import Celery
 
+from redbeat import RedBeatScheduler
 from support.apps import MakeApp
 from support.servers import RedisServer
 from support.skipping import skipping_without_server
 from support.topologies import TOPOLOGIES, StartTopology, Topology, running_topologies
 
 BROKER_DB = 1
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The tasks that schedulers have sent, in order."""
+    tasks: list[str] = []
+    monkeypatch.setattr(
+        RedBeatScheduler, "send_task", lambda self, name, *args, **kwargs: tasks.append(name)
+    )
+    return tasks
 
 
 @pytest.fixture(scope="session")

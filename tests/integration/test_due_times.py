@@ -23,16 +23,6 @@ def scheduler(app: Celery) -> RedBeatScheduler:
     return RedBeatScheduler(app)
 
 
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tasks that schedulers have sent, in order."""
-    tasks: list[str] = []
-    monkeypatch.setattr(
-        RedBeatScheduler, "send_task", lambda self, name, *args, **kwargs: tasks.append(name)
-    )
-    return tasks
-
-
 def entry(app: Celery, rule: Any, **fields: Any) -> RedBeatSchedulerEntry:
     return RedBeatSchedulerEntry("a", "tasks.a", rule, app=app, **fields)
 

@@ -47,16 +47,6 @@ CASES += [pytest.param(fields, id=f"deep-{name}") for name, fields in DEEP.items
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tasks that schedulers have sent, in order."""
-    tasks: list[str] = []
-    monkeypatch.setattr(
-        RedBeatScheduler, "send_task", lambda self, name, *args, **kwargs: tasks.append(name)
-    )
-    return tasks
-
-
-@pytest.fixture
 def scheduler(app: Celery) -> RedBeatScheduler:
     app.conf.redbeat_lock_key = None
     return RedBeatScheduler(app)

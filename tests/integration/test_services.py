@@ -28,16 +28,6 @@ class Hook:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tasks that schedulers have sent, in order."""
-    tasks: list[str] = []
-    monkeypatch.setattr(
-        RedBeatScheduler, "send_task", lambda self, name, *args, **kwargs: tasks.append(name)
-    )
-    return tasks
-
-
-@pytest.fixture
 def cluster_node(start_redis: StartRedis) -> RedisServer:
     """A cluster of one node: what a proxy before a cluster lets its clients see of it."""
     server = start_redis(cluster_enabled="yes")
