@@ -131,7 +131,7 @@ class Claim:
         return datetime.fromtimestamp(self.score, timezone.utc) if due is None else due
 
     @property
-    def patience(self) -> float:
+    def holding_back(self) -> float:
         """Seconds for which an entry that is given back is left alone; 0: it had no turn yet."""
         if not self.had_turn:
             return 0.0
@@ -181,18 +181,19 @@ class Claim:
         note = {"reason": self.reason, "definition": fingerprint(self.stored)}
         return Outcome(self.key, SET_ASIDE, reason=json.dumps(note))
 
-    def announce(self, sender: Any) -> None:
-        """Send the signal of what became of the entry."""
+    def announce(self, sender: Any, ran_by: datetime) -> None:
+        """Send the signal of what became of the entry, whose run was made by ``ran_by``."""
         if self.reason:
             signals.entry_set_aside.send(sender, key=self.key, entry=self.entry, reason=self.reason)
         elif self.failure is not None:
-            signals.entry_failed.send(sender, **self._run_facts(), exception=self.failure)
+            signals.entry_failed.send(sender, **self._run_facts(ran_by), exception=self.failure)
         elif self.advanced is not None and signals.entry_dispatched.receivers:
-            signals.entry_dispatched.send(sender, **self._run_facts())
+            signals.entry_dispatched.send(sender, **self._run_facts(ran_by))
 
-    def _run_facts(self) -> dict[str, Any]:
-        delay = datetime.now(timezone.utc) - self.due_at
-        return {"entry": self.entry, "due_at": self.due_at, "delay": delay.total_seconds()}
+    def _run_facts(self, ran_by: datetime) -> dict[str, Any]:
+        due_at = self.due_at
+        delay = (ran_by - due_at).total_seconds()
+        return {"entry": self.entry, "due_at": due_at, "delay": delay}
 
     def _run(self) -> Outcome:
         entry = self.advanced
@@ -258,6 +259,8 @@ class Batch:
         self._filled_by = time.monotonic() + FILLING_TIME
         self._sent_by = sent_by
         self._outcomes: list[Outcome] | None = None
+        #: When the runs of this batch had been made; its commit may be delayed by an outage.
+        self._ran_by = now
         self.claims = [Claim(member, now, ticked_at) for member in found.due]
         #: The first entry that is due later, within the horizon.
         self.peeked = Claim(found.later, now, ticked_at, is_leased=False) if found.later else None
@@ -297,7 +300,7 @@ class Batch:
     def announce(self, sender: Any) -> None:
         """Send the signals of what became of the entries."""
         for claim in self.claims:
-            claim.announce(sender)
+            claim.announce(sender, self._ran_by)
 
     def tally(self) -> tuple[int, int, float]:
         """How many runs there were, how many of them failed, and the worst delay in seconds.
@@ -307,7 +310,7 @@ class Batch:
         ran = [claim for claim in self.claims if claim.advanced is not None]
         failures = sum(claim.failure is not None for claim in ran)
         first_due = min((claim.score for claim in ran if claim.score > 0), default=float("inf"))
-        return len(ran), failures, max(time.time() - first_due, 0.0)
+        return len(ran), failures, max(self._ran_by.timestamp() - first_due, 0.0)
 
     def first_due(self) -> float:
         """When the first of the entries looked at wants its next turn, once this is committed."""
@@ -315,7 +318,7 @@ class Batch:
         scores = [self.peeked.score] if self.peeked else []
         for claim, outcome in zip(self.claims, self._outcomes or [], strict=False):
             if claim.is_given_back:
-                scores.append(now + claim.patience)
+                scores.append(now + claim.holding_back)
             elif outcome.score is not None and outcome.score >= 0:
                 scores.append(outcome.score)
         return min(scores, default=float("inf"))
@@ -327,12 +330,13 @@ class Batch:
     def retract(self) -> None:
         """Nothing of this batch has reached the broker: no run counts."""
         for claim in self.claims:
-            claim.advanced = None
+            claim.advanced = claim.failure = None
             claim.had_turn = True
 
     def commit(self) -> None:
         """Write what became of every claimed entry; one round trip, and harmless to repeat."""
         if self._outcomes is None:
+            self._ran_by = datetime.now(timezone.utc)
             self._outcomes = [claim.outcome() for claim in self.claims]
         self.storage.commit(self._lease, self._outcomes)
 

@@ -293,12 +293,12 @@ class Leadership:
         lock = LeaderLock(storage, key, self.candidate.lock_timeout, promised)
         holder = read_holder(storage, key)
         # Beats of one deployment may differ for a while: nobody is cut off earlier than it knows.
-        patience = max(self.failover_timeout, holder.failover_timeout if holder else 0)
+        longest_silence = max(self.failover_timeout, holder.failover_timeout if holder else 0)
         if holder is None:
             acquired = lock.acquire_free()
             how = f"{self._waits_for} let it go" if self._waits_for else "it was free"
-        elif holder.silence is not None and holder.silence > patience:
-            acquired = lock.take_over(holder, patience)
+        elif holder.silence is not None and holder.silence > longest_silence:
+            acquired = lock.take_over(holder, longest_silence)
             how = f"taken over from {holder}"
         else:
             self._wait_for(key, holder)

@@ -1040,6 +1040,34 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: The lock this scheduler holds, ``None`` until it leads.
     lock: Any = None
 
+    #: The leadership term in which the office was taken, and what was found and done in it.
+    _term: int | None = None
+    _is_in_office = False
+    _has_statics = False
+    _had_entries = False
+    _has_set_aside = False
+    _retries_set_aside_at = 0.0
+
+    _is_service = False
+    _is_closed = False
+    _reports_at = 0.0
+
+    #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
+    _first_due: float | None = None
+
+    #: The *now* of the last tick, and when the rest after it was meant to end.
+    _ticked_at = 0.0
+    _wakes_at = 0.0
+
+    #: What a tick has sent and Redis does not know yet.
+    _uncommitted: Batch | None = None
+
+    #: The channel on which this tick publishes; it has no connection once that is lost.
+    _channel: Any = None
+
+    _listener: Listener | None = None
+    _wind_up: threading.Thread | None = None
+
     def __init__(
         self,
         app: Any,
@@ -1051,7 +1079,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
         self.statistics = Statistics()
-        self._reports_at = 0.0
         self.leadership = Leadership(
             self,
             lambda: get_storage(app),
@@ -1061,28 +1088,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         )
         #: Tries in a row that failed, by what they failed of.
         self._outages: Counter[type[Exception]] = Counter()
-        self._has_set_aside = False
-        self._retries_set_aside_at = 0.0
-        self._uncommitted: Batch | None = None
         self.key_expiry_findings = _check_server(app, conf.key_expiry_check)
         super().__init__(app, lazy=True, **kwargs)
         self.Producer: Any = batching(self.Producer)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
-        self._has_statics = False
-        #: The leadership term in which the office was taken.
-        self._term: int | None = None
-        self._is_in_office = False
-        self._had_entries = False
-        self._is_service = False
-        #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
-        self._first_due: float | None = None
-        #: The *now* of the last tick, and when the rest after it was meant to end.
-        self._ticked_at = self._wakes_at = 0.0
-        self._listener: Listener | None = None
-        #: The channel on which this tick publishes; it has no connection once that is lost.
-        self._channel: Any = None
-        self._wind_up: threading.Thread | None = None
-        self._is_closed = False
         if not lazy:
             # Celery's handlers would build a second scheduler in the middle of this one.
             with deferred_signals():
@@ -1337,9 +1346,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         next_pulse = (self._ticked_at // PULSE + 1) * PULSE
         wakes_at = min(max(self._first_due, next_pulse, now), now + self.max_interval)
         self._wakes_at = wakes_at
-        self.leadership.expect(wakes_at - now)
         self._report_unless_led()
         while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
+            # Anew each time: the clock may have been set back.
+            self.leadership.expect(remaining)
             pause = min(remaining, ensure_conf(self.app).poll_interval)
             if self._listen(pause, wakes_at) or (pause < remaining and self._is_due_early()):
                 return
@@ -1495,17 +1505,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._settle()
             raise
         self._settle()
-        self.statistics.count(time.time(), *batch.tally())
-        batch.announce(self)
         self._restore_statics(batch.gone())
         if batch.peeked:
             waits.append(self._look_ahead(batch.peeked))
 
     def _settle(self) -> None:
-        """Commit the last batch; while Redis is away, it is kept for the next tick."""
-        if self._uncommitted is not None:
-            self._uncommitted.commit()
-            self._uncommitted = None
+        """Commit the last batch and tell of it; while Redis is away, it is kept for later."""
+        batch = self._uncommitted
+        if batch is None:
+            return
+        batch.commit()
+        self._uncommitted = None
+        self.statistics.count(time.time(), *batch.tally())
+        batch.announce(self)
 
     def _publish(
         self, batch: Batch, loaded: list[Claim], stop: DeferredSignals, waits: list[float | None]

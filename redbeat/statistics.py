@@ -58,9 +58,9 @@ class Report:
         """As it is stored."""
         return json.dumps(asdict(self))
 
-    def is_fresh(self, now: float, patience: float) -> bool:
-        """Whether it was told within ``patience`` seconds before ``now``."""
-        return self.at >= now - patience
+    def is_fresh(self, now: float, seconds: float) -> bool:
+        """Whether it was told within so many seconds before ``now``."""
+        return self.at >= now - seconds
 
 
 def decode_reports(stored: Mapping[str, str]) -> dict[str, Report]:

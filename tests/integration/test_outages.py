@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
@@ -11,7 +12,7 @@ import redis
 from celery import Celery
 from celery.schedules import schedule
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
 from support.apps import MakeApp
 from support.messages import read_messages
@@ -56,6 +57,19 @@ def broker(start_redis: StartRedis) -> RedisServer:
 def store(start_redis: StartRedis) -> RedisServer:
     """A server for the schedule that keeps what it acknowledged."""
     return start_redis(appendonly="yes", appendfsync="always")
+
+
+@pytest.fixture
+def dispatched() -> Iterator[list[float]]:
+    """The delays in seconds that `entry_dispatched` told of, in order."""
+    delays: list[float] = []
+
+    def receive(delay: float, **facts: Any) -> None:
+        delays.append(delay)
+
+    signals.entry_dispatched.connect(receive)
+    yield delays
+    signals.entry_dispatched.disconnect(receive)
 
 
 @pytest.fixture
@@ -302,3 +316,42 @@ def test_closing_does_not_wait_for_a_redis_that_is_away(
     leader.close()
     assert time.monotonic() - began < 5
     assert leader.lock is None
+
+
+def test_a_run_whose_commit_was_delayed_is_told_once_and_with_its_own_delay(
+    scheduler: RedBeatScheduler,
+    store: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    dispatched: list[float],
+) -> None:
+    """Neither the signal nor the count gets lost in the outage, and its length is no delay."""
+    entry = due(scheduler.app, "a")
+    assert entry.last_run_at is not None
+    due_at = entry.last_run_at + timedelta(hours=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(RedBeatScheduler, "apply_async", sending_until_it_dies(store))
+        scheduler.tick()
+    delay_by_now = (datetime.now(timezone.utc) - due_at).total_seconds()
+    assert dispatched == []
+    store.start()
+    scheduler.tick()
+    assert len(dispatched) == 1
+    assert 3600 <= dispatched[0] <= delay_by_now
+    assert scheduler.statistics.runs == 1
+
+
+def test_the_runs_before_the_broker_broke_off_are_told(
+    scheduler: RedBeatScheduler,
+    broker: RedisServer,
+    monkeypatch: pytest.MonkeyPatch,
+    dispatched: list[float],
+) -> None:
+    """Where messages go one by one, those that went have run."""
+    for name in "abc":
+        due(scheduler.app, name)
+    monkeypatch.setattr(type(scheduler.producer), "supports_batch_publish", False)
+    with monkeypatch.context() as patch:
+        patch.setattr(RedBeatScheduler, "apply_async", sending_until_it_dies(broker))
+        scheduler.tick()
+    broker.start()
+    assert len(dispatched) == scheduler.statistics.runs == len(sent(broker)) == 1

@@ -1,5 +1,6 @@
 """A beat that is busy runs what is due in pulses, and always in the same ones."""
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
@@ -12,6 +13,7 @@ from celery.schedules import schedule
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import PULSE
 from support.messages import read_messages
+from support.waiting import wait_until
 
 UTC = timezone.utc
 
@@ -72,3 +74,25 @@ def test_a_tick_that_comes_a_little_late_counts_as_in_time(
     taken = (scheduler._read_clock() - datetime.fromtimestamp(pulse, UTC)).total_seconds()
     assert taken == pytest.approx(0 if is_put_back else late * PULSE, abs=1e-5)
     assert taken > 0
+
+
+def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entries are due when the clock says so, and it is alive meanwhile."""
+    scheduler.leadership.stall_timeout = 0.1
+    scheduler.app.redbeat_conf.poll_interval = 0.01
+    store(scheduler.app, "a", datetime.now(UTC))
+    clock, offset = time.time, [0.0]
+    monkeypatch.setattr(time, "time", lambda: clock() + offset[0])
+    sleeper = threading.Thread(target=scheduler.tick)
+    sleeper.start()
+    wait_until(lambda: scheduler._wakes_at, 5, "the sleep")
+    wakes_at = scheduler._wakes_at
+    offset[0] = -1000.0
+    wait_until(lambda: clock() > wakes_at + 0.2, 5, "the time at which it would have been wedged")
+    assert sleeper.is_alive()
+    assert not scheduler.leadership.is_stalled
+    offset[0] = 1000.0
+    sleeper.join(5)
+    assert not sleeper.is_alive()
