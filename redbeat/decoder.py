@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from functools import lru_cache
@@ -219,13 +219,13 @@ def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _with_signatures_tagged(value: Any) -> Any:
     """`value` with every Celery signature, which JSON takes for a dict, as a tagged dict."""
+    if not isinstance(value, (dict, list, tuple)) or not value:
+        return value
     if isinstance(value, Signature):
         value = {"__type__": "signature", **value}
     if isinstance(value, dict):
         return {key: _with_signatures_tagged(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_with_signatures_tagged(item) for item in value]
-    return value
+    return [_with_signatures_tagged(item) for item in value]
 
 
 # The codecs
@@ -402,18 +402,18 @@ def _encode_datetime(moment: datetime) -> Fields:
 
 
 DATETIME_PARTS = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+DATETIME_FIELDS = {*DATETIME_PARTS, "fold"}
 
 
 def _zone_or_seconds(zone: tzinfo | None, moment: datetime) -> str | float:
     if zone is None:
         return "UTC"
-    offset = moment.astimezone(zone).utcoffset() or NOTHING
-    return zone_name(zone) or offset.total_seconds()
+    return zone_name(zone) or (moment.astimezone(zone).utcoffset() or NOTHING).total_seconds()
 
 
 def _decode_datetime(fields: Fields) -> datetime:
     zone = _zone(fields.pop("timezone", "UTC"))
-    return datetime(**_known(fields, (*DATETIME_PARTS, "fold")), tzinfo=zone)
+    return datetime(**_known(fields, DATETIME_FIELDS), tzinfo=zone)
 
 
 def _encode_date(day: date) -> Fields:
@@ -486,10 +486,12 @@ def _add(codec: Codec) -> None:
 
 def _codec_for(type_: type) -> Codec | None:
     """The codec of the type, or of the nearest base that has one."""
+    if type_ in _BY_TYPE:
+        return _BY_TYPE[type_]
     base = next((base for base in type_.__mro__ if base in _BY_TYPE), None)
     if base is None:
         return None
-    if base is not type_ and issubclass(type_, BaseSchedule):
+    if issubclass(type_, BaseSchedule):
         _warn_of_base(type_, base)
     return _BY_TYPE[base]
 
@@ -518,10 +520,10 @@ def _required(fields: Fields, name: str) -> Any:
     return fields[name]
 
 
-def _known(fields: Fields, names: tuple[str, ...]) -> Fields:
-    unknown = sorted(fields.keys() - set(names))
+def _known(fields: Fields, names: Collection[str]) -> Fields:
+    unknown = [name for name in fields if name not in names]
     if unknown:
-        raise ValueError(f"{shown(unknown)} are no fields of it")
+        raise ValueError(f"{shown(sorted(unknown))} are no fields of it")
     return fields
 
 
