@@ -1,8 +1,9 @@
 """Signals that the beat process sends, connected to as Celery's own are.
 
 A receiver gets the scheduler as ``sender`` and what the signal lists, as keywords. It runs in the
-main thread of beat, between two batches: a slow one delays what is due. One that raises is logged
-by Celery and harms nothing.
+main thread of beat, once a batch is committed: a slow one delays what is due. The last ones, of a
+batch that an outage left for the end, may come from the thread that closes beat. One that raises is
+logged by Celery and harms nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ __all__ = [
 
 #: The broker has taken the message of a run.
 #:
-#: It comes with ``entry``, ``due_at`` (aware, UTC), and ``delay``, the seconds since then.
+#: It comes with ``entry``, ``due_at`` (aware, UTC), and ``delay``, the seconds from then until the
+#: message was sent.
 entry_dispatched = Signal(name="entry_dispatched", providing_args={"entry", "due_at", "delay"})
 
 #: The message of a run could not be built; the run is counted.
