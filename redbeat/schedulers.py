@@ -32,6 +32,7 @@ from redis.exceptions import LockNotOwnedError, RedisClusterException, RedisErro
 from redis.retry import Retry
 
 from . import signals
+from .addresses import sentinels_among, startup_nodes_in
 from .calendars import as_utc
 from .checks import (
     DEFAULT_KEY_EXPIRY_CHECK,
@@ -392,6 +393,21 @@ def ensure_conf(app: Any = None) -> RedBeatConfig:
 
 # Connections
 
+#: Of the options that choose a server, those that are one value.
+SERVER_OPTIONS = {
+    name: Setting(f"redbeat_redis_options[{name!r}]", None, type_, accepts, meaning, is_secret=True)
+    for name, type_, accepts, meaning in (
+        ("master_name", "text", _is_text, "The name of the master among sentinels."),
+        ("service_name", "text", _is_text, "The same, as 2.x calls it."),
+        (
+            "sentinel_kwargs",
+            "a dict of options for the connections to the sentinels",
+            _is_mapping,
+            "Keyword arguments of the clients of the sentinels themselves.",
+        ),
+    )
+}
+
 #: Options of ours that are never handed to a client.
 OWN_OPTIONS = (
     "retry_period",
@@ -555,9 +571,9 @@ def _cluster_from_url(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
 def _cluster_from_nodes(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
     url = node_in(conf.redis_url)
     default = {"host": url.pop("host", "localhost"), "port": url.pop("port", 30001)}
+    given = conf.redbeat_redis_options.get("startup_nodes")
     nodes: list[redis.cluster.ClusterNode] = [
-        StartupNode(node["host"], node["port"])
-        for node in conf.redbeat_redis_options.get("startup_nodes") or [default]
+        StartupNode(**node) for node in startup_nodes_in(given, default)
     ]
     # A cluster has one database.
     url.pop("db", None)
@@ -574,13 +590,14 @@ def _tls(conf: RedBeatConfig) -> dict[str, Any]:
 
 def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
     """The master that the sentinels name; all but ``sentinel_kwargs`` is for the data nodes."""
-    ours = conf.redbeat_redis_options
     in_url, of_url = sentinels_in(conf.redis_url)
-    master = options.pop("master_name", None) or ours.get("service_name")
+    in_options = sentinels_among(conf.redbeat_redis_options.get("sentinels"))
+    options.pop("master_name", None)
+    master = _server_option(conf, "master_name") or _server_option(conf, "service_name")
     if scheme_of(conf.redis_url) == "redis-sentinel":
         master = master or "master"
-        of_url = {} if ours.get("sentinels") else of_url
-    addresses = ours.get("sentinels") or in_url
+        of_url = {} if in_options else of_url
+    addresses = in_options or in_url
     if not master or not addresses:
         raise SettingError(
             f"redbeat_redis_url {sanitized(conf.redis_url)!r} needs the addresses of sentinels, in "
@@ -589,20 +606,25 @@ def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
         )
     tls = _tls(conf) if conf.redis_use_ssl else {}
     arguments = {**tls, **of_url, **options}
+    for_sentinels = _server_option(conf, "sentinel_kwargs")
     sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
         addresses,
-        sentinel_kwargs=_sentinel_kwargs(ours.get("sentinel_kwargs"), arguments),
+        sentinel_kwargs=_sentinel_kwargs(for_sentinels, arguments),
         decode_responses=True,
         **arguments,
     )
     setattr(conf.app, REDBEAT_SENTINEL_KEY, sentinels)
     for sentinel in sentinels.sentinels:
-        if "retry" not in (ours.get("sentinel_kwargs") or {}):
+        if "retry" not in (for_sentinels or {}):
             # The next one is asked instead.
             _bounded(sentinel).set_retry(Retry(NoBackoff(), 0))
     return _bounded(
         sentinels.master_for(master)  # type: ignore[no-untyped-call]  # redis-py's own gap
     )
+
+
+def _server_option(conf: RedBeatConfig, name: str) -> Any:
+    return SERVER_OPTIONS[name].check(conf.redbeat_redis_options.get(name))
 
 
 def _sentinel_kwargs(given: Any, options: dict[str, Any]) -> dict[str, Any] | None:

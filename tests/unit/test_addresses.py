@@ -1,0 +1,203 @@
+"""The addresses in the options, of nodes and of sentinels: those that cannot be are refused."""
+
+import re
+from typing import Any
+from unittest import mock
+
+import pytest
+from celery import Celery
+
+from redbeat.errors import SettingError
+from redbeat.schedulers import get_redis
+
+PASSWORD = "hunter2"
+NODE = {"host": "a.invalid", "port": 7000}
+SENTINEL = ("a.invalid", 26379)
+
+
+def make_app(url: str, **options: Any) -> Celery:
+    app = Celery("proj", set_as_current=False)
+    app.conf.update(redbeat_redis_url=url, redbeat_redis_options=options)
+    return app
+
+
+def nodes_of(url: str, startup_nodes: Any) -> Any:
+    """The nodes that the client of a cluster is given."""
+    with mock.patch("redis.cluster.RedisCluster") as cluster:
+        get_redis(make_app(url, startup_nodes=startup_nodes))
+    return cluster.call_args.kwargs["startup_nodes"]
+
+
+def refusal(url: str, **options: Any) -> str:
+    """How these options are refused; whatever is wrong with them, no password is told."""
+    with pytest.raises(SettingError) as error:
+        get_redis(make_app(url, **options))
+    assert PASSWORD not in str(error.value)
+    assert error.value.__context__ is None or error.value.__suppress_context__
+    return str(error.value)
+
+
+# Nodes of a cluster
+
+
+@pytest.mark.parametrize(
+    ("url", "node", "expected"),
+    [
+        ("redis-cluster://", {"host": "a.invalid"}, {"host": "a.invalid", "port": 30001}),
+        ("redis-cluster://", {"port": "7000"}, {"host": "localhost", "port": 7000}),
+        ("redis-cluster://", {}, {"host": "localhost", "port": 30001}),
+        ("redis-cluster://h.invalid:7001", {"port": 7000}, {"host": "h.invalid", "port": 7000}),
+        ("redis-cluster://h.invalid:7001", {"host": "b"}, {"host": "b", "port": 7001}),
+    ],
+)
+def test_what_a_node_leaves_out_is_that_of_the_url(
+    url: str, node: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """And of a URL that leaves it out, the documented default."""
+    assert nodes_of(url, [NODE, node]) == [NODE, expected]
+
+
+@pytest.mark.parametrize("nodes", [None, [], ()])
+def test_no_nodes_at_all_are_that_of_the_url(nodes: Any) -> None:
+    """An empty list says nothing."""
+    assert nodes_of("redis-cluster://h.invalid:1", nodes) == [{"host": "h.invalid", "port": 1}]
+
+
+def test_nodes_may_stand_in_a_tuple_and_say_more_than_their_address() -> None:
+    """What else they say, in a file that serves other programs too, is not ours."""
+    assert nodes_of("redis-cluster://", (NODE | {"zone": "a"},)) == [NODE]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "shown"),
+    [
+        (f"redis://:{PASSWORD}@a.invalid:7000", "a str"),
+        ("", "a str"),
+        (NODE | {"password": PASSWORD}, "a dict"),
+        (7000, "a int"),
+        (False, "a bool"),
+    ],
+)
+def test_nodes_that_are_no_list_are_refused(nodes: Any, shown: str) -> None:
+    """By the name of the option, with what it must be."""
+    text = refusal("redis-cluster://", startup_nodes=nodes)
+    assert text.startswith("redbeat_redis_options['startup_nodes'] must be a list of ")
+    assert "{'host': 'node-1', 'port': 6379}" in text
+    assert text.endswith(f"got {shown}")
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        ("a.invalid", 7000),
+        f"redis://:{PASSWORD}@a.invalid:7000",
+        "a.invalid:7000",
+        None,
+        {"hots": "a.invalid", "port": 7000},
+        {"url": f"redis://:{PASSWORD}@a.invalid:7000"},
+    ],
+)
+def test_a_node_that_is_none_is_refused_by_its_place(node: Any) -> None:
+    """One whose `host` or `port` is misspelled would be at home else."""
+    text = refusal("redis-cluster://", startup_nodes=[NODE, node])
+    assert text.startswith("redbeat_redis_options['startup_nodes'][1] must be ")
+    assert "'host'" in text
+    assert "'port'" in text
+
+
+@pytest.mark.parametrize(
+    "host", [None, "", 5, b"a.invalid", ["a.invalid"], f"redis://:{PASSWORD}@a", f":{PASSWORD}@a"]
+)
+def test_a_host_that_is_no_name_is_refused_by_its_place(host: Any) -> None:
+    """Nor may it be a URL, which may hold a password."""
+    text = refusal("redis-cluster://", startup_nodes=[{"host": host, "port": 7000}])
+    assert text.startswith("redbeat_redis_options['startup_nodes'][0]['host'] must be ")
+
+
+@pytest.mark.parametrize("port", [None, "", "abc", "70 00", 0, -1, 65536, 7000.5, True, b"7", [7]])
+def test_a_port_that_is_no_number_is_refused_by_its_place(port: Any) -> None:
+    """Text that holds a number is one."""
+    text = refusal("redis-cluster://", startup_nodes=[NODE, NODE | {"port": port}])
+    assert text.startswith("redbeat_redis_options['startup_nodes'][1]['port'] must be ")
+
+
+# Sentinels
+
+
+@pytest.mark.parametrize("url", ["redis-sentinel://", "sentinel://", "sentinel://b.invalid:1"])
+@pytest.mark.parametrize("sentinels", [[SENTINEL], (list(SENTINEL),), [("a.invalid", "26379")]])
+def test_sentinels_are_pairs_of_host_and_port(url: str, sentinels: Any) -> None:
+    """In lists or tuples, as JSON or Python write them."""
+    app = make_app(url, sentinels=sentinels, master_name="m")
+    get_redis(app)
+    (sentinel,) = app.redbeat_sentinel.sentinels
+    connection = sentinel.connection_pool.make_connection()
+    assert (connection.host, connection.port) == SENTINEL
+
+
+@pytest.mark.parametrize(
+    "sentinels",
+    [
+        f"sentinel://:{PASSWORD}@a.invalid:26379",
+        "ab",
+        "",
+        b"ab",
+        {"host": "a.invalid", "password": PASSWORD},
+        26379,
+    ],
+)
+def test_sentinels_that_are_no_list_are_refused(sentinels: Any) -> None:
+    """A text of two letters too, which could be taken for a host and a port."""
+    text = refusal("redis-sentinel://", sentinels=sentinels)
+    assert text.startswith("redbeat_redis_options['sentinels'] must be a list of ")
+    assert "('sentinel-1', 26379)" in text
+
+
+@pytest.mark.parametrize(
+    "sentinel",
+    [
+        "a.invalid:26379",
+        f"redis://:{PASSWORD}@a.invalid:26379",
+        "ab",
+        ("a.invalid",),
+        ("a.invalid", 26379, PASSWORD),
+        {"host": "a.invalid", "port": 26379},
+        {"a.invalid", 26379},
+        26379,
+        None,
+    ],
+)
+def test_a_sentinel_that_is_no_pair_is_refused_by_its_place(sentinel: Any) -> None:
+    """With how to write it."""
+    text = refusal("redis-sentinel://", sentinels=[SENTINEL, sentinel])
+    assert text.startswith("redbeat_redis_options['sentinels'][1] must be ")
+    assert "('sentinel-1', 26379)" in text
+
+
+@pytest.mark.parametrize(
+    ("sentinel", "part"),
+    [((None, 1), 0), ((f"redis://:{PASSWORD}@a", 1), 0), (("a.invalid", "abc"), 1), (("a", 0), 1)],
+)
+def test_a_part_of_a_sentinel_that_cannot_be_is_refused_by_its_place(
+    sentinel: tuple[Any, Any], part: int
+) -> None:
+    """As that of a node is."""
+    text = refusal("sentinel://", sentinels=[sentinel], master_name="m")
+    assert text.startswith(f"redbeat_redis_options['sentinels'][0][{part}] must be ")
+
+
+@pytest.mark.parametrize("name", ["service_name", "master_name"])
+@pytest.mark.parametrize("value", [5, b"schedule", ["schedule"], True])
+def test_a_name_of_the_master_that_is_no_text_is_refused(name: str, value: Any) -> None:
+    """By the name under which it was given."""
+    text = refusal("redis-sentinel://", sentinels=[SENTINEL], **{name: value})
+    assert text.startswith(f"redbeat_redis_options['{name}'] must be text")
+
+
+@pytest.mark.parametrize("kwargs", [f"password={PASSWORD}", [("password", PASSWORD)], 5, True])
+def test_options_of_sentinels_that_are_no_mapping_are_refused(kwargs: Any) -> None:
+    """Without showing them, for they may hold a password."""
+    text = refusal("redis-sentinel://", sentinels=[SENTINEL], sentinel_kwargs=kwargs)
+    assert re.match(
+        r"redbeat_redis_options\['sentinel_kwargs'\] must be a dict.*, got a \w+$", text
+    )
