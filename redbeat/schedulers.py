@@ -471,8 +471,24 @@ def _connect(conf: RedBeatConfig) -> Any:
     """The client; one of a cluster learns its nodes at once, so that is tried again as well."""
     make, period = _client_factory(conf), _retry_period(conf)
     if period is None:
-        return _make_client(make, conf)
-    return RetryingConnection(period, retries(period)(_make_client, make, conf))
+        client = _make_client(make, conf)
+    else:
+        client = RetryingConnection(period, retries(period)(_make_client, make, conf))
+    _warn_of_missed_tls(conf)
+    return client
+
+
+def _warn_of_missed_tls(conf: RedBeatConfig) -> None:
+    """Who has set up TLS for the schedule believes that its link is encrypted."""
+    is_asked_for = conf.redis_use_ssl and not conf.ssl_is_inherited
+    if not is_asked_for or scheme_of(conf.redis_url) != "redis":
+        return
+    message = (
+        "redbeat_redis_use_ssl is set, but the link to Redis is not encrypted: redbeat_redis_url "
+        "begins with redis://. Write rediss://."
+    )
+    warnings.warn(message, UserWarning, stacklevel=4)
+    logger.warning("beat: %s", message)
 
 
 def _make_client(make: ClientFactory, conf: RedBeatConfig) -> Any:

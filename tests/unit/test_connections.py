@@ -82,6 +82,49 @@ def test_certificate_checks_may_be_named(value: str) -> None:
     assert client.connection_pool.make_connection().cert_reqs == ssl.CERT_NONE
 
 
+@pytest.mark.parametrize("use_ssl", [True, {"ssl_certfile": "hunter2.pem"}])
+@pytest.mark.parametrize("options", [{}, {"cluster": True}], ids=["single", "cluster"])
+def test_tls_that_the_url_does_not_ask_for_is_missed_loudly(
+    use_ssl: Any, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, in Python and in the log: who sets it up believes that the link is encrypted."""
+    app = make_app(
+        "redis://:hunter2@redis.invalid",
+        redbeat_redis_use_ssl=use_ssl,
+        redbeat_redis_options=options,
+    )
+    with (
+        mock.patch("redis.RedisCluster.from_url"),
+        pytest.warns(UserWarning, match=r"redbeat_redis_use_ssl.*redbeat_redis_url.*rediss://"),
+    ):
+        get_redis(app)
+    get_redis(app)
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "rediss://" in record.getMessage()
+    assert "hunter2" not in record.getMessage()
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("redis://redis.invalid", {"broker_use_ssl": True}),
+        ("redis://redis.invalid", {"redbeat_redis_use_ssl": False}),
+        ("redis://redis.invalid", {"redbeat_redis_use_ssl": {}}),
+        ("redis://redis.invalid", {}),
+        ("rediss://redis.invalid", {"redbeat_redis_use_ssl": True}),
+        ("unix:///run/redis.sock", {"redbeat_redis_use_ssl": True}),
+        ("redis+socket:///run/redis.sock", {"redbeat_redis_use_ssl": True}),
+    ],
+)
+def test_tls_that_is_used_or_not_set_up_for_us_is_not_warned_of(
+    url: str, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nor where nothing leaves the machine; a broker with TLS says nothing of the schedule."""
+    get_redis(make_app(url, **settings))
+    assert not caplog.records
+
+
 def test_options_set_for_us_reach_the_client() -> None:
     """All but our own, and `decode_responses` stays true."""
     options = {"socket_timeout": 7, "decode_responses": False, "service_name": "x"}
