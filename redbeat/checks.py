@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery.utils.log import get_logger
+from redis.exceptions import RedisClusterException
 
 from .errors import RedBeatKeyExpiryError, UnsupportedServerError
-from .retrying import without_secrets
+from .retrying import OUTAGES, without_secrets
 
 __all__ = [
     "DEFAULT_KEY_EXPIRY_CHECK",
@@ -36,21 +37,23 @@ DEFAULT_KEY_EXPIRY_CHECK = "error"
 LOWEST_REDIS = (6, 2)
 
 
-def check_version(client: Any) -> None:
+def check_version(client: Any) -> bool:
     """Refuse a server that is older than :data:`LOWEST_REDIS`; one round trip.
 
-    Raises :exc:`~redbeat.errors.UnsupportedServerError` (a ``RuntimeError``). A server that cannot
-    be asked, or does not say, is not checked.
+    Returns whether the server could be reached, so that it need not be asked again: one that does
+    not say is let pass. Raises :exc:`~redbeat.errors.UnsupportedServerError` (a ``RuntimeError``).
     """
     try:
         reply = client.info("server")
+    except (*OUTAGES, RedisClusterException):
+        return False
     except Exception:
         # Managed services refuse INFO, and what a stand-in for a client does is its own affair.
-        return
+        return True
     version = reply.get("redis_version") if isinstance(reply, Mapping) else None
     known = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
     if known is None or (int(known[1]), int(known[2])) >= LOWEST_REDIS:
-        return
+        return True
     lowest = ".".join(map(str, LOWEST_REDIS))
     raise UnsupportedServerError(
         f"The Redis of redbeat_redis_url has version {version}, and redbeat needs {lowest} or "

@@ -1126,7 +1126,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         )
         #: Tries in a row that failed, by what they failed of.
         self._outages: Counter[type[Exception]] = Counter()
-        self.key_expiry_findings = _check_server(app, conf.key_expiry_check)
+        #: Whether the server was reached, so that what is known of it stands.
+        self._is_server_checked, self.key_expiry_findings = _check_server(app)
         super().__init__(app, lazy=True, **kwargs)
         self.Producer: Any = batching(self.Producer)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
@@ -1442,7 +1443,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         return True
 
     def _take_office(self) -> None:
-        """Store the static entries, and look once for what a dead leader had claimed."""
+        """Store the static entries, and look once for what a dead leader had claimed.
+
+        First of all check a server that was away when this scheduler was built.
+        """
+        if not self._is_server_checked:
+            self._is_server_checked, self.key_expiry_findings = _check_server(self.app)
         conf, storage = ensure_conf(self.app), get_storage(self.app)
         is_back = self._term is not None
         if is_back and self._had_entries and not storage.count_members():
@@ -1808,20 +1814,18 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
 
 
-def _check_server(app: Any, key_expiry_mode: str) -> list[str]:
-    """What is wrong with the server, as :func:`~redbeat.checks.check_key_expiry` tells it."""
+def _check_server(app: Any) -> tuple[bool, list[str]]:
+    """Whether the server was reached, and what :func:`~redbeat.checks.check_key_expiry` found."""
+    conf = ensure_conf(app)
     try:
         client = get_redis(app)
     except OUTAGES as exc:
         # Of a cluster: another client connects with its first command.
-        if key_expiry_mode == "raise":
+        if conf.key_expiry_check == "raise":
             raise
-        logger.error(
-            "beat: Cannot reach Redis at %s: %s", sanitized(ensure_conf(app).redis_url), exc
-        )
-        return []
-    check_version(client)
-    return check_key_expiry(client, key_expiry_mode)
+        logger.error("beat: Cannot reach Redis at %s: %s", sanitized(conf.redis_url), exc)
+        return False, []
+    return check_version(client), check_key_expiry(client, conf.key_expiry_check)
 
 
 def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> bool:

@@ -13,8 +13,9 @@ from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.errors import UnsupportedServerError
 from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
 from support.apps import MakeApp
-from support.servers import RedisServer, StartRedis
+from support.servers import NO_RETRY, RedisServer, StartRedis
 from support.waiting import wait_until
+from support.wire import Proxy
 
 SLOTS = 16384
 STATIC = {"static": {"task": "tasks.static", "schedule": 30}}
@@ -185,7 +186,8 @@ class OldServer(redis.Redis):
     """A client that is told an old version; no such server is to be had."""
 
     def info(self, section: str | None = None, *args: str, **kwargs: Any) -> dict[str, Any]:
-        return {"redis_version": "5.0.14"}
+        told: dict[str, Any] = super().info(section, *args, **kwargs)
+        return told | {"redis_version": "5.0.14"}
 
 
 def test_a_server_that_is_too_old_keeps_beat_from_starting(
@@ -196,6 +198,62 @@ def test_a_server_that_is_too_old_keeps_beat_from_starting(
     app.redbeat_redis = OldServer(port=redis_server.port, decode_responses=True)
     with pytest.raises(UnsupportedServerError, match=r"5\.0\.14.*6\.2"):
         RedBeatScheduler(app)
+
+
+@pytest.mark.parametrize("lock_key", [":lock", None])
+def test_a_server_that_was_away_and_is_too_old_is_refused_before_anything_is_stored(
+    make_app_with: MakeApp, start_redis: StartRedis, lock_key: str | None
+) -> None:
+    """By the beat that is about to lead, or to share the work."""
+    server = start_redis()
+    app = make_app_with(
+        redbeat_redis_url=server.url(), redbeat_lock_key=lock_key, beat_schedule=STATIC
+    )
+    app.redbeat_redis = OldServer(port=server.port, decode_responses=True, retry=NO_RETRY)
+    server.stop()
+    scheduler = RedBeatScheduler(app)
+    server.start()
+    acquire_distributed_beat_lock(Hook(scheduler))
+    with pytest.raises(UnsupportedServerError, match=r"5\.0\.14.*6\.2"):
+        scheduler.tick()
+    scheduler.close()
+    with server.client() as client:
+        assert client.keys() == []
+
+
+def test_a_server_that_was_away_and_may_evict_is_found_when_it_is_back(
+    make_app_with: MakeApp, start_redis: StartRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The beat that leads asks for it, once, and shows it in its banner."""
+    server = start_redis(maxmemory="100mb", maxmemory_policy="allkeys-lru")
+    app = make_app_with(redbeat_redis_url=server.url())
+    server.stop()
+    scheduler = RedBeatScheduler(app)
+    assert scheduler.key_expiry_findings == []
+    server.start()
+    acquire_distributed_beat_lock(Hook(scheduler))
+    scheduler.tick()
+    scheduler.tick()
+    (finding,) = scheduler.key_expiry_findings
+    assert "allkeys-lru" in finding
+    assert finding in scheduler.info
+    assert len([line for line in warnings_in(caplog) if finding in line]) == 1
+
+
+def test_a_server_that_was_asked_at_the_start_is_not_asked_again(
+    make_app_with: MakeApp, proxy: Proxy
+) -> None:
+    """However often it takes the lead."""
+    app = make_app_with(redbeat_redis_url=proxy.url())
+    scheduler = lead(app)
+    with proxy.counting() as traffic:
+        scheduler.tick()
+        with get_redis(app).client() as other:
+            other.delete(scheduler.lock_key)
+        scheduler.tick()
+        scheduler.tick()
+    assert scheduler.lock.owned()
+    assert not {"INFO", "CONFIG"} & set(traffic.names)
 
 
 def test_the_server_of_these_tests_is_new_enough(app: Celery) -> None:

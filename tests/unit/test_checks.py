@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 import redis
+import redis.sentinel
+from redis.exceptions import RedisClusterException
 
 from redbeat.checks import LOWEST_REDIS, RedBeatKeyExpiryError, check_key_expiry, check_version
 from redbeat.errors import UnsupportedServerError
@@ -151,3 +153,24 @@ def test_a_server_that_is_too_old_is_refused(version: str) -> None:
 def test_a_server_that_is_new_enough_or_does_not_say_is_let_pass(reply: Any) -> None:
     """Valkey as well, and whatever stands in for a server."""
     check_version(Informed(reply))
+
+
+@pytest.mark.parametrize(
+    ("reply", "has_answered"),
+    [
+        ({"redis_version": "7.0.15"}, True),
+        ({}, True),
+        (redis.ResponseError("NOPERM"), True),
+        (AttributeError("info"), True),
+        (redis.ConnectionError("refused"), False),
+        (redis.TimeoutError("slow"), False),
+        (redis.AuthenticationError("wrong password"), False),
+        (redis.sentinel.MasterNotFoundError("no master"), False),
+        (RedisClusterException("Redis Cluster cannot be connected"), False),
+    ],
+)
+def test_a_server_that_was_away_is_told_from_one_that_does_not_say(
+    reply: Any, has_answered: bool
+) -> None:
+    """Only the former is worth another question."""
+    assert check_version(Informed(reply)) is has_answered
