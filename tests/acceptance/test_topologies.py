@@ -169,7 +169,7 @@ def test_beat_outlives_a_server_that_is_killed_and_comes_back(
     assert scene.surplus() == dict.fromkeys(TICKERS, 0)
 
 
-@pytest.mark.parametrize("name", ["sentinel", "cluster", "tagged-cluster"])
+@pytest.mark.parametrize("name", ["sentinel", "tls-sentinel", "cluster", "tagged-cluster"])
 def test_beat_outlives_a_master_that_is_killed_for_good(make_scene: MakeScene, name: str) -> None:
     """No run is lost; what the replica had not heard of, at most a batch, is repeated."""
     scene = make_scene(name)

@@ -19,7 +19,7 @@ from redbeat.schedulers import acquire_distributed_beat_lock, ensure_conf, get_r
 from support.apps import MakeApp
 from support.messages import read_messages
 from support.servers import NO_RETRY, RedisServer
-from support.topologies import Tls, Topology
+from support.topologies import Tls, TlsSentinel, Topology, port_of
 from support.waiting import wait_until
 
 UTC = timezone.utc
@@ -407,12 +407,52 @@ def test_a_client_without_a_certificate_is_refused(topology: Topology) -> None:
         redis.Redis(
             port=topology.tls_server.tls_port,
             ssl=True,
-            ssl_ca_certs=str(topology.authority),
+            ssl_ca_certs=str(topology.certificates.authority),
             retry=NO_RETRY,
         ) as stranger,
         pytest.raises(redis.ConnectionError),
     ):
         stranger.ping()
+
+
+@pytest.mark.parametrize("shared_topology", ["tls-sentinel"], indirect=True)
+def test_where_sentinels_speak_tls_nobody_speaks_without(
+    scheduler: RedBeatScheduler, topology: Topology
+) -> None:
+    """Neither beat nor servers among themselves; only the test itself looks in by another port."""
+    assert isinstance(topology, TlsSentinel)
+    due(scheduler.app, "a")
+    scheduler.tick()
+    servers: list[RedisServer] = [*topology.servers, *topology.sentinels]
+    wait_until(
+        lambda: all(ports_in_use(server) == {port_of(server)} for server in servers), 20, "TLS only"
+    )
+
+
+def ports_in_use(server: RedisServer) -> set[int]:
+    """The ports of a server to which others than who asks are connected."""
+    with server.client() as client:
+        own = client.client_id()
+        ends = {
+            each["laddr"]
+            for each in client.client_list()
+            # A replica's own connection to its master is no port of its own.
+            if int(each["id"]) != own and "M" not in each["flags"]
+        }
+    return {int(end.rpartition(":")[2]) for end in ends}
+
+
+@pytest.mark.parametrize("shared_topology", ["tls-sentinel"], indirect=True)
+def test_tls_is_set_up_for_sentinels_and_for_data_nodes(
+    make_topology_app: MakeApp, topology: Topology
+) -> None:
+    """Either of the two settings alone is not enough."""
+    options = topology.settings["redbeat_redis_options"]
+    bare_options = {name: options[name] for name in options if name != "sentinel_kwargs"}
+    for bare in ({"redbeat_redis_options": bare_options}, {"redbeat_redis_use_ssl": False}):
+        with pytest.raises(redis.ConnectionError):
+            get_redis(make_topology_app(**bare)).ping()
+    assert get_redis(make_topology_app()).ping()
 
 
 def test_connections_that_were_cut_are_made_anew(

@@ -45,6 +45,9 @@ class Topology(ABC):
     #: Which keys the application uses.
     prefix = "redbeat:"
 
+    #: Whether the program must have been built with TLS.
+    needs_tls = False
+
     #: Whether the data outlive the loss of a master by another server that has a copy of them.
     is_replicated = False
 
@@ -164,29 +167,54 @@ class UnixSocket(Single):
         return {"redbeat_redis_url": f"unix://{self.server.directory / 's'}"}
 
 
+class Certificates:
+    """Those of servers on the loopback address and of their clients, which must have one.
+
+    Attributes:
+        authority: The file with the certificate of who has issued them.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.authority = directory / "authority.pem"
+        self._server = directory / "server.pem"
+        self._client = directory / "client.pem"
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(self.authority)
+        for identity, path in [(LOOPBACK, self._server), ("beat@proj.invalid", self._client)]:
+            authority.issue_cert(identity).private_key_and_cert_chain_pem.write_to_path(path)
+
+    @property
+    def directives(self) -> dict[str, Any]:
+        """What servers are told; as replicas and sentinels they speak TLS to each other, too."""
+        return {
+            "tls_cert_file": self._server,
+            "tls_key_file": self._server,
+            "tls_ca_cert_file": self.authority,
+            "tls_auth_clients": "yes",
+            "tls_replication": "yes",
+        }
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What clients are told."""
+        return {
+            "ssl_ca_certs": str(self.authority),
+            "ssl_certfile": str(self._client),
+            "ssl_keyfile": str(self._client),
+        }
+
+
 class Tls(Single):
     """One server, reached over TLS, that demands a certificate of its clients."""
 
+    needs_tls = True
+
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
-        directory.mkdir(parents=True, exist_ok=True)
-        self.authority = directory / "authority.pem"
-        self.certificate = directory / "client.pem"
-        server_certificate = directory / "server.pem"
-        authority = trustme.CA()
-        authority.cert_pem.write_to_path(self.authority)
-        for identity, path in [
-            (LOOPBACK, server_certificate),
-            ("beat@proj.invalid", self.certificate),
-        ]:
-            authority.issue_cert(identity).private_key_and_cert_chain_pem.write_to_path(path)
+        self.certificates = Certificates(directory)
         self.tls_server = TlsServer(
-            directory / "server",
-            tls_cert_file=server_certificate,
-            tls_key_file=server_certificate,
-            tls_ca_cert_file=self.authority,
-            tls_auth_clients="yes",
-            **KEEPING_ALL,
+            directory / "server", **self.certificates.directives, **KEEPING_ALL
         )
         self.server = self.tls_server
 
@@ -195,11 +223,7 @@ class Tls(Single):
         """A `rediss://` URL, and the files with the certificates."""
         return {
             "redbeat_redis_url": f"rediss://{LOOPBACK}:{self.tls_server.tls_port}/0",
-            "redbeat_redis_use_ssl": {
-                "ssl_ca_certs": str(self.authority),
-                "ssl_certfile": str(self.certificate),
-                "ssl_keyfile": str(self.certificate),
-            },
+            "redbeat_redis_use_ssl": self.certificates.options,
         }
 
 
@@ -214,6 +238,11 @@ class TlsServer(RedisServer):
         return super()._defaults(port) | {"tls-port": self.tls_port}
 
 
+def port_of(server: RedisServer) -> int:
+    """The port at which clients and other servers are to reach a server."""
+    return server.tls_port if isinstance(server, TlsServer) else server.port
+
+
 class Sentinel(Topology):
     """A master, a replica, and three sentinels that watch them."""
 
@@ -222,7 +251,7 @@ class Sentinel(Topology):
     def __init__(self, directory: Path) -> None:
         super().__init__(directory)
         self._data: list[RedisServer] = []
-        self._sentinels: list[SentinelServer] = []
+        self.sentinels: list[SentinelServer] = []
 
     @property
     def servers(self) -> list[RedisServer]:
@@ -235,7 +264,7 @@ class Sentinel(Topology):
         return {
             "redbeat_redis_url": "redis-sentinel://",
             "redbeat_redis_options": {
-                "sentinels": [(LOOPBACK, sentinel.port) for sentinel in self._sentinels],
+                "sentinels": [(LOOPBACK, port_of(sentinel)) for sentinel in self.sentinels],
                 "service_name": SERVICE,
                 "socket_timeout": 5,
             },
@@ -243,24 +272,29 @@ class Sentinel(Topology):
 
     def start(self) -> "Topology":
         """Start master, replica and sentinels, and wait until they know each other."""
-        master = RedisServer(self.directory / "master", **KEEPING_ALL)
+        master = self._make_data_server("master")
         self._data.append(master.start())
-        upstream = f"{LOOPBACK} {master.port}"
-        replica = RedisServer(self.directory / "replica", replicaof=upstream, **KEEPING_ALL)
+        replica = self._make_data_server("replica", replicaof=f"{LOOPBACK} {port_of(master)}")
         self._data.append(replica.start())
         # A sentinel asks a master for its replicas at first sight, and then every ten seconds.
         wait_until(lambda: has_current_replica(master), 20, "a replica")
         for number in range(3):
-            sentinel = SentinelServer(self.directory / f"sentinel-{number}", master.port)
-            self._sentinels.append(sentinel)
+            sentinel = self._make_sentinel(f"sentinel-{number}", port_of(master))
+            self.sentinels.append(sentinel)
             sentinel.start()
-        for sentinel in self._sentinels:
+        for sentinel in self.sentinels:
             wait_until(sentinel.knows_all, 30, "sentinels that know each other")
         return self
 
+    def _make_data_server(self, name: str, **settings: Any) -> RedisServer:
+        return RedisServer(self.directory / name, **settings, **KEEPING_ALL)
+
+    def _make_sentinel(self, name: str, master_port: int) -> "SentinelServer":
+        return SentinelServer(self.directory / name, master_port)
+
     def stop(self) -> None:
         """End the sentinels, and then what they watch."""
-        for sentinel in self._sentinels:
+        for sentinel in self.sentinels:
             sentinel.stop()
         super().stop()
 
@@ -269,13 +303,13 @@ class Sentinel(Topology):
         self.master_of(key).kill()
         wait_until(self.masters, ELECTION, "a new master")
         (master,) = self.masters()
-        for sentinel in self._sentinels:
+        for sentinel in self.sentinels:
             wait_until(partial(sentinel.names, master), ELECTION, "sentinels that agree")
 
     def count_connections(self) -> int:
         """Those to the sentinels are counted too."""
         total = super().count_connections()
-        for sentinel in self._sentinels:
+        for sentinel in self.sentinels:
             with sentinel.client() as client:
                 total += client.info("stats")["total_connections_received"]
         return total
@@ -286,26 +320,61 @@ class SentinelServer(RedisServer):
 
     options = ("--sentinel",)
 
-    def __init__(self, directory: Path, master_port: int) -> None:
+    def __init__(self, directory: Path, master_port: int, **settings: Any) -> None:
         watched = f"monitor {SERVICE} {LOOPBACK} {master_port} 2"
         patience = f"down-after-milliseconds {SERVICE} {SENTINEL_PATIENCE}"
         retry = f"failover-timeout {SERVICE} 5000"
-        super().__init__(directory, sentinel=[watched, patience, retry])
+        super().__init__(directory, sentinel=[watched, patience, retry], **settings)
 
     def _defaults(self, port: int) -> dict[str, Any]:
-        kept = ("bind", "port", "dir", "logfile")
+        kept = ("bind", "port", "tls-port", "dir", "logfile")
         return {name: value for name, value in super()._defaults(port).items() if name in kept}
 
     def names(self, master: RedisServer) -> bool:
         """Whether this sentinel sends clients to this server."""
         with self.client() as client:
-            return bool(client.sentinel_master(SERVICE)["port"] == master.port)
+            return bool(client.sentinel_master(SERVICE)["port"] == port_of(master))
 
     def knows_all(self) -> bool:
         """Whether this sentinel knows the replica and the two other sentinels."""
         with self.client() as client:
             master = client.sentinel_master(SERVICE)
         return bool(master["num-slaves"] == 1 and master["num-other-sentinels"] == 2)
+
+
+class TlsSentinel(Sentinel):
+    """The same, where all speak TLS: with the client, as replicas, and among sentinels."""
+
+    needs_tls = True
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.certificates = Certificates(directory)
+
+    @property
+    def address(self) -> dict[str, Any]:
+        """The TLS options twice: for the data nodes, and for the sentinels."""
+        address = super().address
+        for_sentinels = {"ssl": True, **self.certificates.options}
+        return {
+            **address,
+            "redbeat_redis_use_ssl": self.certificates.options,
+            "redbeat_redis_options": {
+                **address["redbeat_redis_options"],
+                "sentinel_kwargs": for_sentinels,
+            },
+        }
+
+    def _make_data_server(self, name: str, **settings: Any) -> RedisServer:
+        directives = self.certificates.directives
+        return TlsServer(self.directory / name, **directives, **settings, **KEEPING_ALL)
+
+    def _make_sentinel(self, name: str, master_port: int) -> SentinelServer:
+        return TlsSentinelServer(self.directory / name, master_port, **self.certificates.directives)
+
+
+class TlsSentinelServer(SentinelServer, TlsServer):
+    """A sentinel with a second port, which speaks TLS and is the one that it tells of."""
 
 
 class Cluster(Topology):
@@ -471,6 +540,7 @@ TOPOLOGIES: dict[str, type[Topology]] = {
     "unix": UnixSocket,
     "tls": Tls,
     "sentinel": Sentinel,
+    "tls-sentinel": TlsSentinel,
     "cluster": Cluster,
     "tagged-cluster": TaggedCluster,
 }
@@ -489,7 +559,7 @@ def running_topologies(directory: Path) -> Iterator[StartTopology]:
     with contextlib.ExitStack() as stack:
 
         def start(name: str) -> Topology:
-            if name == "tls" and not knows_tls(find_server()):
+            if TOPOLOGIES[name].needs_tls and not knows_tls(find_server()):
                 raise TlsNotFoundError
             topology = TOPOLOGIES[name](directory / f"{name}-{next(numbers)}")
             stack.callback(topology.stop)
