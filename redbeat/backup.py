@@ -16,6 +16,7 @@ from typing import Any
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder
 from .errors import EntryError
 from .schedulers import RedBeatSchedulerEntry
+from .storage import printable
 from .timetable import Timetable
 
 #: Fields that tell of runs; an import takes them for new entries only.
@@ -46,7 +47,7 @@ def dump(entries: Mapping[str, RedBeatSchedulerEntry]) -> Iterator[str]:
     for name in sorted(entries):
         block = encoder.encode(_fields(entries[name]))
         text = f"{opening}\n{json.dumps(name, ensure_ascii=False)}: {block}"
-        yield text.encode("utf-8", "backslashreplace").decode()
+        yield printable(text)
         opening = ","
     yield "{}\n" if opening == "{" else "\n}\n"
 

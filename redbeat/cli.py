@@ -40,7 +40,7 @@ from .schedulers import (
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
-from .terminal import Console, duration, local, printable, rule, to_json
+from .terminal import Console, duration, local, one_line, rule, to_json
 from .timetable import Listing, Run, State, Timetable
 from .urls import sanitized
 
@@ -91,7 +91,7 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
         except SettingError as exc:
             raise BadSettingError(exc.message) from exc
         except EntryError as exc:
-            raise click.ClickException(printable(str(exc))) from exc
+            raise click.ClickException(one_line(str(exc))) from exc
 
 
 class Session:
@@ -112,8 +112,8 @@ class Session:
     def unknown(self, name: str) -> click.ClickException:
         """That there is no such entry, and which there are."""
         near = get_close_matches(name, islice(self.timetable, NEAR_NAMES), n=3)
-        hint = f" Did you mean {' or '.join(map(printable, near))}?" if near else ""
-        return click.ClickException(f"There is no entry {printable(name)}.{hint}")
+        hint = f" Did you mean {' or '.join(map(one_line, near))}?" if near else ""
+        return click.ClickException(f"There is no entry {one_line(name)}.{hint}")
 
 
 def _without_retries(app: Any) -> Any:
@@ -296,21 +296,21 @@ def show(session: Session, name: str, as_json: bool) -> None:
 
 def _details(listing: Listing) -> Iterator[tuple[str, str]]:
     now = datetime.now(timezone.utc)
-    yield "Name", printable(listing.name)
+    yield "Name", one_line(listing.name)
     yield "State", listing.state
     if listing.reason:
-        yield "Reason", printable(listing.reason)
+        yield "Reason", one_line(listing.reason)
     entry = listing.entry
     if entry is not None:
         definition = json.loads(entry.encode_definition())
-        yield "Task", printable(str(entry.task))
+        yield "Task", one_line(str(entry.task))
         for field in ("args", "kwargs", "options"):
             yield field.capitalize(), json.dumps(definition[field] or EMPTY[field])
-        yield "Schedule", printable(rule(entry.schedule))
+        yield "Schedule", one_line(rule(entry.schedule))
         yield "Last run", local(_ran_at(entry), now)
         yield "Runs", str(entry.total_run_count)
     yield "Next run", local(_next_run(listing), now)
-    yield "Key", printable(listing.key)
+    yield "Key", one_line(listing.key)
 
 
 @redbeat.command(cls=Command)
@@ -402,7 +402,7 @@ def add(
     schedule = _read_schedule(given, tz, session.app.timezone)
     if not replace and name in session.timetable:
         raise click.ClickException(
-            f"There is an entry {printable(name)} already. --replace takes its place."
+            f"There is an entry {one_line(name)} already. --replace takes its place."
         )
     entry = session.timetable.build(
         name,
@@ -419,7 +419,7 @@ def add(
     due_at = session.timetable.listing(name).due_at
     now = datetime.now(timezone.utc)
     when = "paused" if paused else f"next run {local(due_at, now)}"
-    session.console.say(f"Added {printable(name)}: {rule(schedule)}, {when}")
+    session.console.say(f"Added {one_line(name)}: {rule(schedule)}, {when}")
 
 
 def _read_schedule(given: dict[str, Any], zone: tzinfo | None, app_zone: tzinfo) -> Any:
@@ -430,7 +430,7 @@ def _read_schedule(given: dict[str, Any], zone: tzinfo | None, app_zone: tzinfo)
     try:
         return _SCHEDULES[option](value, zone, app_zone)
     except (ValueError, OverflowError) as exc:
-        raise click.BadParameter(printable(str(exc)), param_hint=option) from exc
+        raise click.BadParameter(one_line(str(exc)), param_hint=option) from exc
 
 
 def _every(value: timedelta, zone: tzinfo | None, app_zone: tzinfo) -> Any:
@@ -473,7 +473,7 @@ def _enable(session: Session, names: Sequence[str], is_enabled: bool) -> None:
         entry.enabled = is_enabled
     session.timetable.replace(entries)
     for name in names:
-        session.console.say(f"{'Resumed' if is_enabled else 'Paused'} {printable(name)}")
+        session.console.say(f"{'Resumed' if is_enabled else 'Paused'} {one_line(name)}")
 
 
 @redbeat.command(cls=Command)
@@ -488,8 +488,8 @@ def run(session: Session, name: str) -> None:
     try:
         result = session.timetable.run(name)
     except SchedulingError as exc:
-        raise click.ClickException(f"The message was not sent: {printable(str(exc))}") from exc
-    session.console.say(f"Sent {printable(name)} as {result.id}")
+        raise click.ClickException(f"The message was not sent: {one_line(str(exc))}") from exc
+    session.console.say(f"Sent {one_line(name)} as {result.id}")
 
 
 @redbeat.command(cls=Command)
@@ -502,11 +502,11 @@ def delete(session: Session, names: Sequence[str], yes: bool) -> None:
         if name not in session.timetable:
             raise session.unknown(name)
     if not yes:
-        shown = ", ".join(map(printable, names))
+        shown = ", ".join(map(one_line, names))
         click.confirm(f"Remove {shown}?", abort=True)
     session.timetable.replace([], deleted=names)
     for name in names:
-        session.console.say(f"Removed {printable(name)}")
+        session.console.say(f"Removed {one_line(name)}")
 
 
 @redbeat.command(cls=Command)
@@ -555,7 +555,7 @@ def export(session: Session, output: TextIO) -> None:
         click.echo(line, file=output, nl=False)
     unreadable = [each for each in listings if each.entry is None]
     for each in unreadable:
-        click.echo(f"Left out {printable(each.name)}: {printable(each.reason)}", err=True)
+        click.echo(f"Left out {one_line(each.name)}: {one_line(each.reason)}", err=True)
     if unreadable:
         raise click.exceptions.Exit(1)
 
@@ -593,13 +593,13 @@ def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
 
 def _difference_lines(console: Console, difference: Difference) -> Iterator[str]:
     for name in sorted(difference.added):
-        yield console.style(f"+ {printable(name)}", fg="green")
+        yield console.style(f"+ {one_line(name)}", fg="green")
     for name in sorted(difference.changed):
-        yield console.style(f"~ {printable(name)}", fg="yellow")
+        yield console.style(f"~ {one_line(name)}", fg="yellow")
         for field, (old, new) in difference.changed[name][1].items():
-            yield f"    {field}: {printable(old)} -> {printable(new)}"
+            yield f"    {field}: {one_line(old)} -> {one_line(new)}"
     for name in difference.removed:
-        yield console.style(f"- {printable(name)}", fg="red")
+        yield console.style(f"- {one_line(name)}", fg="red")
 
 
 # Health
@@ -750,7 +750,7 @@ def _trouble(session: Session, max_delay: float) -> str:
     overdue = session.timetable.longest_overdue()
     delay = time.time() - overdue.score if overdue else 0.0
     if overdue is not None and delay > max_delay:
-        return f"{printable(overdue.key)} is overdue by {duration(delay)}"
+        return f"{one_line(overdue.key)} is overdue by {duration(delay)}"
     return ""
 
 

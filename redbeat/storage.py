@@ -831,7 +831,7 @@ def text(reply: bytes | str) -> str:
 
 
 def printable(text: str) -> str:
-    """What :func:`text` returned, fit for a log: lone surrogates escaped."""
+    """Text that can be written as UTF-8: the lone surrogates that :func:`text` made are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()
 
 

@@ -17,6 +17,7 @@ import celery.schedules
 import click
 
 from .schedules import once, rrule, rruleset
+from .storage import printable
 
 #: Rows from which the widths of a table's columns are taken: the first page must not wait.
 SAMPLE = 200
@@ -108,7 +109,7 @@ def _cron(schedule: celery.schedules.crontab) -> str:
     return text if zone is None else f"{text} {zone}"
 
 
-def printable(text: str) -> str:
+def one_line(text: str) -> str:
     """Text fit for one line: what is no printable character is written as an escape."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
@@ -125,7 +126,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
         text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     except ValueError:
         return to_json(json.loads(json.dumps(value), parse_constant=str), indent)
-    return text.encode("utf-8", "backslashreplace").decode()
+    return printable(text)
 
 
 class Console:
@@ -166,7 +167,7 @@ class Console:
 
     def table(self, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         """Print rows as they come: in columns on a terminal, else separated by tabs."""
-        lines = (tuple(map(printable, row)) for row in rows)
+        lines = (tuple(map(one_line, row)) for row in rows)
         if not self.is_terminal:
             for line in lines:
                 click.echo("\t".join(line))

@@ -8,7 +8,7 @@ from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule, solar
 
 from redbeat.schedules import crontab, once, rrule
-from redbeat.terminal import duration, in_words, local, printable, rule, to_json
+from redbeat.terminal import duration, in_words, local, one_line, rule, to_json
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -76,4 +76,4 @@ def test_json_is_strict_and_can_be_written() -> None:
 
 
 def test_text_keeps_to_one_line() -> None:
-    assert printable("a\nb\tc\x1b[31m größe\udc80") == r"a\nb\tc\x1b[31m größe\udc80"
+    assert one_line("a\nb\tc\x1b[31m größe\udc80") == r"a\nb\tc\x1b[31m größe\udc80"
