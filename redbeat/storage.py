@@ -106,6 +106,7 @@ ADVANCE = load_script("advance")
 RECORD = load_script("record")
 SAVE = load_script("save")
 DELETE = load_script("delete")
+OWN = load_script("own")
 RESCHEDULE = load_script("reschedule")
 EXTEND_TO = load_script("extend_to")
 RELEASE = load_script("release")
@@ -482,13 +483,12 @@ class Storage:
 
     @unit
     def write_owner(self, keys: Sequence[str], owner: str) -> None:
-        """Note which application has these entries; one round trip, none for no keys."""
-        if not keys:
-            return
-        with self._direct.pipeline(transaction=False) as pipe:
-            for key in keys:
-                pipe.hset(_raw(key), "owner", owner)
-            pipe.execute()
+        """Note which application has these entries, as far as they are there.
+
+        One round trip, none for no keys.
+        """
+        if keys:
+            self._atomically(lambda steps: steps.own(keys, owner))
 
     # The lock
 
@@ -641,6 +641,12 @@ class ScriptedSteps:
         if deleted:
             self.client.zrem(schedule, *map(_raw, deleted))
 
+    def own(self, keys: Sequence[str], owner: str) -> None:
+        """See :meth:`Storage.write_owner`."""
+        self._call_in_turn(
+            [(OWN, [_raw(key) for key in group], [owner]) for group in self._groups(keys)]
+        )
+
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""
         self._call(RESCHEDULE, self._keys(key), (meta, score, self.storage.channel))
@@ -769,6 +775,14 @@ class PlainSteps:
         if stored or deleted:
             self._tell(_first_due(stored))
         return Changed(conflicts, sum(map(max, replies, replies)))
+
+    def own(self, keys: Sequence[str], owner: str) -> None:
+        """See :meth:`Storage.write_owner`."""
+        present = self.storage.read_owners(keys)
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in present:
+                pipe.hset(_raw(key), "owner", owner)
+            pipe.execute()
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""

@@ -97,6 +97,7 @@ def storage(app: Celery, redis_client: redis.Redis) -> Storage:
     storage.write_run("redbeat:b", "{}", -1)
     storage.change_entries([], ["redbeat:b"])
     storage.claim_due(NOW - 10, LEASE, 5, NOW)
+    storage.write_owner(["redbeat:none"], "proj")
     storage.take_over_lock("none", "a", "b", 1000, 1)
     storage.extend_lock("none", "a", 1000, "b")
     return storage

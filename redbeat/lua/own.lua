@@ -1,0 +1,15 @@
+-- Notes in the hashes of entries which application has them in its beat_schedule.
+--
+-- KEYS     the hashes of the entries
+-- ARGV[1]  the name of the application
+-- Returns  1
+--
+-- Atomic for each key, because a hash that was deleted since must not come back: with an owner and
+-- no definition it would be no entry. Doing it twice is harmless.
+
+for _, entry in ipairs(KEYS) do
+  if redis.call('HEXISTS', entry, 'definition') == 1 then
+    redis.call('HSET', entry, 'owner', ARGV[1])
+  end
+end
+return 1
