@@ -380,6 +380,15 @@ class Storage:
         return {key for key, score in zip(keys, scores, strict=False) if score is not None}
 
     @unit
+    def is_stored(self, key: str) -> bool:
+        """Whether the key has a hash, a place in the schedule, or both; one round trip."""
+        with self._direct.pipeline(transaction=False) as pipe:
+            pipe.zscore(self.schedule_key, _raw(key))
+            pipe.exists(_raw(key))
+            score, exists = pipe.execute()
+        return score is not None or bool(exists)
+
+    @unit
     def read_scores(self, keys: Sequence[str]) -> list[float | None]:
         """The scores of the keys, ``None`` for no member; one round trip, none for no keys."""
         return self._ask_scores(keys)

@@ -153,9 +153,15 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self._named(name, entry).save()
 
     def __delitem__(self, name: str) -> None:
-        """Remove an entry for good; one round trip. Raises `KeyError` if there is none."""
-        if not self._storage.change_entries([], [self._key(name)]).deleted:
+        """Remove an entry for good; two round trips. Raises `KeyError` if there is none.
+
+        It is looked up first: a removal whose answer gets lost is done again, and finds nothing the
+        second time.
+        """
+        key = self._key(name)
+        if not self._storage.is_stored(key):
             raise KeyError(name)
+        self._storage.change_entries([], [key])
 
     def values(self) -> ValuesView:
         """The entries, in order; those that cannot be read are left out. See `listings`."""
@@ -182,7 +188,8 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def replace(self, entries: Iterable[RedBeatSchedulerEntry], deleted: Iterable[str] = ()) -> int:
         """Store entries and remove those of the names `deleted`, as one change; how many went.
 
-        Two round trips at the most. In a cluster, entries are changed one by one.
+        Two round trips at the most. In a cluster, entries are changed one by one. If the connection
+        breaks and the change is done again, what the first try removed is not counted.
         """
         entries = list(entries)
         own = [entry for entry in entries if type(entry).save is not RedBeatSchedulerEntry.save]

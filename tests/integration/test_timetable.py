@@ -427,7 +427,7 @@ def test_the_leader_is_told_by_host_and_process(
         (len, 1),
         (lambda timetable: "e00001" in timetable, 1),
         (lambda timetable: timetable["e00001"], 1),
-        (lambda timetable: timetable.__delitem__("e00002"), 1),
+        (lambda timetable: timetable.__delitem__("e00002"), 2),
         (lambda timetable: timetable.leader(), 1),
         (lambda timetable: timetable.pause("e00003"), 3),
         (lambda timetable: timetable.listing("e00001"), 2),
