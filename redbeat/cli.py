@@ -102,12 +102,13 @@ class Session:
         self.console = Console(ctx.obj.no_color)
         self.timetable = Timetable(_without_retries(self.app))
 
-    def entry(self, name: str) -> RedBeatSchedulerEntry:
-        """The entry of this name, or an end with near names."""
+    @contextlib.contextmanager
+    def known_names(self) -> Iterator[None]:
+        """A name in this block that no entry has ends the command, with near ones."""
         try:
-            return self.timetable[name]
-        except KeyError:
-            raise self.unknown(name) from None
+            yield
+        except KeyError as exc:
+            raise self.unknown(exc.args[0]) from None
 
     def unknown(self, name: str) -> click.ClickException:
         """That there is no such entry, and which there are."""
@@ -283,10 +284,8 @@ def _iso(moment: datetime | None) -> str | None:
 @with_session
 def show(session: Session, name: str, as_json: bool) -> None:
     """Show one entry, readable or not."""
-    try:
+    with session.known_names():
         listing = session.timetable.listing(name)
-    except KeyError:
-        raise session.unknown(name) from None
     if as_json:
         click.echo(to_json(_listing_record(listing), indent=2))
         return
@@ -400,10 +399,6 @@ def add(
     """Add an entry: --every, --cron, --rrule or --at says when."""
     given = {"--every": every, "--cron": cron, "--rrule": rrule, "--at": at}
     schedule = _read_schedule(given, tz, session.app.timezone)
-    if not replace and name in session.timetable:
-        raise click.ClickException(
-            f"There is an entry {one_line(name)} already. --replace takes its place."
-        )
     entry = session.timetable.build(
         name,
         {
@@ -415,7 +410,12 @@ def add(
             "enabled": not paused,
         },
     )
-    session.timetable[name] = entry
+    if replace:
+        session.timetable[name] = entry
+    elif not session.timetable.add(name, entry):
+        raise click.ClickException(
+            f"There is an entry {one_line(name)} already. --replace takes its place."
+        )
     due_at = session.timetable.listing(name).due_at
     now = datetime.now(timezone.utc)
     when = "paused" if paused else f"next run {local(due_at, now)}"
@@ -456,7 +456,10 @@ _SCHEDULES: dict[str, Callable[[Any, tzinfo | None, tzinfo], Any]] = {
 @with_session
 def pause(session: Session, names: Sequence[str]) -> None:
     """Pause entries: they stay, and do not run."""
-    _enable(session, names, is_enabled=False)
+    with session.known_names():
+        session.timetable.pause(*names)
+    for name in names:
+        session.console.say(f"Paused {one_line(name)}")
 
 
 @redbeat.command(cls=Command)
@@ -464,16 +467,10 @@ def pause(session: Session, names: Sequence[str]) -> None:
 @with_session
 def resume(session: Session, names: Sequence[str]) -> None:
     """Resume paused entries, at their next slot."""
-    _enable(session, names, is_enabled=True)
-
-
-def _enable(session: Session, names: Sequence[str], is_enabled: bool) -> None:
-    entries = [session.entry(name) for name in names]
-    for entry in entries:
-        entry.enabled = is_enabled
-    session.timetable.replace(entries)
+    with session.known_names():
+        session.timetable.resume(*names)
     for name in names:
-        session.console.say(f"{'Resumed' if is_enabled else 'Paused'} {one_line(name)}")
+        session.console.say(f"Resumed {one_line(name)}")
 
 
 @redbeat.command(cls=Command)
@@ -484,7 +481,8 @@ def run(session: Session, name: str) -> None:
 
     Out of turn: its timetable stays as it is.
     """
-    session.entry(name)
+    with session.known_names():
+        session.timetable[name]
     try:
         result = session.timetable.run(name)
     except SchedulingError as exc:

@@ -19,7 +19,8 @@ midst of it, nobody knows whether the server has done it, so it is done again as
 (``retrying.py`` says when, and for how long). That it may be done twice:
 
 * what reads changes nothing; deleting, rescheduling and setting statics end in the same state;
-* saving finds its own meta the second time, and its caller saves once more with that;
+* saving finds its own meta the second time, and its caller saves once more with that; an edit that
+  compares definitions knows its own again;
 * a claim bears a lease of its own: asked for again with the same one, it gives the same entries. If
   it is given up instead, they are due again when the lease ends;
 * a commit compares with the lease, which the first one has taken away, and with the meta that was
@@ -133,6 +134,8 @@ class Draft(NamedTuple):
 
     ``seen_meta`` is the stored meta that ``score`` was computed from, ``""`` for a new entry. A
     stored meta stays, unless nobody can read it (``replaces_meta``); ``meta`` is that of a new one.
+    ``seen_definition`` is the stored definition that this one was made of, ``""`` if there must be
+    none; ``None``: whatever is stored goes.
     """
 
     key: str
@@ -141,12 +144,20 @@ class Draft(NamedTuple):
     meta: str
     score: float
     replaces_meta: bool = False
+    seen_definition: str | None = None
+
+    def replaces(self, definition: str | None) -> bool:
+        """Whether a stored definition is the one that was seen, or this one already."""
+        return self.seen_definition in (None, definition or "") or definition == self.definition
 
 
 class Changed(NamedTuple):
-    """What became of a change: for each draft the meta that stood against it, and the removals."""
+    """What became of a change: what stood against each draft, and how many removals there were.
 
-    conflicts: list[str]
+    Nothing did: ``""``; another run: the meta that is stored by now; another edit: ``None``.
+    """
+
+    conflicts: list[str | None]
     deleted: int
 
 
@@ -293,7 +304,8 @@ class Storage:
 
         One round trip, none for nothing. A draft is not stored if another run was recorded since
         its score was computed: then its place in ``conflicts`` holds the meta that is stored by
-        now, and else ``""``. In a cluster, entries are changed one by one.
+        now. Nor is it if it bears a ``seen_definition`` and another one is stored by now: then its
+        place holds ``None``. Else ``""``. In a cluster, entries are changed one by one.
         """
         if not drafts and not deleted:
             return Changed([], 0)
@@ -633,7 +645,9 @@ class ScriptedSteps:
         ]
         removals = [self._change(DELETE, group, []) for group in self._groups(deleted)]
         replies = self._call_in_turn(saves + removals)
-        conflicts = [text(conflict) for reply in replies[: len(saves)] for conflict in reply]
+        conflicts = [
+            _optional_text(conflict) for reply in replies[: len(saves)] for conflict in reply
+        ]
         if not self.storage.one_slot:
             self._move_members(_without_conflict(drafts, conflicts), deleted)
         return Changed(conflicts, sum(replies[len(saves) :]))
@@ -768,11 +782,8 @@ class PlainSteps:
 
     def change(self, drafts: Sequence[Draft], deleted: Sequence[str]) -> Changed:
         """See :meth:`Storage.change_entries`."""
-        metas = [stored.meta or "" for stored in self.storage.read_entries([d.key for d in drafts])]
-        conflicts = [
-            "" if meta == draft.seen_meta else meta
-            for draft, meta in zip(drafts, metas, strict=True)
-        ]
+        found = self.storage.read_entries([draft.key for draft in drafts])
+        conflicts = [_conflict(draft, stored) for draft, stored in zip(drafts, found, strict=True)]
         stored = _without_conflict(drafts, conflicts)
         with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
             for draft in stored:
@@ -903,9 +914,17 @@ def _first_due(drafts: Sequence[Draft]) -> str:
     return repr(min(scores)) if scores else ""
 
 
-def _without_conflict(drafts: Sequence[Draft], conflicts: Sequence[str]) -> list[Draft]:
+def _conflict(draft: Draft, stored: Stored) -> str | None:
+    """What stands against a draft; see :class:`Changed`."""
+    if not draft.replaces(stored.definition):
+        return None
+    meta = stored.meta or ""
+    return "" if meta == draft.seen_meta else meta
+
+
+def _without_conflict(drafts: Sequence[Draft], conflicts: Sequence[str | None]) -> list[Draft]:
     # A stand-in for a client, as applications' tests inject, answers nothing.
-    return [draft for draft, conflict in zip(drafts, conflicts, strict=False) if not conflict]
+    return [draft for draft, conflict in zip(drafts, conflicts, strict=False) if conflict == ""]
 
 
 def _save_arguments(drafts: Iterable[Draft]) -> list[Any]:
@@ -918,6 +937,8 @@ def _save_arguments(drafts: Iterable[Draft]) -> list[Any]:
             draft.meta,
             repr(draft.score),
             int(draft.replaces_meta),
+            int(draft.seen_definition is not None),
+            _raw(draft.seen_definition or ""),
         )
     ]
 

@@ -12,9 +12,10 @@ import heapq
 import json
 import math
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from collections.abc import ItemsView as ItemsViewBase
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from collections.abc import ValuesView as ValuesViewBase
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from itertools import islice
@@ -137,12 +138,8 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def __getitem__(self, name: str) -> RedBeatSchedulerEntry:
         """The entry; one round trip. Raises `KeyError`, or `ValueError` if it is malformed."""
         key = self._key(name)
-        try:
+        with _told_by_name(name):
             return self._under(key, self.entry_class.from_key(key, app=self.app))
-        except KeyError:
-            raise KeyError(name) from None
-        except (TypeError, ValueError) as exc:
-            raise EntryError(f"Entry {name!r} cannot be read: {exc}") from exc
 
     def __setitem__(self, name: str, entry: Any) -> None:
         """Store an entry under a name; two round trips at the most.
@@ -151,6 +148,34 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         `EntryError` (a `ValueError`) if it cannot be stored.
         """
         self._named(name, entry).save()
+
+    def add(self, name: str, entry: Any) -> bool:
+        """Store an entry under a name that is free; `False` if it is not. One round trip.
+
+        Takes and raises what `[name] = entry` does. An entry of a class with a `save` of its own
+        is saved by that, after a look whether the name is free.
+        """
+        new = self._named(name, entry)
+        if _saves_itself(new):
+            is_free = name not in self
+            if is_free:
+                new.save()
+            return is_free
+        now, meta = datetime.now(timezone.utc), ""
+        while True:
+            draft = new.draft(now, meta)._replace(seen_definition="")
+            (conflict,) = self._storage.change_entries([draft]).conflicts
+            if not conflict:
+                return conflict is not None
+            meta = conflict
+
+    def setdefault(self, name: str, default: Any = None) -> RedBeatSchedulerEntry:
+        """The entry of this name, stored if there was none: then three round trips, else one."""
+        try:
+            return self[name]
+        except KeyError:
+            self.add(name, default)
+        return self[name]
 
     def __delitem__(self, name: str) -> None:
         """Remove an entry for good; two round trips. Raises `KeyError` if there is none.
@@ -192,12 +217,48 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         breaks and the change is done again, what the first try removed is not counted.
         """
         entries = list(entries)
-        own = [entry for entry in entries if type(entry).save is not RedBeatSchedulerEntry.save]
-        rest = [entry for entry in entries if type(entry).save is RedBeatSchedulerEntry.save]
+        own = [entry for entry in entries if _saves_itself(entry)]
+        rest = [entry for entry in entries if not _saves_itself(entry)]
         removed = store_entries(self.app, rest, [self._key(name) for name in deleted])
         for entry in own:
             entry.save()
         return removed
+
+    def edit(self, names: Iterable[str], change: Callable[[RedBeatSchedulerEntry], object]) -> None:
+        """Change stored entries: `change` is called with each, and what it leaves is stored.
+
+        What others change meanwhile is not lost: such an entry is read again, and `change` is
+        called with it as it is by then. Two round trips, two more whenever others came in between.
+        A name stays as it is, and what is known of runs.
+
+        Raises `KeyError` if one of the names is unknown, and `EntryError` if an entry cannot be
+        read or stored; nothing is changed then, but for what was stored before others came in
+        between. Entries of a class with a `save` of its own are saved by that, one by one and
+        whatever is stored by then.
+        """
+        pending = list(dict.fromkeys(names))
+        while pending:
+            pending = self._try_edit(pending, change)
+
+    def _try_edit(
+        self, names: list[str], change: Callable[[RedBeatSchedulerEntry], object]
+    ) -> list[str]:
+        """Change entries, but for those that others changed meanwhile: their names are returned."""
+        now, drafts, own = datetime.now(timezone.utc), {}, []
+        keys = [self._key(name) for name in names]
+        for name, key, stored in zip(names, keys, self._storage.read_entries(keys), strict=True):
+            with _told_by_name(name):
+                entry = self._under(key, self.entry_class.from_stored(key, stored, app=self.app))
+            change(entry)
+            if _saves_itself(self._under(key, entry)):
+                own.append(entry)
+            else:
+                draft = entry.draft(now, stored.meta or "")
+                drafts[name] = draft._replace(seen_definition=stored.definition)
+        conflicts = self._storage.change_entries(list(drafts.values())).conflicts
+        for entry in own:
+            entry.save()
+        return [name for name, told in zip(drafts, conflicts, strict=True) if told != ""]
 
     def _named(self, name: str, entry: Any) -> RedBeatSchedulerEntry:
         if isinstance(entry, Mapping):
@@ -350,18 +411,13 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     # What can be done with it
 
-    def pause(self, name: str) -> None:
-        """Do not run this entry until it is resumed; three round trips. Raises `KeyError`."""
-        self._enable(name, False)
+    def pause(self, *names: str) -> None:
+        """Do not run these entries until they are resumed; costs and raises what `edit` does."""
+        self.edit(names, _pause)
 
-    def resume(self, name: str) -> None:
-        """Run this entry again, as its schedule says; three round trips. Raises `KeyError`."""
-        self._enable(name, True)
-
-    def _enable(self, name: str, is_enabled: bool) -> None:
-        entry = self[name]
-        entry.enabled = is_enabled
-        entry.save()
+    def resume(self, *names: str) -> None:
+        """Run these entries again, as their schedules say; costs and raises what `edit` does."""
+        self.edit(names, _resume)
 
     def run(self, name: str) -> Any:
         """Send the entry's task to the broker now, outside its timetable, which stays as it is.
@@ -462,6 +518,30 @@ def _entry_class_of(app: Any) -> type[RedBeatSchedulerEntry]:
     if isinstance(scheduler, type) and issubclass(scheduler, RedBeatScheduler):
         return scheduler.Entry
     return RedBeatSchedulerEntry
+
+
+@contextmanager
+def _told_by_name(name: str) -> Iterator[None]:
+    """What cannot be read in this block is told by the name of the entry."""
+    try:
+        yield
+    except KeyError:
+        raise KeyError(name) from None
+    except (TypeError, ValueError) as exc:
+        raise EntryError(f"Entry {name!r} cannot be read: {exc}") from exc
+
+
+def _saves_itself(entry: RedBeatSchedulerEntry) -> bool:
+    """Whether its class has a `save` of its own, which may store more than we know of."""
+    return type(entry).save is not RedBeatSchedulerEntry.save
+
+
+def _pause(entry: RedBeatSchedulerEntry) -> None:
+    entry.enabled = False
+
+
+def _resume(entry: RedBeatSchedulerEntry) -> None:
+    entry.enabled = True
 
 
 def _paged(items: Iterable[Item]) -> Iterator[list[Item]]:

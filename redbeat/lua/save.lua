@@ -1,23 +1,36 @@
--- Stores entries, each unless a run was recorded since its score was computed.
+-- Stores entries, each unless a run was recorded since its score was computed, or it was edited
+-- since it was read.
 --
 -- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
 -- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
--- ARGV     then for each entry five: its definition, the stored meta that its score was computed
+-- ARGV     then for each entry seven: its definition, the stored meta that its score was computed
 --          from ('': there was none), its meta if it is new, its score, 1 if the meta replaces what
---          is stored
--- Returns  for each entry '' if it was stored; else the meta that is stored by now, for another try
+--          is stored, 1 if the stored definition must be the one that follows, that definition
+--          ('': there was none)
+-- Returns  for each entry '' if it was stored; else the meta that is stored by now, for another try;
+--          false if another definition is stored by now
 --
--- Atomic, because a score that was computed from the run before last would repeat the last run.
--- That a change cannot be told must not undo it: beat polls as well.
+-- Atomic, because a score that was computed from the run before last would repeat the last run, and
+-- a definition that was made of the one before last would undo the last edit. One that is stored
+-- already is no other one: whose answer was lost is not refused. That a change cannot be told must
+-- not undo it: beat polls as well.
 
 local channel, count = ARGV[1], tonumber(ARGV[2])
 local schedule = KEYS[count + 1]
 
+local function is_edited(key, definition, seen)
+  local stored = redis.call('HGET', key, 'definition') or ''
+  return stored ~= seen and stored ~= definition
+end
+
 local conflicts, first = {}, nil
 for i = 1, count do
-  local definition, seen_meta, new_meta, score, replaces = unpack(ARGV, 5 * i - 2, 5 * i + 2)
+  local definition, seen_meta, new_meta, score, replaces, compares, seen =
+    unpack(ARGV, 7 * i - 4, 7 * i + 2)
   local stored = redis.call('HGET', KEYS[i], 'meta') or ''
-  if stored ~= seen_meta then
+  if compares == '1' and is_edited(KEYS[i], definition, seen) then
+    conflicts[i] = false
+  elseif stored ~= seen_meta then
     conflicts[i] = stored
   else
     conflicts[i] = ''

@@ -429,7 +429,6 @@ def test_the_leader_is_told_by_host_and_process(
         (lambda timetable: timetable["e00001"], 1),
         (lambda timetable: timetable.__delitem__("e00002"), 2),
         (lambda timetable: timetable.leader(), 1),
-        (lambda timetable: timetable.pause("e00003"), 3),
         (lambda timetable: timetable.listing("e00001"), 2),
         (lambda timetable: list(iter(timetable)), 3 + 1),
         (lambda timetable: list(timetable.listings()), 5 + 1),
