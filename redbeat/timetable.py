@@ -98,7 +98,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self, app: Any = None, entry_class: type[RedBeatSchedulerEntry] | None = None
     ) -> None:
         self.app = app_or_default(app)
-        self.entry_class = entry_class or _entry_class_of(self.app)
+        self.entry_class = entry_class or _scheduler_of(self.app).Entry
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self._conf.schedule_key}>"
@@ -422,10 +422,18 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def run(self, name: str) -> Any:
         """Send the entry's task to the broker now, outside its timetable, which stays as it is.
 
-        Returns Celery's `AsyncResult`. One round trip to Redis, and what publishing costs. Raises
-        `KeyError`, and `celery.beat.SchedulingError` if the message cannot be sent.
+        It is sent as the application's scheduler (`beat_scheduler`) would send it. If that has an
+        `apply_async` or a `send_task` of its own, one is built for this, with `lazy=True` as Celery
+        does for a look: it takes no lock and stores nothing, but it checks the server. One that is
+        only named to `celery beat -S` is not known here.
+
+        Returns Celery's `AsyncResult`. One round trip to Redis, three with a scheduler that is
+        built for it, and what publishing costs. Raises `KeyError`, and
+        `celery.beat.SchedulingError` if the message cannot be sent.
         """
-        return Scheduler(self.app, lazy=True).apply_async(self[name], advance=False)
+        entry, scheduler = self[name], _scheduler_of(self.app)
+        sender = scheduler if _sends_itself(scheduler) else Scheduler
+        return sender(self.app, lazy=True).apply_async(entry, advance=False)
 
     def prunable(self) -> Iterator[Listing]:
         """What nothing will come of: finished entries, and members without a hash.
@@ -511,13 +519,22 @@ class ItemsView(ItemsViewBase[str, RedBeatSchedulerEntry]):
                 yield listing.name, listing.entry
 
 
-def _entry_class_of(app: Any) -> type[RedBeatSchedulerEntry]:
+def _scheduler_of(app: Any) -> type[RedBeatScheduler]:
+    """The class that the setting `beat_scheduler` names, if it is one of ours."""
     named = app.conf.beat_scheduler
     is_path = isinstance(named, str) and ("." in named or ":" in named)
     scheduler = symbol_by_name(named) if is_path else named  # type: ignore[no-untyped-call]  # kombu
     if isinstance(scheduler, type) and issubclass(scheduler, RedBeatScheduler):
-        return scheduler.Entry
-    return RedBeatSchedulerEntry
+        return scheduler
+    return RedBeatScheduler
+
+
+def _sends_itself(scheduler: type[RedBeatScheduler]) -> bool:
+    """Whether it sends otherwise than Celery's own."""
+    return (scheduler.apply_async, scheduler.send_task) != (
+        Scheduler.apply_async,
+        Scheduler.send_task,
+    )
 
 
 @contextmanager

@@ -390,6 +390,59 @@ def test_a_run_out_of_turn_leaves_the_timetable_alone(
         Timetable(app).run("other")
 
 
+class Tagging(RedBeatScheduler):
+    """A scheduler of an application, which needs what its construction prepares."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tag = "tagged"
+
+    def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send it with a header more."""
+        entry.options.setdefault("headers", {})["tag"] = self.tag
+        return super().apply_async(entry, *args, **kwargs)
+
+
+class Waiting(RedBeatScheduler):
+    """A scheduler of an application that sends as ours does."""
+
+    max_interval = 3
+
+
+def test_a_run_out_of_turn_is_sent_as_the_application_s_scheduler_sends(
+    make_app_with: Any, redis_url: str, redis_client: redis.Redis
+) -> None:
+    """Which leads no one for it, stores no static entry, and leaves the timetable as it was."""
+    app = make_app_with(
+        redbeat_redis_url=redis_url,
+        broker_url=redis_url,
+        beat_scheduler=Tagging,
+        beat_schedule={"static": {"task": "tasks.static", "schedule": 30}},
+    )
+    entry = make(app, "one", options={"queue": "celery"}).save()
+    before = redis_client.hgetall(entry.key), redis_client.zrange(SCHEDULE, 0, -1, withscores=True)
+    Timetable(app).run("one")
+    (message,) = read_messages(redis_client)
+    assert message.headers["tag"] == "tagged"
+    assert (
+        redis_client.hgetall(entry.key),
+        redis_client.zrange(SCHEDULE, 0, -1, withscores=True),
+    ) == before
+    assert not redis_client.exists("redbeat::lock", "redbeat::statics", "redbeat::reports")
+
+
+@pytest.mark.parametrize(("scheduler", "cost"), [("redbeat", 1), (Waiting, 1), (Tagging, 3)])
+def test_a_run_out_of_turn_costs_what_it_says(
+    make_app_with: Any, proxy: Proxy, scheduler: Any, cost: int
+) -> None:
+    """Two more for a scheduler that is built for it, which checks the server."""
+    app = make_app_with(redbeat_redis_url=proxy.url(), beat_scheduler=scheduler)
+    make(app, "one").save()
+    with proxy.counting() as traffic:
+        Timetable(app).run("one")
+    assert traffic.round_trips == cost
+
+
 def test_pruning_removes_what_nothing_will_come_of_and_keeps_statics(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
