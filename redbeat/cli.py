@@ -40,7 +40,7 @@ from .schedulers import (
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
-from .terminal import Console, duration, local, one_line, rule, to_json
+from .terminal import Console, duration, in_words, local, one_line, rule, to_json
 from .timetable import Listing, Run, State, Timetable
 from .urls import sanitized
 
@@ -397,6 +397,8 @@ def add(
     replace: bool,
 ) -> None:
     """Add an entry: --every, --cron, --rrule or --at says when."""
+    if not name:
+        raise click.BadParameter("an entry needs a name, and this one is empty", param_hint="NAME")
     given = {"--every": every, "--cron": cron, "--rrule": rrule, "--at": at}
     schedule = _read_schedule(given, tz, session.app.timezone)
     entry = session.timetable.build(
@@ -440,7 +442,15 @@ def _every(value: timedelta, zone: tzinfo | None, app_zone: tzinfo) -> Any:
 
 
 def _at(value: datetime, zone: tzinfo | None, app_zone: tzinfo) -> Any:
-    return once(value if value.tzinfo else value.replace(tzinfo=zone or app_zone))
+    at = value if value.tzinfo else value.replace(tzinfo=zone or app_zone)
+    lateness = (datetime.now(timezone.utc) - at).total_seconds()
+    # As long may pass since a duration was counted from now on.
+    if lateness >= 1:
+        raise ValueError(
+            f"{at.isoformat(sep=' ', timespec='seconds')} has passed, {in_words(-lateness)}: the "
+            "task would run at once. Give a time to come, or a duration from now on: 10m, or 1s"
+        )
+    return once(at)
 
 
 _SCHEDULES: dict[str, Callable[[Any, tzinfo | None, tzinfo], Any]] = {

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import click
 import pytest
@@ -263,6 +264,7 @@ def test_add_does_not_replace_an_entry_unless_told(app: Celery, redbeat: Run) ->
         (["--cron", "* * * * *", "--tz", "Mars/Base"], "Mars/Base"),
         (["--rrule", "FREQ=OFTEN"], "OFTEN"),
         (["--at", "tomorrow"], "'tomorrow' is no time. Write one like"),
+        (["--at", "2024-02-29T12:00+05:00"], "2024-02-29 12:00:00+05:00 has passed,"),
         (["--every", "5m", "--args", "[1,"], "line 1, column 4"),
         (["--every", "5m", "--args", "{}"], "Write it like '[1, 2]'"),
         (["--every", "5m", "--kwargs", "[]"], "Write it like '{\"x\": 1}'"),
@@ -275,6 +277,24 @@ def test_add_tells_what_it_did_not_understand(
     completed = redbeat("add", "new", "proj.add", *options)
     assert expected in " ".join(completed.stderr.split())
     error_of(completed, 2)
+    assert not timetable
+
+
+def test_add_tells_how_long_ago_a_time_was_in_its_zone(redbeat: Run, timetable: Timetable) -> None:
+    """It would run at once, and nobody who writes a time means that."""
+    zone = ZoneInfo("Asia/Tokyo")
+    passed = (datetime.now(zone) - timedelta(minutes=90)).strftime("%Y-%m-%dT%H:%M:%S")
+    completed = redbeat("add", "new", "proj.add", "--at", passed, "--tz", zone.key, "--paused")
+    told = " ".join(error_of(completed, 2).split())
+    assert f"{passed.replace('T', ' ')}+09:00 has passed, 2 hours ago" in told
+    assert "10m" in told
+    assert not timetable
+    good(redbeat("add", "new", "proj.add", "--at", "1ms"))
+
+
+def test_add_refuses_an_empty_name(redbeat: Run, timetable: Timetable) -> None:
+    """What shell scripts give whose variable is not set."""
+    assert "NAME" in error_of(redbeat("add", "", "proj.add", "--every", "5m"), 2)
     assert not timetable
 
 
