@@ -2,50 +2,64 @@
 
 An object with an entry's fields under each name, in the order of names. Schedules and datetimes are
 written as they are in Redis, so what is exported comes back as it was, runs included.
+
+Of a schedule of a million entries only the names are held at once. So a file is read twice: all of
+it is looked at before anything is stored.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, TextIO
 
+from .blocks import read_pairs
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder
 from .errors import EntryError
 from .schedulers import RedBeatSchedulerEntry
 from .storage import printable
-from .timetable import Timetable
+from .timetable import Timetable, paged
 
 #: Fields that tell of runs; an import takes them for new entries only.
 HISTORY = ("last_run_at", "total_run_count")
+
+#: Characters of a file that are read together.
+PIECE = 1 << 16
 
 Entries = dict[str, RedBeatSchedulerEntry]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """What an import would change: names, and for changed ones the fields with old and new text."""
+    """What a part of an import changes: of changed entries the fields with old and new text."""
 
-    added: Entries
-    changed: dict[str, tuple[RedBeatSchedulerEntry, dict[str, tuple[str, str]]]]
-    same: Entries
-    removed: list[str]
+    added: Entries = field(default_factory=dict)
+    changed: dict[str, tuple[RedBeatSchedulerEntry, dict[str, tuple[str, str]]]] = field(
+        default_factory=dict
+    )
+    same: Entries = field(default_factory=dict)
+    removed: Sequence[str] = ()
 
     @property
     def written(self) -> list[RedBeatSchedulerEntry]:
         """The entries that an import writes."""
         return [*self.added.values(), *(entry for entry, _ in self.changed.values())]
 
+    @property
+    def counts(self) -> Counter[str]:
+        """How many entries of the file are `added`, `changed` and the `same`."""
+        return Counter(added=len(self.added), changed=len(self.changed), same=len(self.same))
 
-def dump(entries: Mapping[str, RedBeatSchedulerEntry]) -> Iterator[str]:
-    """The lines of the file for these entries; fit for UTF-8, whatever the names hold."""
+
+def dump(entries: Iterable[tuple[str, RedBeatSchedulerEntry]]) -> Iterator[str]:
+    """The text of the file for these entries, one by one; fit for UTF-8, whatever names hold."""
     encoder = RedBeatJSONEncoder(indent=2, ensure_ascii=False)
     opening = "{"
-    for name in sorted(entries):
-        block = encoder.encode(_fields(entries[name]))
+    for name, entry in entries:
+        block = encoder.encode(_fields(entry))
         text = f"{opening}\n{json.dumps(name, ensure_ascii=False)}: {block}"
         yield printable(text)
         opening = ","
@@ -58,53 +72,33 @@ def _fields(entry: RedBeatSchedulerEntry) -> dict[str, Any]:
     return {**definition, **entry.decode_meta(entry.encode_meta())}
 
 
-def parse(text: str) -> dict[str, Any]:
-    """The blocks of a file by name, not looked into yet.
+def read_pieces(file: TextIO) -> Iterator[str]:
+    """The text of a file, a piece at a time."""
+    return iter(lambda: file.read(PIECE), "")
 
-    Raises `EntryError` (a `ValueError`), which names the place and what was expected there.
+
+def check(pieces: Iterable[str], timetable: Timetable) -> set[str]:
+    """The names in the text of a file, of which every entry can be stored; no round trip.
+
+    Raises `EntryError` (a `ValueError`), with the place if it is no such file, else with the first
+    entry that is wrong, and how many more are.
     """
-    try:
-        _require_names_once(json.loads(text, object_pairs_hook=list))
-        blocks = RedBeatJSONDecoder().decode(text)
-    except json.JSONDecodeError as exc:
-        raise EntryError(
-            f"Line {exc.lineno}, column {exc.colno}: {exc.msg}. Expected is JSON as "
-            "`celery redbeat export` writes it."
-        ) from exc
-    except EntryError:
-        raise
-    except (ValueError, RecursionError) as exc:
-        raise EntryError(str(exc)) from exc
-    if not isinstance(blocks, dict):
-        raise EntryError("Line 1, column 1: expected is an object with an entry under each name.")
-    return blocks
-
-
-def _require_names_once(pairs: Any) -> None:
-    """A JSON reader keeps the last of two values under one name, and loses the other."""
-    names = Counter(pair[0] for pair in pairs if isinstance(pair, tuple))
-    twice = [name for name, count in names.items() if count > 1]
-    if twice:
-        raise EntryError(
-            f"Entry {twice[0]!r} stands in the file more than once. Leave one of them."
-        )
-
-
-def build(blocks: Iterable[tuple[str, Any]], timetable: Timetable) -> Entries:
-    """The entries of which these are the names and fields.
-
-    Raises `EntryError` with the first one that is wrong, and how many more are.
-    """
-    entries, wrong = {}, []
-    for name, fields in blocks:
+    names: set[str] = set()
+    wrong: list[EntryError] = []
+    for name, fields in read_pairs(pieces, RedBeatJSONDecoder()):
+        if name in names:
+            raise EntryError(
+                f"Entry {name!r} stands in the file more than once. Leave one of them."
+            )
+        names.add(name)
         try:
-            entries[name] = _entry(name, fields, timetable)
+            _entry(name, fields, timetable)
         except EntryError as exc:
             wrong.append(exc)
     if wrong:
         more = f" ({len(wrong) - 1} more are wrong)" if len(wrong) > 1 else ""
         raise EntryError(f"{wrong[0]}{more}")
-    return entries
+    return names
 
 
 def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntry:
@@ -114,6 +108,8 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     if "last_run_at" in fields:
         entry.last_run_at = fields["last_run_at"]
     try:
+        # A lone surrogate may stand for a byte of a key, and most stand for none.
+        entry.key.encode("utf-8", "surrogateescape")
         entry.draft(datetime.now(timezone.utc))
     except EntryError:
         raise
@@ -122,20 +118,33 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     return entry
 
 
-def compare(entries: Entries, timetable: Timetable, is_whole: bool) -> Difference:
-    """What storing the entries would change; `is_whole`: what they lack is to be removed."""
+def differences(pieces: Iterable[str], timetable: Timetable) -> Iterator[Difference]:
+    """What storing the entries in the text of a file would change, page by page.
+
+    Two round trips per page of 500. Raises as `check` does, which is to be asked first.
+    """
+    pairs = read_pairs(pieces, RedBeatJSONDecoder())
+    for page in paged(pairs):
+        entries = {name: _entry(name, fields, timetable) for name, fields in page}
+        yield _compare(entries, timetable)
+
+
+def _compare(entries: Entries, timetable: Timetable) -> Difference:
     stored = timetable.find(entries)
     added = {name: entry for name, entry in entries.items() if name not in stored}
     changed, same = {}, {}
-    for name in entries.keys() - added.keys():
-        entry, before = entries[name], stored[name]
-        fields = _changed_fields(before, entry)
+    for name, before in stored.items():
+        fields = _changed_fields(before, entries[name])
         if fields:
-            changed[name] = (entry, fields)
+            changed[name] = (entries[name], fields)
         else:
-            same[name] = entry
-    removed = sorted(set(timetable) - entries.keys()) if is_whole else []
-    return Difference(added, changed, same, removed)
+            same[name] = entries[name]
+    return Difference(added, changed, same)
+
+
+def find_others(names: Container[str], timetable: Timetable) -> list[str]:
+    """The names of stored entries that are not among these; two round trips per page of 500."""
+    return sorted({name for name in timetable if name not in names})
 
 
 def _changed_fields(

@@ -7,16 +7,21 @@ the command was not understood; 3, Redis cannot be reached.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
+import os
+import shutil
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import update_wrapper
+from functools import partial, update_wrapper
 from itertools import islice
-from typing import Any, TextIO, get_args
+from pathlib import Path
+from typing import IO, Any, TextIO, get_args
 
 import click
 from celery.app.utils import find_app
@@ -41,7 +46,7 @@ from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
 from .terminal import Console, duration, in_words, local, one_line, rule, to_json
-from .timetable import Listing, Run, State, Timetable
+from .timetable import PAGE, Listing, Run, State, Timetable, paged
 from .urls import sanitized
 
 #: Names that are searched for one that is near to what was typed.
@@ -549,23 +554,65 @@ def _progress(session: Session, items: Iterable[Any], length: int, label: str) -
 
 
 @redbeat.command(cls=Command)
-@click.option("--output", "-o", type=click.File("w", encoding="utf-8", atomic=True), default="-")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    default="-",
+    metavar="FILE",
+    help="Write to this file; what it held goes when all is written.",
+)
 @with_session
-def export(session: Session, output: TextIO) -> None:
+def export(session: Session, output: str) -> None:
     """Write all entries as JSON.
 
     In the order of names, with what is known of their runs. Entries that cannot be read are named
     on the error output; the exit code is 1 then.
     """
-    listings = list(session.timetable.listings())
-    entries = {each.name: each.entry for each in listings if each.entry is not None}
-    for line in backup.dump(entries):
-        click.echo(line, file=output, nl=False)
-    unreadable = [each for each in listings if each.entry is None]
+    unreadable: list[Listing] = []
+    with _written_whole(output) as file:
+        for text in backup.dump(_readable(session.timetable.listings_by_name(), unreadable)):
+            click.echo(text, file=file, nl=False)
     for each in unreadable:
         click.echo(f"Left out {one_line(each.name)}: {one_line(each.reason)}", err=True)
     if unreadable:
         raise click.exceptions.Exit(1)
+
+
+def _readable(
+    listings: Iterable[Listing], unreadable: list[Listing]
+) -> Iterator[tuple[str, RedBeatSchedulerEntry]]:
+    """Names and entries; what cannot be read is put aside."""
+    for listing in listings:
+        if listing.entry is None:
+            unreadable.append(listing)
+        else:
+            yield listing.name, listing.entry
+
+
+@contextlib.contextmanager
+def _written_whole(path: str) -> Iterator[IO[str]]:
+    """A file that takes the place of the one at ``path`` if this block ends well.
+
+    ``-`` is the standard output, which is written as it comes; so is what is no regular file.
+    """
+    given = Path(path)
+    if path == "-" or (given.exists() and not given.is_file()):
+        with click.open_file(path, "w", encoding="utf-8") as stream:
+            yield stream
+        return
+    target = given.resolve()
+    part = target.with_name(f"{target.name}.{os.getpid()}")
+    try:
+        with part.open("x", encoding="utf-8") as file:
+            yield file
+        if target.exists():
+            shutil.copymode(target, part)
+        part.replace(target)
+    except OSError as exc:
+        raise click.FileError(path, exc.strerror) from exc
+    finally:
+        part.unlink(missing_ok=True)
 
 
 @redbeat.command("import", cls=Command)
@@ -576,38 +623,72 @@ def export(session: Session, output: TextIO) -> None:
 def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
     """Store the entries of a file.
 
-    It is one that `export` wrote; - is the standard input. All or nothing: with one bad entry,
-    nothing changes. Entries that are stored keep what is known of their
-    runs.
+    It is one that `export` wrote; - is the standard input. With one bad entry, nothing changes: all
+    of the file is looked at before an entry is stored. Entries that are stored keep what is known
+    of their runs. If Redis goes away in the midst of it, import the file again.
     """
+    act = partial(_show, session.console) if dry_run else partial(_store, session.timetable)
+    counts: Counter[str] = Counter()
     try:
-        text = file.read()
-    except UnicodeDecodeError as exc:
+        with _rereadable(file) as text:
+            names = _check(session, text)
+            for difference in _differences(session, text, len(names), is_silent=dry_run):
+                act(difference)
+                counts += difference.counts
+    except UnicodeError as exc:
         raise click.ClickException(f"{file.name} is no UTF-8: {exc}") from exc
-    blocks = backup.parse(text)
-    with _progress(session, blocks.items(), len(blocks), "Reading") as watched:
-        entries = backup.build(watched, session.timetable)
-    difference = backup.compare(entries, session.timetable, is_whole=prune)
-    if dry_run:
-        for line in _difference_lines(session.console, difference):
-            session.console.say(line)
-    else:
-        session.timetable.replace(difference.written, deleted=difference.removed)
+    removed = backup.find_others(names, session.timetable) if prune else []
+    for page in paged(removed):
+        act(Difference(removed=page))
     session.console.say(
-        f"{len(difference.added)} added, {len(difference.changed)} changed, "
-        f"{len(difference.removed)} removed, {len(difference.same)} as they were"
+        f"{counts['added']} added, {counts['changed']} changed, {len(removed)} removed, "
+        f"{counts['same']} as they were"
     )
 
 
-def _difference_lines(console: Console, difference: Difference) -> Iterator[str]:
-    for name in sorted(difference.added):
-        yield console.style(f"+ {one_line(name)}", fg="green")
-    for name in sorted(difference.changed):
-        yield console.style(f"~ {one_line(name)}", fg="yellow")
-        for field, (old, new) in difference.changed[name][1].items():
-            yield f"    {field}: {one_line(old)} -> {one_line(new)}"
+@contextlib.contextmanager
+def _rereadable(file: TextIO) -> Iterator[TextIO]:
+    """The file, or a copy of what comes through a pipe: one that can be read twice."""
+    if file.seekable():
+        yield file
+        return
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as copy:
+        shutil.copyfileobj(file, copy)
+        yield copy
+
+
+def _check(session: Session, file: TextIO) -> set[str]:
+    length = file.seek(0, io.SEEK_END) // backup.PIECE + 1
+    file.seek(0)
+    with _progress(session, backup.read_pieces(file), length, "Reading") as pieces:
+        return backup.check(pieces, session.timetable)
+
+
+def _differences(
+    session: Session, file: TextIO, count: int, is_silent: bool
+) -> Iterator[Difference]:
+    file.seek(0)
+    differences = backup.differences(backup.read_pieces(file), session.timetable)
+    if is_silent:
+        yield from differences
+        return
+    with _progress(session, differences, -(-count // PAGE), "Storing") as watched:
+        yield from watched
+
+
+def _store(timetable: Timetable, difference: Difference) -> None:
+    timetable.replace(difference.written, deleted=difference.removed)
+
+
+def _show(console: Console, difference: Difference) -> None:
+    for name in difference.added:
+        console.say(console.style(f"+ {one_line(name)}", fg="green"))
+    for name, (_, fields) in difference.changed.items():
+        console.say(console.style(f"~ {one_line(name)}", fg="yellow"))
+        for field, (old, new) in fields.items():
+            console.say(f"    {field}: {one_line(old)} -> {one_line(new)}")
     for name in difference.removed:
-        yield console.style(f"- {one_line(name)}", fg="red")
+        console.say(console.style(f"- {one_line(name)}", fg="red"))
 
 
 # Health

@@ -3,7 +3,9 @@
 import json
 import os
 import pty
+import resource
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -383,6 +385,56 @@ def test_an_export_comes_back_as_it_was(
 def scores_of(client: redis.Redis) -> dict[str, float]:
     members: Any = client.zrange(SCHEDULE, 0, -1, withscores=True)
     return dict(members)
+
+
+def test_an_import_reads_what_comes_through_a_pipe(
+    redbeat: Run, backup_path: Path, redis_client: redis.Redis
+) -> None:
+    """Twice, though a pipe gives it once."""
+    redis_client.flushdb()
+    assert "5 added" in good(redbeat("import", "-", input=backup_path.read_text()))
+    with backup_path.open() as file:
+        assert "5 as they were" in good(redbeat("import", "-", stdin=file))
+    assert good(redbeat("export")) == backup_path.read_text()
+
+
+def test_an_import_of_what_is_no_utf8_is_refused(
+    redbeat: Run, timetable: Timetable, tmp_path: Path
+) -> None:
+    """Wherever it stands: what is before it is not stored."""
+    file = tmp_path / "schedule.json"
+    file.write_bytes(b'{"good": {"task": "t", "schedule": 3},' + b" " * 200_000 + b'"\xff": 3}')
+    assert "no UTF-8" in error_of(redbeat("import", str(file)), 1)
+    assert not timetable
+
+
+def test_an_export_that_fails_leaves_the_file_as_it_was(
+    app: Celery, redbeat: Run, tmp_path: Path
+) -> None:
+    """A disk that is full in the midst of it must not cost the last good backup."""
+    file = tmp_path / "backups" / "schedule.json"
+    file.parent.mkdir()
+    file.write_text("the last good one")
+    file.chmod(0o640)
+    for number in range(5):
+        store(app, f"e{number}", args=["x" * 4000])
+    error = error_of(redbeat("export", "-o", str(file), preexec_fn=limit_files), 1)
+    assert str(file) in error
+    assert file.read_text() == "the last good one"
+    good(redbeat("export", "-o", str(file)))
+    assert len(json.loads(file.read_text())) == 5
+    assert stat.S_IMODE(file.stat().st_mode) == 0o640
+    assert list(file.parent.iterdir()) == [file]
+
+
+def limit_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+
+def test_an_export_is_written_to_what_is_no_regular_file(app: Celery, redbeat: Run) -> None:
+    """Which nothing may take the place of."""
+    store(app, "one")
+    assert list(json.loads(good(redbeat("export", "-o", "/dev/stdout")))) == ["one"]
 
 
 def test_an_import_shows_the_difference_first(
