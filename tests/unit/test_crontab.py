@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 from celery.schedules import crontab as celery_crontab
 from celery.utils.time import LocalTimezone
+from celery.utils.time import timezone as celery_zones
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
@@ -163,12 +164,18 @@ def test_a_crontab_is_read_from_a_line() -> None:
     assert schedule == crontab(0, 9, "mon", 1, tz="Europe/Berlin")
 
 
-@pytest.fixture
-def berlin_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A machine whose clock shows the time of Berlin."""
+@pytest.fixture(params=[LocalTimezone, lambda: ZoneInfo("Europe/Berlin")], ids=["local", "named"])
+def berlin_machine(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """A machine whose clock shows the time of Berlin; Celery may find out what that is called.
+
+    It keeps, for the whole process, what it found first.
+    """
     with monkeypatch.context() as patch:
         patch.setenv("TZ", "Europe/Berlin")
         time.tzset()
+        patch.setitem(vars(celery_zones), "local", request.param())
         yield
     time.tzset()
 
