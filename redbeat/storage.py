@@ -644,7 +644,7 @@ class ScriptedSteps:
             for group in self._groups(drafts)
         ]
         removals = [self._change(DELETE, group, []) for group in self._groups(deleted)]
-        replies = self._call_in_turn(saves + removals)
+        replies = self._call_as_one(saves + removals)
         conflicts = [
             _optional_text(conflict) for reply in replies[: len(saves)] for conflict in reply
         ]
@@ -712,13 +712,25 @@ class ScriptedSteps:
         if self.storage.is_cluster or len(calls) == 1:
             return [self._call(*call) for call in calls]
         try:
-            with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
-                for script, keys, arguments in calls:
-                    operands = (len(keys), *keys, *arguments)
-                    pipe.execute_command("EVALSHA", script.digest, *operands, **UNDECODED)
-                return list(pipe.execute())
+            return self._pipelined([("EVALSHA", call[0].digest, call) for call in calls])
         except NoScriptError:
             return [self._call(*call) for call in calls]
+
+    def _call_as_one(self, calls: Sequence[Call]) -> list[Any]:
+        """One transaction, where there are any.
+
+        It brings its scripts with it: the server goes on after one that it does not know.
+        """
+        if self.storage.is_cluster or len(calls) == 1:
+            return [self._call(*call) for call in calls]
+        return self._pipelined([("EVAL", call[0].text, call) for call in calls])
+
+    def _pipelined(self, commands: Sequence[tuple[str, str, Call]]) -> list[Any]:
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
+            for command, script, (_, keys, arguments) in commands:
+                operands = (script, len(keys), *keys, *arguments)
+                pipe.execute_command(command, *operands, **UNDECODED)
+            return list(pipe.execute())
 
 
 class PlainSteps:

@@ -1,5 +1,6 @@
 """The whole schedule as a mapping, on each kind of client."""
 
+import contextlib
 import json
 import math
 import sys
@@ -18,9 +19,12 @@ from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
 from redbeat.leadership import new_token
 from redbeat.schedules import once
-from redbeat.storage import SET_ASIDE
+from redbeat.storage import SCRIPT_SIZE, SET_ASIDE
 from redbeat.timetable import PAGE
+from support.apps import MakeApp
 from support.messages import read_messages
+from support.servers import RedisServer
+from support.tripwire import Tripwire
 from support.wire import Proxy
 
 UTC = timezone.utc
@@ -504,3 +508,25 @@ def test_each_operation_costs_what_it_says(
 
 def timetable_of_ten(timetable: Timetable) -> dict[str, RedBeatSchedulerEntry]:
     return {f"e{number:05}": make(timetable.app, f"e{number:05}") for number in range(10)}
+
+
+@pytest.mark.parametrize("nth", range(1, 8))
+@pytest.mark.parametrize("are_scripts_known", [True, False])
+def test_a_change_of_many_entries_that_is_cut_off_changes_nothing(
+    make_app_with: MakeApp, redis_server: RedisServer, nth: int, are_scripts_known: bool
+) -> None:
+    """Or, if only its answer was lost, it is whole."""
+    tripwire = Tripwire(redis_server)
+    app = make_app_with(redbeat_redis_url=tripwire.url())
+    before = {make(app, "before").save().key}
+    wanted = [make(app, str(number)) for number in range(2 * SCRIPT_SIZE)]
+    with redis_server.client() as client, contextlib.ExitStack() as stack:
+        stack.callback(tripwire.refuse)
+        if not are_scripts_known:
+            client.script_flush()
+        tripwire.arm(nth, tripwire.refuse)
+        with contextlib.suppress(redis.ConnectionError):
+            Timetable(app).replace(wanted, deleted=["before"])
+            before = set()
+        after = {key for key, _ in client.zscan_iter("redbeat::schedule")}
+    assert after in (before, {entry.key for entry in wanted})
