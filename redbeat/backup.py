@@ -3,8 +3,9 @@
 An object with an entry's fields under each name, in the order of names. Schedules and datetimes are
 written as they are in Redis, so what is exported comes back as it was, runs included.
 
-Of a schedule of a million entries only the names are held at once. So a file is read twice: all of
-it is looked at before anything is stored.
+What is written or read is held a page at a time, beside the names of all. So a file is read twice:
+all of it is looked at before anything is stored. What an import has to change is held, since it is
+one change.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Difference:
     changed: dict[str, tuple[RedBeatSchedulerEntry, dict[str, tuple[str, str]]]] = field(
         default_factory=dict
     )
-    same: Entries = field(default_factory=dict)
+    same: int = 0
     removed: Sequence[str] = ()
 
     @property
@@ -51,7 +52,7 @@ class Difference:
     @property
     def counts(self) -> Counter[str]:
         """How many entries of the file are `added`, `changed` and the `same`."""
-        return Counter(added=len(self.added), changed=len(self.changed), same=len(self.same))
+        return Counter(added=len(self.added), changed=len(self.changed), same=self.same)
 
 
 def dump(entries: Iterable[tuple[str, RedBeatSchedulerEntry]]) -> Iterator[str]:
@@ -132,14 +133,9 @@ def differences(pieces: Iterable[str], timetable: Timetable) -> Iterator[Differe
 def _compare(entries: Entries, timetable: Timetable) -> Difference:
     stored = timetable.find(entries)
     added = {name: entry for name, entry in entries.items() if name not in stored}
-    changed, same = {}, {}
-    for name, before in stored.items():
-        fields = _changed_fields(before, entries[name])
-        if fields:
-            changed[name] = (entries[name], fields)
-        else:
-            same[name] = entries[name]
-    return Difference(added, changed, same)
+    fields = {name: _changed_fields(before, entries[name]) for name, before in stored.items()}
+    changed = {name: (entries[name], fields[name]) for name in fields if fields[name]}
+    return Difference(added, changed, same=len(stored) - len(changed))
 
 
 def find_others(names: Container[str], timetable: Timetable) -> list[str]:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone, tzinfo
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import partial, update_wrapper
+from functools import update_wrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TextIO, get_args
@@ -46,7 +46,7 @@ from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import OUTAGES
 from .terminal import Console, duration, in_words, local, one_line, rule, to_json
-from .timetable import PAGE, Listing, Run, State, Timetable, paged
+from .timetable import PAGE, Listing, Run, State, Timetable
 from .urls import sanitized
 
 #: Names that are searched for one that is near to what was typed.
@@ -623,23 +623,27 @@ def _written_whole(path: str) -> Iterator[IO[str]]:
 def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
     """Store the entries of a file.
 
-    It is one that `export` wrote; - is the standard input. With one bad entry, nothing changes: all
-    of the file is looked at before an entry is stored. Entries that are stored keep what is known
-    of their runs. If Redis goes away in the midst of it, import the file again.
+    It is one that `export` wrote; - is the standard input. All or nothing: with one bad entry,
+    nothing changes. Entries that are stored keep what is known of their runs.
     """
-    act = partial(_show, session.console) if dry_run else partial(_store, session.timetable)
     counts: Counter[str] = Counter()
+    written: list[RedBeatSchedulerEntry] = []
     try:
         with _rereadable(file) as text:
             names = _check(session, text)
             for difference in _differences(session, text, len(names), is_silent=dry_run):
-                act(difference)
                 counts += difference.counts
+                if dry_run:
+                    _show(session.console, difference)
+                else:
+                    written += difference.written
     except UnicodeError as exc:
         raise click.ClickException(f"{file.name} is no UTF-8: {exc}") from exc
     removed = backup.find_others(names, session.timetable) if prune else []
-    for page in paged(removed):
-        act(Difference(removed=page))
+    if dry_run:
+        _show(session.console, Difference(removed=removed))
+    else:
+        session.timetable.replace(written, deleted=removed)
     session.console.say(
         f"{counts['added']} added, {counts['changed']} changed, {len(removed)} removed, "
         f"{counts['same']} as they were"
@@ -672,12 +676,8 @@ def _differences(
     if is_silent:
         yield from differences
         return
-    with _progress(session, differences, -(-count // PAGE), "Storing") as watched:
+    with _progress(session, differences, -(-count // PAGE), "Comparing") as watched:
         yield from watched
-
-
-def _store(timetable: Timetable, difference: Difference) -> None:
-    timetable.replace(difference.written, deleted=difference.removed)
 
 
 def _show(console: Console, difference: Difference) -> None:
