@@ -14,7 +14,6 @@ import json
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from typing import Any, TextIO
 
 from .blocks import read_pairs
@@ -111,7 +110,7 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     try:
         # A lone surrogate may stand for a byte of a key, and most stand for none.
         entry.key.encode("utf-8", "surrogateescape")
-        entry.draft(datetime.now(timezone.utc))
+        entry.draft(entry.now())
     except EntryError:
         raise
     except Exception as exc:

@@ -84,29 +84,35 @@ def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[
     return findings
 
 
-def _group_by_setting(configuration: Mapping[str, Any]) -> dict[tuple[Any, str], list[str]]:
+def _group_by_setting(configuration: Mapping[Any, Any]) -> dict[tuple[str, str], list[str]]:
     """Nodes by what they say; a single server's reply has no node names."""
     if not any(isinstance(reply, Mapping) for reply in configuration.values()):
         return {_setting(configuration): []}
-    groups: dict[tuple[Any, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[str]] = {}
     for node, reply in configuration.items():
-        groups.setdefault(_setting(reply), []).append(node)
+        groups.setdefault(_setting(reply), []).append(_text(node))
     return groups
 
 
-def _setting(reply: Mapping[str, Any]) -> tuple[Any, str]:
-    return reply.get("maxmemory"), str(reply.get("maxmemory-policy", ""))
+def _setting(reply: Mapping[Any, Any]) -> tuple[str, str]:
+    said = {_text(name): _text(value) for name, value in reply.items()}
+    return said.get("maxmemory", ""), said.get("maxmemory-policy", "")
 
 
-def _may_evict(maxmemory: Any, policy: str) -> bool:
+def _text(said: Any) -> str:
+    """What a client answers in text, in bytes or in numbers."""
+    return said.decode() if isinstance(said, bytes) else str(said)
+
+
+def _may_evict(maxmemory: str, policy: str) -> bool:
     try:
         limited = int(maxmemory) != 0
-    except (TypeError, ValueError):
+    except ValueError:
         return False
     return limited and policy.startswith("allkeys-")
 
 
-def _describe(maxmemory: Any, policy: str, nodes: list[str]) -> str:
+def _describe(maxmemory: str, policy: str, nodes: list[str]) -> str:
     where = f" on node{'s' if len(nodes) > 1 else ''} {', '.join(nodes)}" if nodes else ""
     return (
         f"Redis may evict the schedule{where}: maxmemory is {maxmemory} with maxmemory-policy "

@@ -145,8 +145,6 @@ class Claim:
     def load(self, stored: Stored, build: Callable[[str, Stored], Any]) -> None:
         """Build the entry, or note why there is none."""
         self.stored = stored
-        if stored.definition is None and self.is_leased:
-            report_gone(self.key)
         if stored.definition is None:
             return
         try:
@@ -354,11 +352,6 @@ def claim_batch(
     lease = unique_lease(now, claim_timeout)
     found = storage.claim_due(now, lease, limit, now + horizon)
     return Batch(storage, ticked_at, lease, found, len(found.due) >= limit, sent_by)
-
-
-def report_gone(key: str) -> None:
-    """Log that a member of the schedule has no entry, and goes."""
-    logger.error("beat: Failed to load %s: its hash is gone. Removing it.", printable(key))
 
 
 def retry_set_aside(storage: Storage, now: datetime) -> int:

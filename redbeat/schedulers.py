@@ -13,7 +13,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta
 from typing import Any
 
 import celery.schedules
@@ -22,6 +22,7 @@ import redis.cluster
 import redis.sentinel
 from celery.app import app_or_default
 from celery.beat import ScheduleEntry, Scheduler, Service
+from celery.schedules import schedstate
 from celery.signals import beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
@@ -48,7 +49,6 @@ from .dispatch import (
     claim_batch,
     deferred_signals,
     release_abandoned,
-    report_gone,
     retry_set_aside,
 )
 from .errors import EntryError, SettingError
@@ -63,11 +63,10 @@ from .retrying import (
     retries,
     without_secrets,
 )
-from .schedules import due_state, next_due, run_to_count_from
+from .schedules import due_state, next_due, own_now, run_to_count_from
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
     EXTEND_TO,
-    FINISHED,
     OUTAGES,
     Draft,
     Listener,
@@ -625,15 +624,13 @@ def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
     for_sentinels = _server_option(conf, "sentinel_kwargs")
     sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
         addresses,
-        sentinel_kwargs=_sentinel_kwargs(for_sentinels, arguments),
+        sentinel_kwargs=for_sentinels,
         decode_responses=True,
         **arguments,
     )
     setattr(conf.app, REDBEAT_SENTINEL_KEY, sentinels)
     for sentinel in sentinels.sentinels:
-        if "retry" not in (for_sentinels or {}):
-            # The next one is asked instead.
-            _bounded(sentinel).set_retry(Retry(NoBackoff(), 0))
+        _bound_sentinel(sentinel, for_sentinels or {}, arguments)
     return _bounded(
         sentinels.master_for(master)  # type: ignore[no-untyped-call]  # redis-py's own gap
     )
@@ -643,12 +640,13 @@ def _server_option(conf: RedBeatConfig, name: str) -> Any:
     return SERVER_OPTIONS[name].check(conf.redbeat_redis_options.get(name))
 
 
-def _sentinel_kwargs(given: Any, options: dict[str, Any]) -> dict[str, Any] | None:
+def _bound_sentinel(sentinel: redis.Redis, given: Mapping[str, Any], options: Any) -> None:
     """Time-outs are for sentinels, too; redis-py adds them only where nothing else is given."""
-    if given is None:
-        return None
-    sockets = {name: options[name] for name in options if name.startswith("socket_")}
-    return {**sockets, **given}
+    inherited = [name for name in options if name.startswith("socket_") and name not in given]
+    sentinel.get_connection_kwargs().update({name: options[name] for name in inherited})
+    if "retry" not in given:
+        # The next one is asked instead.
+        _bounded(sentinel).set_retry(Retry(NoBackoff(), 0))
 
 
 def _bounded(client: Any) -> Any:
@@ -842,15 +840,17 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         return get_storage(self.app).read_rank(self.key)
 
     def is_due(self) -> tuple[bool, float | None]:
-        """Whether to run now, and the seconds until it should be asked again.
+        """Whether to run now, and the seconds until it should be asked again: a ``schedstate``.
 
         In a tick, *now* is when the tick began.
         """
-        if not self.enabled:
-            return False, DISABLED_CHECK_INTERVAL
         now = self.now() if self.claim is None else self.claim.now
-        is_due, wait = due_state(self.schedule, self._run_to_count_from, now)
-        return is_due, wait
+        state: tuple[bool, float | None] = (
+            due_state(self.schedule, self._run_to_count_from, now)
+            if self.enabled
+            else schedstate(False, DISABLED_CHECK_INTERVAL)
+        )
+        return state
 
     # Writing
 
@@ -873,9 +873,19 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         self._require_complete()
         is_readable = not seen_meta or self._adopt(seen_meta)
         definition, meta = self.encode_definition(), self.encode_meta()
-        due = self.next_due(now)
-        score = FINISHED if due is None else to_timestamp(max(due, now))
+        score = self.score if self._has_own_score else self._score_at(now)
         return Draft(self.key, definition, seen_meta, meta, score, not is_readable)
+
+    @property
+    def _has_own_score(self) -> bool:
+        """Whether a subclass decides when its entries are due."""
+        ours, its = RedBeatSchedulerEntry, type(self)
+        return its.score is not ours.score or its.due_at is not ours.due_at
+
+    def _score_at(self, now: datetime) -> int:
+        """What :attr:`score` is at ``now``, for many entries with one look at the clock."""
+        due = self.next_due(now)
+        return -1 if due is None else to_timestamp(max(due, own_now(self.schedule, now)))
 
     def delete(self) -> None:
         """Remove this entry for good; one round trip."""
@@ -997,7 +1007,7 @@ def store_entries(
     of them cannot be stored; raises as :meth:`RedBeatSchedulerEntry.save` does. What a ``save`` of
     a subclass does beside is not done.
     """
-    now = datetime.now(timezone.utc)
+    now = as_utc(app_or_default(app).now())
     drafts = [entry.draft(now) for entry in entries]
     changed = get_storage(app).change_entries(drafts, deleted)
     while any(changed.conflicts):
@@ -1016,11 +1026,11 @@ def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBea
 
 def _interval_due_at(
     interval: celery.schedules.schedule, last_run_at: datetime, now: datetime
-) -> datetime:
+) -> datetime | None:
     """The clock plus what remains, so that the time since ``now`` was read is not counted twice."""
     due = next_due(interval, last_run_at, now)
     if due is None or due <= now:
-        return now
+        return None if due is None else now
     try:
         remaining: timedelta = interval.remaining_estimate(last_run_at)
         return now + remaining
@@ -1309,7 +1319,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             return self._build(member.key, stored)
         except KeyError:
-            report_gone(member.key)
+            _report_gone(member.key)
             get_storage(self.app).drop_members([member.key])
         except Exception as exc:
             logger.error("beat: Failed to load %s: %r", printable(member.key), exc, exc_info=exc)
@@ -1541,6 +1551,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._uncommitted = batch
         try:
             loaded = batch.load(self._build)
+            for key in batch.gone():
+                _report_gone(key)
             if loaded:
                 logger.debug("beat: Loading %d tasks", len(loaded))
                 self._publish(batch, loaded, stop, waits)
@@ -1628,7 +1640,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
         if peeked.is_gone:
-            report_gone(peeked.key)
+            _report_gone(peeked.key)
             get_storage(self.app).drop_members([peeked.key])
             self._restore_statics([peeked.key])
             return 0.0
@@ -1812,6 +1824,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except Exception as exc:
             self.leadership.abandon()
             logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
+
+
+def _report_gone(key: str) -> None:
+    """Log that a member of the schedule has no entry, and goes."""
+    logger.error("beat: Failed to load %s: its hash is gone. Removing it.", printable(key))
 
 
 def _check_server(app: Any) -> tuple[bool, list[str]]:

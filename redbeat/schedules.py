@@ -63,6 +63,7 @@ __all__ = (
     "is_plain_interval",
     "next_due",
     "once",
+    "own_now",
     "rrule",
     "rruleset",
 )
@@ -85,7 +86,7 @@ def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> date
     Returns:
         An aware instant in UTC, in the past if the schedule is overdue; None when nothing is left.
     """
-    now = _reading(schedule, now)
+    now = own_now(schedule, now)
     if is_plain_interval(schedule):
         return now if last_run_at is None else _later(as_utc(last_run_at), schedule.run_every)
     calendar = _calendar_of(schedule)
@@ -100,12 +101,13 @@ def run_to_count_from(
     """The last run as `next_due` and `due_state` want it.
 
     A new entry bears the time at which it was made as its last run. That must not hide the first
-    occurrence of a rule that starts now, nor the one of `once`.
+    occurrence of a rule that starts now, nor the one of `once`. An occurrence at that very time is
+    one that ran.
     """
     if last_run_at is None or total_run_count or type(schedule) not in OUR_CALENDARS:
         return last_run_at
     before: datetime = schedule.before_first_run(as_utc(last_run_at))
-    return before
+    return before if _later(before, TICK) < as_utc(last_run_at) else last_run_at
 
 
 def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
@@ -114,7 +116,7 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
     Takes the arguments of `next_due`. `next` is None when nothing is left. An overdue crontab
     that missed Celery's `beat_cron_starting_deadline` is not due, and waits for its next slot.
     """
-    now = _reading(schedule, now)
+    now = own_now(schedule, now)
     if is_plain_interval(schedule):
         return _interval_state(schedule, last_run_at, now)
     calendar = _calendar_of(schedule)
@@ -123,8 +125,8 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
     return calendar.state(last_run_at, now)
 
 
-def _reading(schedule: Any, now: datetime) -> datetime:
-    """`now`, unless the schedule carries a clock of its own."""
+def own_now(schedule: Any, now: datetime) -> datetime:
+    """`now` (aware), unless the schedule has a clock of its own: then what that reads, in UTC."""
     if not isinstance(schedule, BaseSchedule) or not _has_own_clock(schedule):
         return now
     return as_utc(schedule.now())
@@ -147,7 +149,7 @@ def _later(moment: datetime, delta: timedelta) -> datetime:
 
 def is_plain_interval(schedule: Any) -> bool:
     """Whether `schedule` only adds a length of time, which needs no clock."""
-    return type(schedule) is interval and not schedule.relative
+    return type(schedule) is interval and not schedule.relative and _is_as_made(interval)
 
 
 def _interval_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
@@ -257,9 +259,9 @@ class _CalendarSchedule(_Calendar, BaseSchedule):  # type: ignore[misc]  # celer
 
 def _calendar_of(schedule: Any) -> _Calendar | None:
     """The calendar that a schedule is; None for one that has to be asked by its own methods."""
-    if type(schedule) is celery_crontab:
-        return _CeleryCrontab(schedule)
-    return schedule if type(schedule) in OUR_CALENDARS else None
+    if type(schedule) is interval or not _is_as_made(type(schedule)):
+        return None
+    return _CeleryCrontab(schedule) if type(schedule) is celery_crontab else schedule
 
 
 def _seconds_between(now: datetime, due: datetime | None) -> float | None:
@@ -687,3 +689,18 @@ class once(_CalendarSchedule):  # noqa: N801  # beside crontab and rrule
 
 
 OUR_CALENDARS = frozenset({crontab, rrule, rruleset, once})
+
+#: The schedules that are calculated here, and the methods that are not asked therefore.
+METHODS = {
+    made: (made.is_due, made.remaining_estimate)
+    for made in (interval, celery_crontab, *OUR_CALENDARS)
+}
+
+
+def _is_as_made(type_: type) -> bool:
+    """Whether it is one of these, and nobody has patched the methods, as tests do."""
+    methods = METHODS.get(type_)
+    return methods is not None and methods == (
+        type_.is_due,  # type: ignore[attr-defined]  # all in the table have them
+        type_.remaining_estimate,  # type: ignore[attr-defined]  # likewise
+    )

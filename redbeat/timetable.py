@@ -161,7 +161,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
             if is_free:
                 new.save()
             return is_free
-        now, meta = datetime.now(timezone.utc), ""
+        now, meta = as_utc(self.app.now()), ""
         while True:
             draft = new.draft(now, meta)._replace(seen_definition="")
             (conflict,) = self._storage.change_entries([draft]).conflicts
@@ -244,7 +244,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self, names: list[str], change: Callable[[RedBeatSchedulerEntry], object]
     ) -> list[str]:
         """Change entries, but for those that others changed meanwhile: their names are returned."""
-        now, drafts, own = datetime.now(timezone.utc), {}, []
+        now, drafts, own = as_utc(self.app.now()), {}, []
         keys = [self._key(name) for name in names]
         for name, key, stored in zip(names, keys, self._storage.read_entries(keys), strict=True):
             with _told_by_name(name):

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import redis
 from celery import Celery
-from celery.schedules import crontab, schedule
+from celery.schedules import crontab, schedstate, schedule
 
 from redbeat import RedBeatSchedulerEntry
 from redbeat.errors import EntryError
@@ -281,3 +281,95 @@ def test_crontabs_are_stored_as_they_were_written(client_app: Celery, client: re
         '"schedule": {"__type__": "crontab", "minute": "*/5", "hour": "*", "day_of_week": "*", '
         '"day_of_month": "*", "month_of_year": "*"}'
     ) in str(client.hget("redbeat:c", "definition"))
+
+
+# What due_at, score and is_due go by
+
+
+@pytest.mark.parametrize("record", ["given", "reschedule", "next"])
+def test_a_rule_whose_run_was_recorded_at_its_slot_waits_for_the_next_one(
+    app: Celery, record: str
+) -> None:
+    """Also if no run was counted."""
+    slot = datetime.now(UTC).replace(second=0, microsecond=0)
+    rule = rrule("MINUTELY", dtstart=slot - timedelta(hours=5))
+    entry = RedBeatSchedulerEntry("one", "tasks.add", rule, app=app, last_run_at=slot)
+    if record == "reschedule":
+        entry.reschedule(slot)
+    if record == "next":
+        entry = entry.next(slot, only_update_last_run_at=True)
+    assert not entry.is_due()[0]
+    assert entry.due_at == slot + timedelta(minutes=1)
+
+
+FROZEN = datetime(2020, 1, 1, 12, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    ("target", "answer"),
+    [
+        ("celery.Celery.now", FROZEN),
+        ("celery.schedules.schedule.now", FROZEN),
+        ("celery.schedules.schedule.remaining_estimate", timedelta(seconds=5000)),
+    ],
+)
+def test_the_score_that_is_stored_is_that_of_the_entry_by_whatever_clock(
+    client_app: Celery,
+    client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    target: str,
+    answer: Any,
+) -> None:
+    """Patched as tests of applications do it."""
+    monkeypatch.setattr(target, lambda *args: answer)
+    entry = make(client_app, last_run_at=FROZEN).save()
+    assert score_of(client, entry) == entry.score
+
+
+@pytest.mark.parametrize(("name", "answer"), [("due_at", FROZEN), ("score", 12345)])
+def test_the_score_that_is_stored_is_that_of_a_subclass(
+    client_app: Celery, client: redis.Redis, name: str, answer: Any
+) -> None:
+    """It may spread what is due at the same time."""
+    subclass = type("Spread", (RedBeatSchedulerEntry,), {name: property(lambda self: answer)})
+    entry = subclass("one", "tasks.add", schedule(60), app=client_app).save()
+    assert score_of(client, entry) == entry.score
+
+
+@pytest.mark.parametrize(
+    "rule", [schedule(60), crontab(), rrule("DAILY", dtstart=FROZEN)], ids=repr
+)
+@pytest.mark.parametrize(
+    ("remaining", "from_now"), [(timedelta(seconds=5000), 5000), (None, None)], ids=str
+)
+def test_due_at_follows_a_schedule_that_somebody_has_patched(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, rule: Any, remaining: Any, from_now: float | None
+) -> None:
+    """On its class, as tests do."""
+    monkeypatch.setattr(type(rule), "remaining_estimate", lambda *args: remaining)
+    now = datetime.now(UTC)
+    entry = RedBeatSchedulerEntry("one", "tasks.add", rule, app=app, last_run_at=now)
+    due_at = entry.due_at
+    if from_now is None:
+        assert due_at is None
+        assert entry.score == -1
+    else:
+        assert due_at is not None
+        assert (due_at - now).total_seconds() == pytest.approx(from_now, abs=5)
+
+
+@pytest.mark.parametrize("rule", [schedule(60), crontab()], ids=repr)
+def test_is_due_follows_a_schedule_that_somebody_has_patched(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, rule: Any
+) -> None:
+    monkeypatch.setattr(type(rule), "is_due", lambda *args: schedstate(True, 7))
+    now = datetime.now(UTC)
+    entry = RedBeatSchedulerEntry("one", "tasks.add", rule, app=app, last_run_at=now)
+    assert entry.is_due() == (True, 7)
+
+
+def test_is_due_says_what_is_what(app: Celery) -> None:
+    """A `schedstate`, as Celery's entries do."""
+    for is_enabled in (True, False):
+        state: Any = make(app, enabled=is_enabled).is_due()
+        assert state == (state.is_due, state.next)

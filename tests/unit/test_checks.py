@@ -174,3 +174,19 @@ def test_a_server_that_was_away_is_told_from_one_that_does_not_say(
 ) -> None:
     """Only the former is worth another question."""
     assert check_version(Informed(reply)) is has_answered
+
+
+def test_a_reply_in_bytes_is_read_like_text() -> None:
+    """As a client without `decode_responses` may give it."""
+    reply = {b"maxmemory": b"5", b"maxmemory-policy": b"allkeys-lru"}
+    (finding,) = check_key_expiry(Server(reply))
+    assert "maxmemory is 5 with maxmemory-policy allkeys-lru" in finding
+    (finding,) = check_key_expiry(Server({b"A": reply, b"B": reply}))
+    assert "on nodes A, B" in finding
+
+
+def test_nodes_that_say_the_same_in_numbers_and_in_text_are_one_finding() -> None:
+    replies = {"A": settings("100", "allkeys-lru"), "B": settings("100", "allkeys-lru")}
+    replies["A"]["maxmemory"] = 100  # type: ignore[assignment]  # the point of it
+    (finding,) = check_key_expiry(Server(replies))
+    assert "on nodes A, B" in finding
