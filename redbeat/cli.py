@@ -44,7 +44,7 @@ from .schedulers import (
 )
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
-from .storage import OUTAGES
+from .storage import REDIS_ERRORS
 from .terminal import Console, duration, in_words, local, one_line, rule, to_json
 from .timetable import PAGE, Listing, Run, State, Timetable
 from .urls import sanitized
@@ -91,7 +91,7 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
         """Run the command."""
         try:
             return super().invoke(ctx)
-        except OUTAGES as exc:
+        except REDIS_ERRORS as exc:
             raise _unreachable(ctx.obj.app, exc) from exc
         except SettingError as exc:
             raise BadSettingError(exc.message) from exc
@@ -718,7 +718,7 @@ def _watch_once(session: Session, as_json: bool) -> None:
         click.clear()
     try:
         _show_status(session, as_json)
-    except OUTAGES as exc:
+    except REDIS_ERRORS as exc:
         _unreachable(session.app, exc).show()
 
 

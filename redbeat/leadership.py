@@ -51,7 +51,7 @@ from redis.lock import Lock
 
 from .errors import BeatInitError
 from .retrying import not_again, patience, without_secrets
-from .storage import OUTAGES, Storage
+from .storage import REDIS_ERRORS, Storage
 
 logger = get_logger("celery.beat")
 
@@ -366,7 +366,7 @@ class Leadership:
             return True
         try:
             return self.candidate.lock is not None and self.renew()
-        except OUTAGES:
+        except REDIS_ERRORS:
             return False
 
     @property
@@ -400,7 +400,7 @@ class Leadership:
         logger.info("beat: Releasing lock")
         try:
             lock.release()
-        except OUTAGES as exc:
+        except REDIS_ERRORS as exc:
             logger.warning("beat: The lock was not released: %s", without_secrets(exc))
 
     def abandon(self) -> Any:
@@ -434,7 +434,7 @@ class Leadership:
                 if self.clock() >= self._renewed_at + self.heartbeat_interval / 2:
                     self.renew()
                 self.on_beat()
-        except OUTAGES as exc:
+        except REDIS_ERRORS as exc:
             logger.warning("beat: The lock could not be renewed: %s", exc)
             return False
         except Exception:

@@ -67,7 +67,7 @@ from .schedules import due_state, next_due, own_now, run_to_count_from
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
     EXTEND_TO,
-    OUTAGES,
+    REDIS_ERRORS,
     Draft,
     Listener,
     Member,
@@ -1183,7 +1183,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                     "soon as it leads.",
                     holder,
                 )
-        except OUTAGES as exc:
+        except REDIS_ERRORS as exc:
             logger.error(
                 "beat: Cannot reach Redis at %s to store beat_schedule: %s",
                 sanitized(ensure_conf(self.app).redis_url),
@@ -1267,7 +1267,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             try:
                 entry = self._maybe_entry(name, fields)
                 self._store_static(entry, fields, is_scheduled=keys[name] in members)
-            except OUTAGES:
+            except REDIS_ERRORS:
                 raise
             except Exception as exc:
                 logger.error(ADD_ENTRY_ERROR, name, exc, fields)
@@ -1372,7 +1372,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except LockNotOwnedError:
             # Only of a lock that was given by hand: there is no campaign that could go on.
             raise
-        except OUTAGES as exc:
+        except REDIS_ERRORS as exc:
             return self._pause(exc, ensure_conf(self.app).poll_interval)
         except _BrokerAwayError as exc:
             self._forget_channel()
@@ -1414,7 +1414,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             listener = listener or get_storage(self.app).listen()
             woken = listener.wait(seconds, before)
-        except (*OUTAGES, ValueError) as exc:
+        except (*REDIS_ERRORS, ValueError) as exc:
             # A ValueError: what somebody told is no text.
             logger.debug("beat: Cannot listen for changes: %s", without_secrets(exc))
             if listener is not None:
@@ -1436,7 +1436,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             with patience(not_again):
                 first = get_storage(self.app).read_first()
-        except OUTAGES:
+        except REDIS_ERRORS:
             return True
         return first is not None and first.score <= time.time()
 
@@ -1625,7 +1625,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except _BrokerAwayError:
             claim.advanced = None
             raise
-        except (OSError, *OUTAGES) as exc:
+        except (OSError, *REDIS_ERRORS) as exc:
             # An override asked a service that is away; the next try may find it.
             logger.error("beat: %s did not run, trying again: %r", claim.entry, exc)
         except Exception as exc:
@@ -1765,7 +1765,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return
         try:
             get_storage(self.app).write_report(beat_name(), report.encode())
-        except OUTAGES as exc:
+        except REDIS_ERRORS as exc:
             logger.debug("beat: The report of this beat was not written: %s", exc)
 
     def _report_unless_led(self) -> None:
@@ -1782,7 +1782,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             reports = decode_reports(storage.read_reports())
             gone = [name for name, report in reports.items() if not report.is_fresh(now, lifetime)]
             storage.forget_reports([name for name in gone if name != beat_name()])
-        except OUTAGES as exc:
+        except REDIS_ERRORS as exc:
             logger.debug("beat: The reports of beats that are gone were not removed: %s", exc)
 
     # The lock
@@ -1836,7 +1836,7 @@ def _check_server(app: Any) -> tuple[bool, list[str]]:
     conf = ensure_conf(app)
     try:
         client = get_redis(app)
-    except OUTAGES as exc:
+    except REDIS_ERRORS as exc:
         # Of a cluster: another client connects with its first command.
         if conf.key_expiry_check == "raise":
             raise
@@ -1879,6 +1879,6 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
         # A stand-in that only passes for a service does not drive ticks from a loop of its own.
         if isinstance(sender.scheduler, RedBeatScheduler):
             sender.scheduler.join(is_service=issubclass(type(sender), Service))
-    except OUTAGES as exc:
+    except REDIS_ERRORS as exc:
         # Celery logs it with its traceback; what redis-py did inside says nothing more.
         raise exc.with_traceback(None) from None

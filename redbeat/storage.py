@@ -64,8 +64,8 @@ Client = Any
 
 Key = str | bytes
 
-#: What redis-py raises when a server cannot be reached, or refuses for now.
-OUTAGES = (RedisError, RedisClusterException)
+#: All that redis-py raises: of a cluster it has a second root.
+REDIS_ERRORS = (RedisError, RedisClusterException)
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")

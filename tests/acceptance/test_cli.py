@@ -2,7 +2,6 @@
 
 import json
 import os
-import pty
 import resource
 import signal
 import stat
@@ -26,6 +25,7 @@ from redbeat.leadership import new_token
 from redbeat.schedules import once
 from support.messages import read_messages
 from support.programs import MakeProject, Project
+from support.terminals import run_on_a_terminal
 from support.waiting import wait_until
 
 UTC = timezone.utc
@@ -149,23 +149,7 @@ def test_a_table_fits_a_narrow_terminal(
 
 def on_a_terminal(project: Project, *arguments: str) -> str:
     """What a command prints on a terminal."""
-    ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        command(*arguments), cwd=project.directory, stdin=theirs, stdout=theirs, stderr=theirs
-    ) as process:
-        os.close(theirs)
-        printed = b"".join(iter(lambda: read_or_end(ours), b""))
-        process.wait(60)
-    os.close(ours)
-    return printed.decode()
-
-
-def read_or_end(descriptor: int) -> bytes:
-    try:
-        return os.read(descriptor, 65536)
-    except OSError:
-        # Linux tells by an error that the other side is closed.
-        return b""
+    return run_on_a_terminal(command(*arguments), project.directory).text
 
 
 def test_show_tells_all_about_an_entry(app: Celery, redbeat: Run) -> None:

@@ -12,19 +12,14 @@ Blocks follow a few rules, which `docs/contributing.md` tells the writers of pag
 """
 
 import configparser
-import fcntl
 import importlib.metadata
 import json
 import os
-import pty
 import re
 import shlex
 import shutil
-import struct
 import subprocess
 import sys
-import termios
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,6 +32,7 @@ from sybil.parsers.myst import CodeBlockParser
 
 from support.ports import free_port
 from support.programs import Program
+from support.terminals import run_on_a_terminal
 from support.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
@@ -384,27 +380,9 @@ def _on_a_terminal(
     command: list[str], directory: Path, environment: dict[str, str]
 ) -> tuple[str, int]:
     """Run a command on a terminal of its own, as a reader would; gives output and exit code."""
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-    with subprocess.Popen(
-        command, cwd=directory, env=environment, stdin=its, stdout=its, stderr=its
-    ) as program:
-        os.close(its)
-        ends = threading.Timer(SECONDS_TO_WAIT, program.kill)
-        ends.start()
-        output = b"".join(iter(lambda: _read(ours), b""))
-        code = program.wait()
-        ends.cancel()
-    os.close(ours)
-    return CODES.sub("", output.decode().replace("\r\n", "\n")), code
-
-
-def _read(terminal: int) -> bytes:
-    """What was written next, nothing at the end: Linux then says that the terminal has gone."""
-    try:
-        return os.read(terminal, 4096)
-    except OSError:
-        return b""
+    size = os.terminal_size((COLUMNS, LINES))
+    shown = run_on_a_terminal(command, directory, environment, size=size, timeout=SECONDS_TO_WAIT)
+    return CODES.sub("", shown.text.replace("\r\n", "\n")), shown.code
 
 
 def _wrappers(directory: Path, redis_port: int) -> Path:
