@@ -721,8 +721,8 @@ class ScriptedSteps:
 
         It brings its scripts with it: the server goes on after one that it does not know.
         """
-        if self.storage.is_cluster or len(calls) == 1:
-            return [self._call(*call) for call in calls]
+        if not self.storage.has_transactions or len(calls) == 1:
+            return self._call_in_turn(calls)
         return self._pipelined([("EVAL", call[0].text, call) for call in calls])
 
     def _pipelined(self, commands: Sequence[tuple[str, str, Call]]) -> list[Any]:
