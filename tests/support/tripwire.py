@@ -1,6 +1,7 @@
 """A proxy that strikes in the middle of what passes through it."""
 
 import contextlib
+import threading
 from collections.abc import Callable
 
 from support.servers import RedisServer
@@ -20,14 +21,17 @@ class Tripwire(Proxy):
     """
 
     def __init__(self, server: RedisServer) -> None:
+        # Each connection has a thread: of two requests at a time none may pass the count unseen.
+        self._counting = threading.Lock()
         self._requests_left = 0
         self._action: Callable[[], object] | None = None
         super().__init__(server.port)
 
     def arm(self, nth: int, action: Callable[[], object]) -> None:
         """Call the action once, at the nth round trip that begins from now on."""
-        self._requests_left = nth
-        self._action = action
+        with self._counting:
+            self._requests_left = nth
+            self._action = action
 
     def disarm(self) -> None:
         """Call nothing any more."""
@@ -39,11 +43,17 @@ class Tripwire(Proxy):
 
     def count(self, requests: list[list[str]], begins: bool) -> None:
         super().count(requests, begins)
-        self._requests_left -= begins
-        if self._action and begins and not self._requests_left:
+        action = self._take_action() if begins else None
+        if action is not None:
             with contextlib.ExitStack() as stack:
                 stack.callback(self.disarm)
-                self._action()
+                action()
+
+    def _take_action(self) -> Callable[[], object] | None:
+        """Count one more round trip; what to do if it is the one to strike at."""
+        with self._counting:
+            self._requests_left -= 1
+            return None if self._requests_left else self._action
 
 
 MakeTripwire = Callable[..., Tripwire]
