@@ -1029,8 +1029,10 @@ def _interval_due_at(
 ) -> datetime | None:
     """The clock plus what remains, so that the time since ``now`` was read is not counted twice."""
     due = next_due(interval, last_run_at, now)
-    if due is None or due <= now:
-        return None if due is None else now
+    if due is None:
+        return None
+    if due <= now:
+        return now
     try:
         remaining: timedelta = interval.remaining_estimate(last_run_at)
         return now + remaining
@@ -1550,8 +1552,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_batch(self, batch: Batch, stop: DeferredSignals, waits: list[float | None]) -> None:
         self._uncommitted = batch
         try:
-            loaded = batch.load(self._build)
-            for key in batch.gone():
+            loaded, gone = batch.load(self._build), batch.gone()
+            for key in gone:
                 _report_gone(key)
             if loaded:
                 logger.debug("beat: Loading %d tasks", len(loaded))
@@ -1561,7 +1563,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._settle()
             raise
         self._settle()
-        self._restore_statics(batch.gone())
+        self._restore_statics(gone)
         if batch.peeked:
             waits.append(self._look_ahead(batch.peeked))
 
