@@ -1,11 +1,14 @@
 """The tools that the tests lean on keep what they say."""
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 import redis
 
 from support.fakes import fake_client, fake_client_without_lua
+from support.programs import Project
 from support.servers import NO_RETRY, RedisServer, StartRedis
 from support.wire import MakeProxy, Proxy
 
@@ -126,3 +129,16 @@ def test_the_proxy_refuses_until_it_accepts_again(proxy: Proxy) -> None:
                 client.ping()
         proxy.accept()
         assert client.ping()
+
+
+def test_programs_see_a_project_that_was_configured_anew_within_a_second(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if its module has the length that it had; bytecode knows it by that and its time."""
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    project = Project(tmp_path)
+    for port in ("10001", "10002"):
+        project.configure(broker_url=f"redis://localhost:{port}")
+        os.utime(tmp_path / "proj.py", (0, 0))
+        told = project.script("from proj import app; print(app.conf.broker_url)")
+        assert told.strip().endswith(port)

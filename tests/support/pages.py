@@ -31,7 +31,7 @@ from sybil import Document, Example, Sybil
 from sybil.parsers.myst import CodeBlockParser
 
 from support.ports import free_port
-from support.programs import Program
+from support.programs import Program, environment
 from support.terminals import run_on_a_terminal
 from support.waiting import wait_until
 
@@ -121,14 +121,14 @@ class Page:
             f"--port {WEB_PORT}": f"--port {web_port}",
             f"start_http_server({WEB_PORT})": f"start_http_server({web_port})",
         }
-        self._environment = os.environ | {
-            "PATH": f"{_wrappers(directory, redis_port)}:{Path(sys.executable).parent}:"
+        self._environment = environment(
+            PATH=f"{_wrappers(directory, redis_port)}:{Path(sys.executable).parent}:"
             + os.environ["PATH"],
-            "PYTHONUNBUFFERED": "1",
-            "TERM": "xterm",
-            "COLUMNS": str(COLUMNS),
-            "LINES": str(LINES),
-        }
+            PYTHONUNBUFFERED="1",
+            TERM="xterm",
+            COLUMNS=str(COLUMNS),
+            LINES=str(LINES),
+        )
 
     def play(self) -> int:
         """Play all blocks; gives how many there were."""
