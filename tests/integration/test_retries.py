@@ -289,11 +289,15 @@ def test_idle_connections_that_were_closed_are_replaced_without_a_word(
     assert caplog.records == []
 
 
-def test_a_subscription_that_breaks_off_wakes_beat_to_look(app: Celery, proxy: Proxy) -> None:
+def test_a_subscription_that_breaks_off_wakes_beat_to_look(
+    app: Celery, proxy: Proxy, redis_client: redis.Redis
+) -> None:
     """It may have missed an edit; the next one is a new one."""
     app.conf.redbeat_lock_key = None
     scheduler = RedBeatScheduler(app)
+    channel = get_storage(app).channel
     assert not scheduler._listen(0.1, before=0)
+    wait_until(lambda: redis_client.pubsub_numsub(channel) == [(channel, 1)])
     proxy.drop()
     began = time.monotonic()
     assert scheduler._listen(10, before=0)
