@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import Any
 
 from benchmarks.beats import compare_beats, cpu_seconds, settled_beat
 from benchmarks.contestants import OURS, PEER, Figures, column
@@ -71,12 +72,19 @@ def _fill_phases(house: House) -> None:
 
 
 def _arrivals(house: House, seconds: float) -> Iterator[tuple[float, str | bytes]]:
-    """When each message came into the queue, and the message; they are taken out of it."""
+    """When each message came into the queue, and the message; they are taken out of it.
+
+    Those that came at once are taken at once: one by one, the last would seem late.
+    """
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         taken = house.broker.brpop([QUEUE], timeout=min(left, LONGEST_WAIT))
-        if taken is not None:
-            yield time.monotonic(), taken[1]
+        if taken is None:
+            continue
+        yield time.monotonic(), taken[1]
+        rest: Any = house.broker.rpop(QUEUE, count=house.sizes.phased)
+        came = time.monotonic()
+        yield from ((came, message) for message in rest or [])
 
 
 def _deviation(arrivals: list[tuple[float, str | bytes]]) -> float:
