@@ -3,9 +3,8 @@
 An object with an entry's fields under each name, in the order of names. Schedules and datetimes are
 written as they are in Redis, so what is exported comes back as it was, runs included.
 
-What is written or read is held a page at a time, beside the names of all. So a file is read twice:
-all of it is looked at before anything is stored. What an import has to change is held, since it is
-one change.
+What is written or read is held a page at a time, beside the names of all. What an import has to
+change is held, since it is one change: all of a file is looked at before anything is stored.
 """
 
 from __future__ import annotations
@@ -77,28 +76,43 @@ def read_pieces(file: TextIO) -> Iterator[str]:
     return iter(lambda: file.read(PIECE), "")
 
 
-def check(pieces: Iterable[str], timetable: Timetable) -> set[str]:
-    """The names in the text of a file, of which every entry can be stored; no round trip.
+class Import:
+    """A file on its way in, read once; nothing is stored here."""
 
-    Raises `EntryError` (a `ValueError`), with the place if it is no such file, else with the first
-    entry that is wrong, and how many more are.
-    """
-    names: set[str] = set()
-    wrong: list[EntryError] = []
-    for name, fields in read_pairs(pieces, RedBeatJSONDecoder()):
-        if name in names:
-            raise EntryError(
-                f"Entry {name!r} stands in the file more than once. Leave one of them."
-            )
-        names.add(name)
-        try:
-            _entry(name, fields, timetable)
-        except EntryError as exc:
-            wrong.append(exc)
-    if wrong:
-        more = f" ({len(wrong) - 1} more are wrong)" if len(wrong) > 1 else ""
-        raise EntryError(f"{wrong[0]}{more}")
-    return names
+    def __init__(self, pieces: Iterable[str], timetable: Timetable) -> None:
+        self._pieces = pieces
+        self._timetable = timetable
+        #: The names in the file, as far as it has been read.
+        self.names: set[str] = set()
+        self._wrong: list[EntryError] = []
+
+    def differences(self) -> Iterator[Difference]:
+        """What storing the entries in the file would change, page by page.
+
+        Two round trips per page of 500. Raises `EntryError` (a `ValueError`): where the file is
+        none of entries, with the place; at its end, if there are entries that cannot be stored,
+        with the first of them and how many more there are.
+        """
+        for page in paged(read_pairs(self._pieces, RedBeatJSONDecoder())):
+            yield _compare(dict(self._entries(page)), self._timetable)
+        if self._wrong:
+            more = f" ({len(self._wrong) - 1} more are wrong)" if len(self._wrong) > 1 else ""
+            raise EntryError(f"{self._wrong[0]}{more}")
+
+    def _entries(
+        self, pairs: Iterable[tuple[str, Any]]
+    ) -> Iterator[tuple[str, RedBeatSchedulerEntry]]:
+        """The entries among the pairs; what is wrong with the others is noted."""
+        for name, fields in pairs:
+            if name in self.names:
+                raise EntryError(
+                    f"Entry {name!r} stands in the file more than once. Leave one of them."
+                )
+            self.names.add(name)
+            try:
+                yield name, _entry(name, fields, self._timetable)
+            except EntryError as exc:
+                self._wrong.append(exc)
 
 
 def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntry:
@@ -116,17 +130,6 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     except Exception as exc:
         raise EntryError(f"Entry {name!r}: {exc}") from exc
     return entry
-
-
-def differences(pieces: Iterable[str], timetable: Timetable) -> Iterator[Difference]:
-    """What storing the entries in the text of a file would change, page by page.
-
-    Two round trips per page of 500. Raises as `check` does, which is to be asked first.
-    """
-    pairs = read_pairs(pieces, RedBeatJSONDecoder())
-    for page in paged(pairs):
-        entries = {name: _entry(name, fields, timetable) for name, fields in page}
-        yield _compare(entries, timetable)
 
 
 def _compare(entries: Entries, timetable: Timetable) -> Difference:

@@ -11,7 +11,6 @@ import io
 import json
 import os
 import shutil
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -46,7 +45,7 @@ from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import REDIS_ERRORS
 from .terminal import Console, duration, in_words, local, one_line, rule, to_json
-from .timetable import PAGE, Listing, Run, State, Timetable
+from .timetable import Listing, Run, State, Timetable
 from .urls import sanitized
 
 #: Names that are searched for one that is near to what was typed.
@@ -543,7 +542,7 @@ def prune(session: Session, yes: bool, dry_run: bool) -> None:
     session.console.say(f"Removed {len(useless)} entries")
 
 
-def _progress(session: Session, items: Iterable[Any], length: int, label: str) -> Any:
+def _progress(session: Session, items: Iterable[Any], length: int | None, label: str) -> Any:
     """A progress bar, on a terminal only."""
     if not session.console.is_terminal:
         return contextlib.nullcontext(items)
@@ -626,58 +625,40 @@ def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
     It is one that `export` wrote; - is the standard input. All or nothing: with one bad entry,
     nothing changes. Entries that are stored keep what is known of their runs.
     """
-    counts: Counter[str] = Counter()
-    written: list[RedBeatSchedulerEntry] = []
     try:
-        with _rereadable(file) as text:
-            names = _check(session, text)
-            for difference in _differences(session, text, len(names), is_silent=dry_run):
-                counts += difference.counts
-                if dry_run:
-                    _show(session.console, difference)
-                else:
-                    written += difference.written
+        names, differences = _read(session, file)
     except UnicodeError as exc:
         raise click.ClickException(f"{file.name} is no UTF-8: {exc}") from exc
     removed = backup.find_others(names, session.timetable) if prune else []
     if dry_run:
-        _show(session.console, Difference(removed=removed))
+        for difference in [*differences, Difference(removed=removed)]:
+            _show(session.console, difference)
     else:
+        written = [entry for difference in differences for entry in difference.written]
         session.timetable.replace(written, deleted=removed)
+    counts = sum((difference.counts for difference in differences), Counter[str]())
     session.console.say(
         f"{counts['added']} added, {counts['changed']} changed, {len(removed)} removed, "
         f"{counts['same']} as they were"
     )
 
 
-@contextlib.contextmanager
-def _rereadable(file: TextIO) -> Iterator[TextIO]:
-    """The file, or a copy of what comes through a pipe: one that can be read twice."""
-    if file.seekable():
-        yield file
-        return
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as copy:
-        shutil.copyfileobj(file, copy)
-        yield copy
+def _read(session: Session, file: TextIO) -> tuple[set[str], list[Difference]]:
+    """The names in a file, and what storing its entries would change."""
+    pieces = backup.read_pieces(file)
+    with _progress(session, pieces, _count_pieces(file), "Reading") as watched:
+        incoming = backup.Import(watched, session.timetable)
+        differences = list(incoming.differences())
+    return incoming.names, differences
 
 
-def _check(session: Session, file: TextIO) -> set[str]:
-    length = file.seek(0, io.SEEK_END) // backup.PIECE + 1
+def _count_pieces(file: TextIO) -> int | None:
+    """How many there are at the most; nobody knows what comes through a pipe."""
+    if not file.seekable():
+        return None
+    size = file.seek(0, io.SEEK_END)
     file.seek(0)
-    with _progress(session, backup.read_pieces(file), length, "Reading") as pieces:
-        return backup.check(pieces, session.timetable)
-
-
-def _differences(
-    session: Session, file: TextIO, count: int, is_silent: bool
-) -> Iterator[Difference]:
-    file.seek(0)
-    differences = backup.differences(backup.read_pieces(file), session.timetable)
-    if is_silent:
-        yield from differences
-        return
-    with _progress(session, differences, -(-count // PAGE), "Comparing") as watched:
-        yield from watched
+    return size // backup.PIECE + 1
 
 
 def _show(console: Console, difference: Difference) -> None:

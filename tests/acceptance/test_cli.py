@@ -374,7 +374,7 @@ def scores_of(client: redis.Redis) -> dict[str, float]:
 def test_an_import_reads_what_comes_through_a_pipe(
     redbeat: Run, backup_path: Path, redis_client: redis.Redis
 ) -> None:
-    """Twice, though a pipe gives it once."""
+    """Of which nobody knows the length."""
     redis_client.flushdb()
     assert "5 added" in good(redbeat("import", "-", input=backup_path.read_text()))
     with backup_path.open() as file:

@@ -76,7 +76,7 @@ def test_an_export_of_four_times_as_many_entries_takes_no_more_memory(app: Celer
 def test_comparing_four_times_as_many_entries_takes_no_more_memory(
     app: Celery, tmp_path: Path
 ) -> None:
-    """Neither in the pass that looks at a file nor in the one that finds what it changes."""
+    """Those that are the same are forgotten, but for their names."""
     timetable, path = Timetable(app), tmp_path / "schedule.json"
     fill(app, SOME)
     path.write_text("".join(export(timetable)))
@@ -88,10 +88,9 @@ def test_comparing_four_times_as_many_entries_takes_no_more_memory(
 
 def compare(path: Path, timetable: Timetable) -> None:
     with path.open() as file:
-        names = backup.check(backup.read_pieces(file), timetable)
-        file.seek(0)
-        found = backup.differences(backup.read_pieces(file), timetable)
-        assert sum(difference.same for difference in found) == len(names)
+        incoming = backup.Import(backup.read_pieces(file), timetable)
+        found = sum(difference.same for difference in incoming.differences())
+    assert found == len(incoming.names)
 
 
 def test_the_first_entry_is_written_before_the_second_page_is_read(
@@ -140,7 +139,7 @@ def test_all_of_a_file_is_looked_at_before_anything_is_stored(
     good = {f"e{number}": {"task": "t", "schedule": 60} for number in range(2 * PAGE)}
     text = json.dumps({**good, "bad": bad, "worse": 3})
     with pytest.raises(EntryError, match=expected):
-        backup.check(read_pieces(text), timetable)
+        exhaust(backup.Import(read_pieces(text), timetable).differences())
     assert not timetable
 
 
@@ -150,19 +149,17 @@ def test_a_name_that_no_key_can_hold_is_found_before_anything_is_stored(app: Cel
         {"good": {"task": "t", "schedule": 60}, "\ud800": {"task": "t", "schedule": 3}}
     )
     with pytest.raises(EntryError, match=r"Entry '\\ud800'"):
-        backup.check(read_pieces(text), Timetable(app))
+        exhaust(backup.Import(read_pieces(text), Timetable(app)).differences())
 
 
 def test_an_import_costs_what_it_says(make_app_with: MakeApp, proxy: Proxy) -> None:
-    """Nothing to look at the file; two round trips a page to compare it."""
+    """Two round trips a page."""
     app = make_app_with(redbeat_redis_url=proxy.url())
     fill(app, 2 * PAGE)
     timetable = Timetable(app)
     text = "".join(export(timetable))
     with proxy.counting() as traffic:
-        names = backup.check(read_pieces(text), timetable)
-    assert len(names) == 2 * PAGE
-    assert traffic.round_trips == 0
-    with proxy.counting() as traffic:
-        assert len(list(backup.differences(read_pieces(text), timetable))) == 2
+        incoming = backup.Import(read_pieces(text), timetable)
+        assert len(list(incoming.differences())) == 2
+    assert len(incoming.names) == 2 * PAGE
     assert traffic.round_trips == 2 * 2
