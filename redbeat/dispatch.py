@@ -290,7 +290,7 @@ class Batch:
     def load(self, build: Callable[[str, Stored], Any]) -> list[Claim]:
         """Build the claimed entries, return the claims that got one; one round trip."""
         claims = self.claims + ([self.peeked] if self.peeked else [])
-        stored = self.storage.load_entries([claim.key for claim in claims])
+        stored = self.storage.read_entries([claim.key for claim in claims])
         for claim, fields in zip(claims, stored, strict=True):
             claim.load(fields, build)
         return [claim for claim in self.claims if claim.entry is not None]

@@ -35,11 +35,10 @@ from __future__ import annotations
 import hashlib
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib import resources
-from itertools import accumulate, starmap
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
 from celery.utils.log import get_logger
@@ -104,7 +103,6 @@ def load_script(name: str) -> Script:
 Call = tuple[Script, Sequence[Key], Sequence[Any]]
 
 CLAIM = load_script("claim")
-LOAD = load_script("load")
 ADVANCE = load_script("advance")
 RECORD = load_script("record")
 SAVE = load_script("save")
@@ -299,13 +297,6 @@ class Storage:
             for key in keys:
                 pipe.execute_command("HMGET", _raw(key), *Stored._fields, **UNDECODED)
             return [_stored(reply) for reply in pipe.execute(raise_on_error=False)]
-
-    @unit
-    def load_entries(self, keys: Sequence[str]) -> list[Stored]:
-        """The same for a beat, which may run scripts: faster. One round trip, none for no keys."""
-        if not keys:
-            return []
-        return self._atomically(lambda steps: steps.load(keys))
 
     @unit
     def change_entries(self, drafts: Sequence[Draft], deleted: Sequence[str] = ()) -> Changed:
@@ -636,14 +627,6 @@ class ScriptedSteps:
         due, later, set_aside = self._call(CLAIM, [schedule], arguments)
         return Claimed(_members(due), next(iter(_members(later)), None), set_aside)
 
-    def load(self, keys: Sequence[str]) -> list[Stored]:
-        """See :meth:`Storage.load_entries`."""
-        if not self.storage.one_slot:
-            return self.storage.read_entries(keys)
-        groups = self._groups(list(map(_raw, keys)))
-        replies = self._call_in_turn([(LOAD, group, ()) for group in groups])
-        return [stored for lengths, fields in replies for stored in _cut(lengths, fields)]
-
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
         calls: list[Call] = [
@@ -776,10 +759,6 @@ class PlainSteps:
         claimed = [Member(key, now) for key, _ in leased] + due
         return Claimed(claimed, next(iter(later), None), set_aside)
 
-    def load(self, keys: Sequence[str]) -> list[Stored]:
-        """See :meth:`Storage.load_entries`."""
-        return self.storage.read_entries(keys)
-
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
         schedule = self.storage.schedule_key
@@ -908,17 +887,6 @@ def _stored(reply: Any) -> Stored:
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return Stored(None, None, None)
     raise reply
-
-
-def _cut(lengths: bytes, joined: bytes) -> Iterator[Stored]:
-    """The entries that the script for loading has joined."""
-    sizes = [int(length) for length in lengths.split()]
-    ends = accumulate(max(size, 0) for size in sizes)
-    fields = (
-        None if size < 0 else text(joined[end - size : end])
-        for size, end in zip(sizes, ends, strict=True)
-    )
-    return starmap(Stored, zip(fields, fields, fields, strict=True))
 
 
 def _optional_text(reply: Any) -> str | None:

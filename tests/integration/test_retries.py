@@ -97,7 +97,6 @@ def storage(app: Celery, redis_client: redis.Redis) -> Storage:
     storage.write_run("redbeat:b", "{}", -1)
     storage.change_entries([], ["redbeat:b"])
     storage.claim_due(NOW - 10, LEASE, 5, NOW)
-    storage.load_entries(["redbeat:none"])
     storage.write_owner(["redbeat:none"], "proj")
     storage.take_over_lock("none", "a", "b", 1000, 1)
     storage.extend_lock("none", "a", 1000, "b")
@@ -174,7 +173,6 @@ UNITS: dict[str, Callable[[Storage], Any]] = {
     "reading": lambda storage: storage.read_entries(["redbeat:a"]),
     "looking ahead": lambda storage: storage.read_due(NOW, NOW + 300),
     "claiming": lambda storage: storage.claim_due(NOW, LEASE, 5, NOW + 300),
-    "loading": lambda storage: storage.load_entries(["redbeat:a"]),
     "committing": lambda storage: storage.commit(LEASE, [Outcome("redbeat:a", NOW, "{}")]),
     "saving": lambda storage: storage.change_entries([Draft("redbeat:b", "{}", "", "{}", 5.0)]),
     "rescheduling": lambda storage: storage.write_run("redbeat:a", "{}", 5.0),
