@@ -51,7 +51,7 @@ from redis.lock import Lock
 
 from .errors import BeatInitError
 from .retrying import not_again, patience, without_secrets
-from .storage import REDIS_ERRORS, Storage, text
+from .storage import REDIS_ERRORS, Storage
 
 logger = get_logger("celery.beat")
 
@@ -188,7 +188,7 @@ class LeaderLock(Lock):
 
     def do_release(self, expected_token: str | bytes) -> None:
         """Delete the lock if it is ours."""
-        if not self._storage.release_lock(str(self.name), text(expected_token)):
+        if not self._storage.release_lock(str(self.name), _text(expected_token)):
             raise LockNotOwnedError(f"{self.name} is not held by this beat any more")
 
     @property
@@ -198,13 +198,16 @@ class LeaderLock(Lock):
 
     @property
     def _token(self) -> str:
-        assert self.local.token is not None, "only a lock that is held has a token"
-        return text(self.local.token)
+        return _text(self.local.token)
 
     def _new_token(self, seconds: float) -> str:
         if self._failover_timeout is None:
             return new_token(0, 0)
         return new_token(seconds, self._failover_timeout)
+
+
+def _text(token: str | bytes | None) -> str:
+    return token.decode() if isinstance(token, bytes) else str(token)
 
 
 class Candidate(Protocol):

@@ -76,7 +76,7 @@ Arguments = ParamSpec("Arguments")
 
 #: A hash tag: keys with the same one share a slot. See
 #: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags.
-HASH_TAG = re.compile(r"[^{]*\{[^}]+\}")
+HASH_TAG = re.compile(r"[^{]*\{([^}]+)\}")
 
 #: Seconds at the most for forgetting changes that the next tick sees anyway.
 DRAIN_TIME = 0.05
@@ -236,14 +236,27 @@ class Storage:
     @property
     def one_slot(self) -> bool:
         """Whether a script may touch an entry's hash and the schedule at once."""
-        if HASH_TAG.match(self.schedule_key):
+        return not self.is_spread or _hash_tag(self.schedule_key) is not None
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether keys may live on several nodes, so that a script touches those of one slot."""
+        return self._is_before_cluster or self.is_cluster
+
+    def shares_slot(self, key: str) -> bool:
+        """Whether a script may touch what is at this key together with the schedule.
+
+        Others may have put keys into the schedule that lack its hash tag.
+        """
+        if not self.is_spread:
             return True
-        return not self._is_before_cluster and not self.is_cluster
+        tag = _hash_tag(self.schedule_key)
+        return tag is not None and tag == _hash_tag(key)
 
     @property
     def has_transactions(self) -> bool:
         """Whether commands on an entry's hash and on the schedule can be one transaction."""
-        return self.one_slot and not self.is_cluster
+        return not self.is_spread
 
     def _atomically(self, operation: Callable[[ScriptedSteps | PlainSteps], Result]) -> Result:
         try:
@@ -255,10 +268,11 @@ class Storage:
 
     def _adapts_to(self, exc: ResponseError) -> bool:
         """Whether what this server refuses can be done in another way, from now on."""
-        if self.one_slot and not self._is_before_cluster and _crosses_slots(exc):
+        if not self.is_spread and _crosses_slots(exc):
             logger.warning(
                 "beat: Behind this Redis is a cluster (%s): an entry and the schedule change one "
-                "after the other. Give the keys one slot: redbeat_key_prefix = '{redbeat}:'.",
+                "after the other. Give all keys in the schedule one slot: redbeat_key_prefix = "
+                "'{redbeat}:'.",
                 exc,
             )
             self._is_before_cluster = True
@@ -629,9 +643,12 @@ class ScriptedSteps:
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
+        changes = [outcome for outcome in outcomes if outcome.changes_hash]
+        together = [outcome for outcome in changes if self.storage.shares_slot(outcome.key)]
+        apart = [[outcome] for outcome in changes if not self.storage.shares_slot(outcome.key)]
         calls: list[Call] = [
             (RECORD, [_raw(outcome.key) for outcome in group], _record_arguments(group))
-            for group in self._groups([outcome for outcome in outcomes if outcome.changes_hash])
+            for group in [*self._groups(together), *apart]
         ]
         calls.append((ADVANCE, [self.storage.schedule_key], _advance_arguments(lease, outcomes)))
         held: int = self._call_in_turn(calls)[-1]
@@ -892,6 +909,12 @@ def _stored(reply: Any) -> Stored:
 def _optional_text(reply: Any) -> str | None:
     """The text of a reply; whatever else a stand-in for a client returns is no text."""
     return text(reply) if isinstance(reply, (bytes, str)) else None
+
+
+def _hash_tag(key: str) -> str | None:
+    """The part of a key that decides on its slot; ``None``: all of it does."""
+    found = HASH_TAG.match(key)
+    return found[1] if found else None
 
 
 def _raw(key: str) -> bytes:

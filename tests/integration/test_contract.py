@@ -249,6 +249,25 @@ def test_a_member_without_a_hash_is_removed(scheduler: RedBeatScheduler, sent: S
 # The lock
 
 
+def test_keys_from_elsewhere_in_the_schedule_hurt_no_others(
+    scheduler: RedBeatScheduler, sent: Sent
+) -> None:
+    """A key of an earlier prefix, and one that nobody stored, where a hash tag keeps the others."""
+    app = scheduler.app
+    keys = [due(app, name).key for name in ("a", "b")]
+    client, storage = get_redis(app), get_storage(app)
+    elsewhere = due(app, "elsewhere")
+    client.hset("earlier:elsewhere", "definition", elsewhere.encode_definition())
+    elsewhere.delete()
+    client.zadd(storage.schedule_key, {"earlier:elsewhere": 1, "earlier:gone": 2})
+    scheduler.tick()
+    scheduler.tick()
+    assert sent() == ["a", "b", "elsewhere"]
+    counts = [json.loads(storage.read_meta(key) or "{}") for key in [*keys, "earlier:elsewhere"]]
+    assert [each["total_run_count"] for each in counts] == [1, 1, 1]
+    assert client.zscore(storage.schedule_key, "earlier:gone") is None
+
+
 def test_one_leads_renews_and_lets_go_and_then_the_other_leads(
     make_topology_app: MakeApp, sent: Sent
 ) -> None:

@@ -171,6 +171,32 @@ def test_a_hash_tagged_prefix_keeps_changes_atomic_behind_a_proxy(
     assert warnings_in(caplog) == []
 
 
+def test_a_key_without_the_hash_tag_hurts_no_other_behind_a_proxy(
+    cluster_node: RedisServer,
+    make_app_with: MakeApp,
+    sent: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """From then on keys are changed slot by slot, and somebody is told."""
+    app = make_app_with(
+        redbeat_redis_url=cluster_node.url(),
+        redbeat_key_prefix="{redbeat}:",
+        redbeat_lock_key=None,
+    )
+    entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
+    storage = get_storage(app)
+    with cluster_node.client() as client:
+        client.hset("earlier:a", "definition", entry.encode_definition())
+        client.zadd(storage.schedule_key, {"earlier:a": 1, entry.key: 2})
+    scheduler = RedBeatScheduler(app)
+    scheduler.tick()
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+    assert storage.read_definition("earlier:a")
+    assert "total_run_count" in str(storage.read_meta("earlier:a"))
+    assert len([line for line in warnings_in(caplog) if "cluster" in line]) == 1
+
+
 @pytest.mark.parametrize("prefix", ["red{beat:", "red{}beat:", "red}b{eat:"])
 def test_a_brace_alone_is_no_hash_tag(
     cluster_node: RedisServer, make_app_with: MakeApp, prefix: str
