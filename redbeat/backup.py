@@ -84,7 +84,8 @@ class Import:
         self._timetable = timetable
         #: The names in the file, as far as it has been read.
         self.names: set[str] = set()
-        self._wrong: list[EntryError] = []
+        self._wrong = 0
+        self._first_wrong: EntryError | None = None
 
     def differences(self) -> Iterator[Difference]:
         """What storing the entries in the file would change, page by page.
@@ -96,8 +97,8 @@ class Import:
         for page in paged(read_pairs(self._pieces, RedBeatJSONDecoder())):
             yield _compare(dict(self._entries(page)), self._timetable)
         if self._wrong:
-            more = f" ({len(self._wrong) - 1} more are wrong)" if len(self._wrong) > 1 else ""
-            raise EntryError(f"{self._wrong[0]}{more}")
+            more = f" ({self._wrong - 1} more are wrong)" if self._wrong > 1 else ""
+            raise EntryError(f"{self._first_wrong}{more}")
 
     def _entries(
         self, pairs: Iterable[tuple[str, Any]]
@@ -112,7 +113,8 @@ class Import:
             try:
                 yield name, _entry(name, fields, self._timetable)
             except EntryError as exc:
-                self._wrong.append(exc)
+                self._wrong += 1
+                self._first_wrong = self._first_wrong or exc
 
 
 def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntry:
