@@ -315,11 +315,14 @@ class Batch:
         now = self.now.timestamp()
         scores = [self.peeked.score] if self.peeked else []
         for claim, outcome in zip(self.claims, self._outcomes or [], strict=False):
-            if claim.is_given_back:
-                scores.append(now + claim.holding_back)
-            elif outcome.score is not None and outcome.score >= 0:
-                scores.append(outcome.score)
+            scores.append(now + claim.holding_back if claim.is_given_back else outcome.due_at)
         return min(scores, default=float("inf"))
+
+    def first_again(self) -> float:
+        """When the first of the entries that ran is due again, once this is committed."""
+        committed = zip(self.claims, self._outcomes or [], strict=False)
+        ran = (outcome for claim, outcome in committed if claim.advanced is not None)
+        return min((outcome.due_at for outcome in ran), default=float("inf"))
 
     def gone(self) -> list[str]:
         """The keys in the schedule whose hashes were found to be gone."""

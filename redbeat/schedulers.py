@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import math
 import os
 import ssl
 import sys
@@ -113,9 +114,13 @@ DISABLED_CHECK_INTERVAL = 5.0
 #: Seconds between a standby's tries to become leader.
 STANDBY_INTERVAL = 1.0
 
-#: Runs that are due within the same so many seconds of the clock go together. A whole number of
-#: them makes a second, or a tenth, so that an entry's due times always lie alike among them.
-PULSE = 0.1
+#: A busy beat ticks so many times a second. What is due between two of them goes together; their
+#: number is a whole one, so that an entry's due times always lie alike among them.
+PULSES_PER_SECOND = 10
+PULSE = 1 / PULSES_PER_SECOND
+
+#: Seconds at the least between two ticks, for entries that are due again within a pulse.
+SHORTEST_PULSE = 0.01
 
 #: Less than this, two readings of a clock do not tell apart.
 RESOLUTION = timedelta(microseconds=1)
@@ -1106,6 +1111,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
     _first_due: float | None = None
 
+    #: When the first of the entries that just ran is due again.
+    _first_again = float("inf")
+
     #: The *now* of the last tick, and when the rest after it was meant to end.
     _ticked_at = 0.0
     _wakes_at = 0.0
@@ -1395,9 +1403,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.leadership.lost.wait(wait)
             return
         now = time.time()
-        next_pulse = (self._ticked_at // PULSE + 1) * PULSE
-        wakes_at = min(max(self._first_due, next_pulse, now), now + self.max_interval)
-        self._wakes_at = wakes_at
+        self._wakes_at = wakes_at = min(max(self._next_turn(), now), now + self.max_interval)
         self._report_unless_led()
         while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
             # Anew each time: the clock may have been set back.
@@ -1406,6 +1412,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if self._listen(pause, wakes_at) or (pause < remaining and self._is_due_early()):
                 return
             self._report_unless_led()
+
+    def _next_turn(self) -> float:
+        """When this leader's next tick is due; only what just ran does not wait for a pulse to end.
+
+        An interval that is shorter than a pulse must not lose runs to it.
+        """
+        assert self._first_due is not None, "a standby has no turn"
+        next_pulse = (math.floor(self._ticked_at * PULSES_PER_SECOND) + 1) / PULSES_PER_SECOND
+        again = max(self._first_again, self._ticked_at + SHORTEST_PULSE)
+        return min(max(self._first_due, next_pulse), again)
 
     def _listen(self, seconds: float, before: float) -> bool:
         """Sleep for so many seconds, or until told of an entry that is due before ``before``.
@@ -1504,7 +1520,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         logger.debug("beat: Selecting tasks")
         now = self._read_clock()
         waits: list[float | None] = []
-        self._first_due = float("inf")
+        self._first_due = self._first_again = float("inf")
         while True:
             with deferred_signals() as stop:
                 batch = self._claim(now)
@@ -1519,6 +1535,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 self._first_due = batch.now.timestamp()
                 return [0.0]
             self._first_due = min(self._first_due, batch.first_due())
+            self._first_again = min(self._first_again, batch.first_again())
             if stop or not batch.leaves_more or not self._lead_or_wait():
                 return waits
 
@@ -1819,6 +1836,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             logger.warning("beat: Redis does not answer. The lock was left to expire.")
         self._leave_office()
         self._stop_listening()
+        if self._is_service:
+            _spare_no_more()
         super().close()
 
     def _let_go(self) -> None:
@@ -1834,10 +1853,18 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 def _spare_what_stays() -> None:
     """Let garbage collections pass over what is there by now: the program and its modules.
 
-    They stay to the end, and looking through them all takes longer than a tick.
+    Looking through all of it takes longer than a tick.
     """
-    gc.collect()
-    gc.freeze()
+    # PyPy's collector has no such stop.
+    if hasattr(gc, "freeze"):
+        gc.collect()
+        gc.freeze()
+
+
+def _spare_no_more() -> None:
+    """What is not needed any more, as a scheduler that is closed, can be collected again."""
+    if hasattr(gc, "unfreeze"):
+        gc.unfreeze()
 
 
 def _report_gone(key: str) -> None:

@@ -185,6 +185,11 @@ class Outcome(NamedTuple):
     clears: bool = False
 
     @property
+    def due_at(self) -> float:
+        """When the entry is due from then on, in seconds since the epoch; infinity: never."""
+        return float("inf") if self.score is None or self.score < 0 else self.score
+
+    @property
     def changes_hash(self) -> bool:
         """Whether more than the score is to be written."""
         return bool(self.meta or self.reason or self.clears)

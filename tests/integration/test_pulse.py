@@ -1,7 +1,9 @@
 """A beat that is busy runs what is due in pulses, and always in the same ones."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 
@@ -11,7 +13,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.schedulers import PULSE
+from redbeat.schedulers import PULSE, SHORTEST_PULSE
 from support.messages import read_messages
 from support.waiting import wait_until
 
@@ -60,6 +62,57 @@ def test_beat_wakes_for_a_lonely_entry_at_its_due_time(
     assert not read_messages(redis_client)
     scheduler.tick()
     assert len(read_messages(redis_client)) == 1
+
+
+@pytest.mark.parametrize("every", [0.05, 0.06, 0.08])
+def test_an_interval_shorter_than_a_pulse_loses_no_run(
+    scheduler: RedBeatScheduler, redis_client: redis.Redis, every: float
+) -> None:
+    """What just ran is due at its own time; what else is due waits for the end of the pulse."""
+    runs_at = scheduler.app.now() - timedelta(seconds=every)
+    fast = RedBeatSchedulerEntry(
+        "fast", "tasks.add", schedule(every), ["fast"], app=scheduler.app, last_run_at=runs_at
+    )
+    fast.save()
+    scheduler.tick()
+    due_at = redis_client.zscore("redbeat::schedule", fast.key)
+    assert scheduler._first_again == due_at
+    scheduler._ticked_at = due_at - every
+    assert scheduler._next_turn() == due_at
+
+
+@pytest.mark.parametrize(
+    ("ticked_at", "pulse"), [(0.0, 0.1), (0.02, 0.1), (0.099, 0.1), (0.3, 0.4)]
+)
+def test_what_is_due_soon_waits_for_the_pulse_that_follows_a_tick(
+    scheduler: RedBeatScheduler, ticked_at: float, pulse: float
+) -> None:
+    """Also for one that came at a pulse, to the microsecond."""
+    second = 1_800_000_000
+    scheduler._ticked_at = second + ticked_at
+    scheduler._first_due = scheduler._ticked_at + 1e-6
+    assert scheduler._next_turn() == second + pulse
+
+
+def test_an_interval_of_microseconds_leaves_beat_time_to_breathe(
+    scheduler: RedBeatScheduler,
+) -> None:
+    scheduler._first_due = scheduler._first_again = scheduler._ticked_at = 1_800_000_000.0
+    assert scheduler._next_turn() == 1_800_000_000.0 + SHORTEST_PULSE
+
+
+def test_a_closed_scheduler_does_not_stay_in_memory(app: Celery) -> None:
+    """Though what is there when it starts is kept from garbage collections."""
+    app.conf.redbeat_lock_key = None
+    scheduler = RedBeatScheduler(app)
+    before = gc.get_freeze_count()
+    scheduler.join(is_service=True)
+    assert gc.get_freeze_count() > before
+    scheduler.close()
+    reference = weakref.ref(scheduler)
+    del scheduler
+    gc.collect()
+    assert reference() is None
 
 
 @pytest.mark.parametrize(("late", "is_put_back"), [(0.0, True), (0.9, True), (1.1, False)])
