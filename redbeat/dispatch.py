@@ -318,11 +318,15 @@ class Batch:
             scores.append(now + claim.holding_back if claim.is_given_back else outcome.due_at)
         return min(scores, default=float("inf"))
 
-    def first_again(self) -> float:
-        """When the first of the entries that ran is due again, once this is committed."""
+    def first_again(self, within: float) -> float:
+        """When the first of the entries that run again within so many seconds is due, committed."""
         committed = zip(self.claims, self._outcomes or [], strict=False)
-        ran = (outcome for claim, outcome in committed if claim.advanced is not None)
-        return min((outcome.due_at for outcome in ran), default=float("inf"))
+        repeated = (
+            outcome.due_at
+            for claim, outcome in committed
+            if claim.advanced is not None and outcome.due_at - claim.score < within
+        )
+        return min(repeated, default=float("inf"))
 
     def gone(self) -> list[str]:
         """The keys in the schedule whose hashes were found to be gone."""

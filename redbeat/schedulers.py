@@ -1111,7 +1111,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
     _first_due: float | None = None
 
-    #: When the first of the entries that just ran is due again.
+    #: When the first of the entries that just ran, and that repeat within a pulse, is due again.
     _first_again = float("inf")
 
     #: The *now* of the last tick, and when the rest after it was meant to end.
@@ -1414,9 +1414,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._report_unless_led()
 
     def _next_turn(self) -> float:
-        """When this leader's next tick is due; only what just ran does not wait for a pulse to end.
+        """When this leader's next tick is due: at the end of a pulse, if that is not over.
 
-        An interval that is shorter than a pulse must not lose runs to it.
+        An interval that is shorter than a pulse is due at its own time, and loses no runs.
         """
         assert self._first_due is not None, "a standby has no turn"
         next_pulse = (math.floor(self._ticked_at * PULSES_PER_SECOND) + 1) / PULSES_PER_SECOND
@@ -1535,7 +1535,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 self._first_due = batch.now.timestamp()
                 return [0.0]
             self._first_due = min(self._first_due, batch.first_due())
-            self._first_again = min(self._first_again, batch.first_again())
+            self._first_again = min(self._first_again, batch.first_again(PULSE))
             if stop or not batch.leaves_more or not self._lead_or_wait():
                 return waits
 

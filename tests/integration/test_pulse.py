@@ -69,13 +69,16 @@ def test_an_interval_shorter_than_a_pulse_loses_no_run(
     scheduler: RedBeatScheduler, redis_client: redis.Redis, every: float
 ) -> None:
     """What just ran is due at its own time; what else is due waits for the end of the pulse."""
-    runs_at = scheduler.app.now() - timedelta(seconds=every)
+    now = datetime.now(UTC)
+    ran_at = now - timedelta(seconds=every)
     fast = RedBeatSchedulerEntry(
-        "fast", "tasks.add", schedule(every), ["fast"], app=scheduler.app, last_run_at=runs_at
-    )
-    fast.save()
+        "fast", "tasks.add", schedule(every), app=scheduler.app, last_run_at=ran_at
+    ).save()
+    redis_client.zadd("redbeat::schedule", {fast.key: now.timestamp()})
+    store(scheduler.app, "slow", now - timedelta(hours=1))
     scheduler.tick()
     due_at = redis_client.zscore("redbeat::schedule", fast.key)
+    assert due_at == pytest.approx(now.timestamp() + every, abs=1e-5)
     assert scheduler._first_again == due_at
     scheduler._ticked_at = due_at - every
     assert scheduler._next_turn() == due_at
