@@ -649,15 +649,26 @@ class ScriptedSteps:
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
         changes = [outcome for outcome in outcomes if outcome.changes_hash]
-        together = [outcome for outcome in changes if self.storage.shares_slot(outcome.key)]
-        apart = [[outcome] for outcome in changes if not self.storage.shares_slot(outcome.key)]
         calls: list[Call] = [
             (RECORD, [_raw(outcome.key) for outcome in group], _record_arguments(group))
-            for group in [*self._groups(together), *apart]
+            for group in self._groups_by_slot(changes)
         ]
         calls.append((ADVANCE, [self.storage.schedule_key], _advance_arguments(lease, outcomes)))
         held: int = self._call_in_turn(calls)[-1]
         return held
+
+    def _groups_by_slot(self, outcomes: Sequence[Outcome]) -> list[Sequence[Outcome]]:
+        """Outcomes by what one script may touch, where keys may lack the hash tag of the others."""
+        if not self.storage.is_spread:
+            return self._groups(outcomes)
+        together: list[Outcome] = []
+        apart: list[Sequence[Outcome]] = []
+        for outcome in outcomes:
+            if self.storage.shares_slot(outcome.key):
+                together.append(outcome)
+            else:
+                apart.append([outcome])
+        return [*self._groups(together), *apart]
 
     def change(self, drafts: Sequence[Draft], deleted: Sequence[str]) -> Changed:
         """See :meth:`Storage.change_entries`."""
