@@ -33,6 +33,8 @@ _CERT_REQS = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
 _PARAMETER = re.compile(r"(?<=[?&])([^=&?]+)=([^&]*)")
 # A password may hold what had to be quoted, an @ and a slash too, so it ends with the last @.
 _CREDENTIALS = re.compile(r"(?<=://)(?:(?P<user>[\w.%+-]*)(?P<password>:.*)?|.*)@", re.DOTALL)
+# Whether a password that holds a ? ends with this @, or a parameter holds it, nobody can tell.
+_AMBIGUOUS = re.compile(r"(?<=://)[^?]*\?.*@.*", re.DOTALL)
 _BARE_PASSWORD = re.compile(r"(?<=://):[^@/]*$")
 
 
@@ -55,7 +57,7 @@ def sanitized(url: Any) -> str:
 
 
 def _without_secrets(url: str) -> str:
-    url = _PARAMETER.sub(_masked_parameter, url)
+    url = _PARAMETER.sub(_masked_parameter, _AMBIGUOUS.sub(f"{MASK}?{MASK}", url))
     return _BARE_PASSWORD.sub(f":{MASK}", _CREDENTIALS.sub(_masked_credentials, url))
 
 

@@ -40,6 +40,8 @@ SCHEME = st.sampled_from(
             "sentinel://:**@a:26379/0;sentinel://me:**@b:26379",
         ),
         (["redis://:hunter2@a/0", "redis://:hunter2@b/0"], "redis://:**@a/0;redis://:**@b/0"),
+        ("redis://me:?hunter2=@redis.invalid/0", "redis://**?**"),
+        ("redis://redis.invalid/0?password=a@hunter2", "redis://**?**"),
         (None, "None"),
         (b"redis://:hunter2@a/0", "a bytes"),
     ],
