@@ -1,6 +1,7 @@
 """Fixtures for all tests: servers, clients of each kind, applications."""
 
 import contextlib
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,16 @@ from support.fakes import fake_client, fake_client_without_lua
 from support.servers import RedisServer, StartRedis, find_server
 from support.skipping import skipping_without_server
 from support.wire import MakeProxy, Proxy
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """Let SIGINT end this process and what it starts, though a script runs it in the background.
+
+    A shell lets such a process ignore the signal, and all that this starts inherits that.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

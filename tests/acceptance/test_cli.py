@@ -3,7 +3,6 @@
 import json
 import os
 import resource
-import signal
 import stat
 import subprocess
 import sys
@@ -529,24 +528,14 @@ def has_told_of_runs(redbeat: Run) -> bool:
 
 
 def test_watching_outlives_an_outage_and_ends_well_with_ctrl_c(
-    make_project: MakeProject, unused_port: int, tmp_path: Path
+    make_project: MakeProject, unused_port: int
 ) -> None:
     """An outage is what one watches for."""
     project = make_project(redbeat_redis_url=f"redis://127.0.0.1:{unused_port}/0")
-    errors = tmp_path / "errors"
-    with (
-        errors.open("w") as stderr,
-        subprocess.Popen(
-            command("status", "--watch", "--interval", "50ms"),
-            cwd=project.directory,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-        ) as watching,
-    ):
-        wait_until(lambda: errors.read_text().count("does not serve") > 1, 20, "a second look")
-        watching.send_signal(signal.SIGINT)
-        assert watching.wait(20) == 0
-    assert "Aborted" not in errors.read_text()
+    watching = project.redbeat("status", "--watch", "--interval", "50ms")
+    wait_until(lambda: watching.log.count("does not serve") > 1, 20, "a second look")
+    assert watching.interrupt() == 0
+    assert "Aborted" not in watching.log
 
 
 def test_status_shows_no_password(make_project: MakeProject, redis_server: Any) -> None:

@@ -102,6 +102,11 @@ class Program:
         self._process.terminate()
         return self._process.wait(timeout)
 
+    def interrupt(self, timeout: float = 30) -> int:
+        """Ask the process to end, as Ctrl-C does; gives its exit status."""
+        self._process.send_signal(signal.SIGINT)
+        return self._process.wait(timeout)
+
     def kill(self) -> None:
         """End the process and its children where they stand."""
         with contextlib.suppress(ProcessLookupError):
@@ -152,6 +157,10 @@ class Project:
     def worker(self, *options: str) -> Program:
         """Start `celery worker` with one process for the tasks."""
         return self._start(sys.executable, "worker", "-l", "info", "-c", "1", *options)
+
+    def redbeat(self, *arguments: str) -> Program:
+        """Start a command of ours."""
+        return self._start(sys.executable, "redbeat", *arguments)
 
     def script(self, source: str, python: str = sys.executable) -> str:
         """Run Python code that may import from `proj`; gives what it prints."""
