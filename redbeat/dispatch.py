@@ -34,7 +34,7 @@ from celery.utils.log import get_logger
 
 from . import signals
 from .calendars import as_utc
-from .schedules import next_due
+from .schedules import answers_for_itself, next_due
 from .storage import FINISHED, SET_ASIDE, Claimed, Member, Outcome, Storage, Stored, printable
 
 logger = get_logger("celery.beat")
@@ -114,7 +114,11 @@ class Claim:
         """When the run counts as made: at its due time, if the tick came to it in time, else now.
 
         So an interval keeps its phase, and does not slip by the milliseconds that each tick takes.
+        A schedule that answers for itself has looked at its own clock, later than the tick.
         """
+        if answers_for_itself(self.entry.schedule):
+            now: datetime = self.entry.default_now()
+            return now
         if type(self.entry.schedule) is not interval or self.entry.last_run_at is None:
             return self.ticked_at
         due_at = self.due_at
@@ -136,6 +140,11 @@ class Claim:
         if not self.had_turn:
             return 0.0
         return self.wait if self.wait is not None and self.wait > 0 else HELD_BACK_DELAY
+
+    @property
+    def was_just_given_back(self) -> bool:
+        """Whether the entry, which is only looked at, had its turn in this very tick."""
+        return self.score - self.now.timestamp() < 2 * GIVEN_BACK_DELAY
 
     @property
     def is_gone(self) -> bool:
@@ -164,6 +173,10 @@ class Claim:
             exc_info=exc,
         )
         self.reason = printable(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
+
+    def put_off(self, seconds: float) -> None:
+        """Leave the entry as it is, and ask it again after so many seconds."""
+        self.advanced, self.was_due, self.wait = None, False, seconds
 
     def outcome(self) -> Outcome:
         """What the commit has to write."""
@@ -195,8 +208,9 @@ class Claim:
 
     def _run(self) -> Outcome:
         entry = self.advanced
-        due = entry.next_due(self.now)
-        return self._due(due, entry.encode_meta())
+        if entry.has_own_score:
+            return self._at(entry.score, entry.encode_meta())
+        return self._due(entry.next_due(self.now), entry.encode_meta())
 
     def _idle(self) -> Outcome:
         """The entry did not run: not due yet, disabled, or held back by an override."""
@@ -213,8 +227,10 @@ class Claim:
         return self._due(due)
 
     def _due(self, due: datetime | None, meta: str = "") -> Outcome:
+        return self._at(FINISHED if due is None else due.timestamp(), meta)
+
+    def _at(self, score: float, meta: str) -> Outcome:
         assert self.stored is not None, "what was not loaded is given back"
-        score = FINISHED if due is None else due.timestamp()
         was_set_aside = self.stored.set_aside is not None
         return Outcome(self.key, score, meta, self.stored.meta or "", clears=was_set_aside)
 
@@ -335,7 +351,7 @@ class Batch:
     def retract(self) -> None:
         """Nothing of this batch has reached the broker: no run counts."""
         for claim in self.claims:
-            claim.advanced = claim.failure = None
+            claim.advanced = claim.failure = claim.wait = None
             claim.had_turn = True
 
     def commit(self) -> None:

@@ -27,6 +27,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterError,
     MasterDownError,
+    NoPermissionError,
     ReadOnlyError,
     RedisClusterException,
     RedisError,
@@ -225,6 +226,14 @@ def is_outage(exc: BaseException) -> bool:
     if isinstance(exc, RedisClusterException) and str(exc).startswith(CLUSTER_OUTAGES):
         return True
     return isinstance(exc, OUTAGES) or error_code(exc) in OUTAGE_CODES or is_of_replica(exc)
+
+
+def is_of_one_key(exc: BaseException) -> bool:
+    """Whether a server refused a command for its keys, so that others may go through."""
+    if isinstance(exc, NoPermissionError):
+        # The other refusal is that of a command, "to run" it.
+        return "to access" in str(exc)
+    return error_code(exc) == "WRONGTYPE"
 
 
 def is_of_replica(exc: BaseException) -> bool:

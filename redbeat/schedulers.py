@@ -23,12 +23,12 @@ import redis
 import redis.cluster
 import redis.sentinel
 from celery.app import app_or_default
-from celery.beat import ScheduleEntry, Scheduler, Service
+from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.schedules import schedstate
 from celery.signals import beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
-from kombu.exceptions import OperationalError
+from kombu.exceptions import KombuError, OperationalError
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import LockNotOwnedError, RedisClusterException, RedisError
@@ -45,6 +45,7 @@ from .checks import (
 )
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
 from .dispatch import (
+    HELD_BACK_DELAY,
     Batch,
     Claim,
     DeferredSignals,
@@ -59,6 +60,7 @@ from .publishing import batching
 from .retrying import (
     FOR_EVER,
     RetryingConnection,
+    is_of_one_key,
     is_outage,
     not_again,
     patience,
@@ -73,6 +75,7 @@ from .storage import (
     Draft,
     Listener,
     Member,
+    Outcome,
     Storage,
     Stored,
     printable,
@@ -334,15 +337,15 @@ class RedBeatConfig:
                 stacklevel=2,
             )
         value = self.app.conf.first(name.lower(), name.upper())
-        return default if value is None else value
+        return value if value is not None or self.is_key_in_conf(name) else default
 
     def is_key_in_conf(self, name: str) -> bool:
         """Whether ``name`` is set in lower or upper case, be it to ``None``."""
         return name.lower() in self.app.conf or name.upper() in self.app.conf
 
     def _read(self, name: str) -> Any:
-        setting = SETTINGS[name]
-        return setting.check(self.either_or(name, setting.default))
+        setting, value = SETTINGS[name], self.either_or(name)
+        return setting.default if value is None else setting.check(value)
 
     def _read_options(self) -> None:
         options = self._read("redbeat_redis_options")
@@ -658,7 +661,7 @@ def _bound_sentinel(sentinel: redis.Redis, given: Mapping[str, Any], options: An
 def _bounded(client: Any) -> Any:
     """The client, with the time-out that newer versions of redis-py have by themselves."""
     own = inspect.signature(AbstractConnection.__init__).parameters.get("socket_timeout")
-    if (own is None or own.default is None) and isinstance(client, redis.Redis):
+    if (own is None or own.default is None) and isinstance(client, redis.client.Redis):
         options = client.get_connection_kwargs()
         if options.get("socket_timeout") is None:
             options["socket_timeout"] = SOCKET_TIMEOUT
@@ -818,10 +821,15 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     def due_at(self) -> datetime | None:
         """When this entry is due, aware; now if it is overdue, ``None`` if nothing is left."""
         now = self.now()
-        if self.last_run_at is not None and type(self.schedule) is celery.schedules.schedule:
+        if self.last_run_at is not None and self._is_of_fixed_length:
             return _interval_due_at(self.schedule, self.last_run_at, now)
         due = self.next_due(now)
         return None if due is None else max(due, now)
+
+    @property
+    def _is_of_fixed_length(self) -> bool:
+        """Whether the time from one run to the next is always the same."""
+        return type(self.schedule) is celery.schedules.schedule and not self.schedule.relative
 
     def next_due(self, now: datetime) -> datetime | None:
         """The instant (UTC) of the next run, in the past if it is overdue; ``None``: never.
@@ -879,11 +887,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         self._require_complete()
         is_readable = not seen_meta or self._adopt(seen_meta)
         definition, meta = self.encode_definition(), self.encode_meta()
-        score = self.score if self._has_own_score else self._score_at(now)
+        score = self.score if self.has_own_score else self._score_at(now)
         return Draft(self.key, definition, seen_meta, meta, score, not is_readable)
 
     @property
-    def _has_own_score(self) -> bool:
+    def has_own_score(self) -> bool:
         """Whether a subclass decides when its entries are due."""
         ours, its = RedBeatSchedulerEntry, type(self)
         return its.score is not ours.score or its.due_at is not ours.due_at
@@ -1080,6 +1088,14 @@ class _BrokerAwayError(Exception):
     """The broker cannot be reached: what is due stays due."""
 
 
+class _NotSentError(Exception):
+    """The broker is there, and one entry could not be sent: it alone is put off."""
+
+    def __init__(self, told: str, seconds: float) -> None:
+        super().__init__(told)
+        self.seconds = seconds
+
+
 class _TooLateError(Exception):
     """What a batch has prepared must not be sent any more: it is given back."""
 
@@ -1123,6 +1139,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     #: The channel on which this tick publishes; it has no connection once that is lost.
     _channel: Any = None
+    _has_doubtful_channel = False
+
+    #: Whether a new connection to the broker could be made in this tick; ``None``: nobody tried.
+    _broker_answers: bool | None = None
+
+    #: Whether the broker has refused a message of a batch, so that they go one by one.
+    _sends_singly = False
 
     _listener: Listener | None = None
     _wind_up: threading.Thread | None = None
@@ -1275,6 +1298,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         keys = {name: self.Entry.generate_key(self.app, str(name)) for name in dict_}
         members = get_storage(self.app).find_members(list(keys.values()))
         for name, fields in dict_.items():
+            # There may be thousands, and a standby waits for no thread that hangs.
+            self.leadership.expect(0)
             try:
                 entry = self._maybe_entry(name, fields)
                 self._store_static(entry, fields, is_scheduled=keys[name] in members)
@@ -1330,14 +1355,26 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             return self._build(member.key, stored)
         except KeyError:
-            _report_gone(member.key)
-            get_storage(self.app).drop_members([member.key])
+            self._drop(member.key, member.score)
         except Exception as exc:
             logger.error("beat: Failed to load %s: %r", printable(member.key), exc, exc_info=exc)
         return None
 
+    def _made_of(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
+        """The entry; one round trip if its class has a ``from_key`` of its own, else none."""
+        # A class method is bound anew at each access; what it is bound to is the same.
+        its, ours = (cls.from_key.__func__ for cls in (self.Entry, RedBeatSchedulerEntry))  # type: ignore[attr-defined]  # mypy takes it for a plain callable
+        if its is not ours:
+            return self.Entry.from_key(key, app=self.app)
+        return self.Entry.from_stored(key, stored, app=self.app)
+
+    def _drop(self, key: str, score: float) -> None:
+        """Remove from the schedule what has no entry, unless it has been saved by now."""
+        _report_gone(key)
+        get_storage(self.app).commit(score, [Outcome(key, None)])
+
     def _build(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
-        entry = self.Entry.from_stored(key, stored, app=self.app)
+        entry = self._made_of(key, stored)
         if not isinstance(entry.task, str) or not entry.task:
             raise EntryError(f"{key}: its task must be the name of one, got {entry.task!r}")
         if not isinstance(entry.total_run_count, int):
@@ -1374,7 +1411,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             raise SystemExit
 
     def _run_tick(self, min: Callable[..., Any]) -> float:
-        self._first_due = None
+        self._first_due = self._broker_answers = None
         try:
             self._settle()
             if not self._lead_or_wait():
@@ -1389,6 +1426,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._forget_channel()
             return self._pause(exc, MAX_PAUSE)
         self._outages.clear()
+        if self._has_doubtful_channel:
+            self._has_doubtful_channel = False
+            self._forget_channel()
         wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
         return wait
 
@@ -1554,12 +1594,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
         Else an entry that is due at the end of a pulse would run now in this one, now in the next.
         """
-        now: datetime = self.app.now()
-        late = as_utc(now).timestamp() - self._wakes_at
+        read: datetime = self.app.now()
+        # In UTC: arithmetic in a zone knows nothing of the change of its clocks.
+        now = as_utc(read)
+        late = now.timestamp() - self._wakes_at
         if 0 <= late < PULSE:
-            now = now - timedelta(seconds=late) + RESOLUTION
-        self._ticked_at = as_utc(now).timestamp()
-        return now
+            now += RESOLUTION - timedelta(seconds=late)
+        self._ticked_at = now.timestamp()
+        return now.astimezone(read.tzinfo)
 
     def _claim(self, now: datetime) -> Batch:
         conf = ensure_conf(self.app)
@@ -1601,7 +1643,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Run the loaded entries: as one batch where the transport can, else one by one."""
         kwargs = self._reach_broker()
         producer: Any = kwargs.get("producer")
-        if getattr(producer, "supports_batch_publish", False) is not True:
+        has_batches = getattr(producer, "supports_batch_publish", False) is True
+        if self._sends_singly or not has_batches:
             self._run_claims(batch, loaded, kwargs, stop, waits)
             return
         try:
@@ -1616,10 +1659,25 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             raise
         except Exception as exc:
             batch.retract()
-            raise _broker_away(exc) from exc
+            if not self._is_refusal(_raised_first(exc)):
+                raise _broker_away(exc) from exc
+            self._send_singly(exc)
         except BaseException:
             batch.retract()
             raise
+
+    def _send_singly(self, exc: Exception) -> None:
+        """Let the message that the broker refused fail alone, now and whenever it comes again.
+
+        The others of its batch may have gone out, so they must not share a batch with it twice.
+        """
+        self._sends_singly = True
+        logger.error(
+            "beat: The broker refused a message of a batch (%s), and may have taken the others, "
+            "which are sent again. Until beat is restarted, messages go one by one. Mend what is "
+            "at that key in the broker, or let this user write it.",
+            _told(exc),
+        )
 
     def _run_claims(
         self,
@@ -1642,6 +1700,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         claim.had_turn = True
         try:
             claim.wait = self.maybe_due(claim.entry, **kwargs)
+        except _NotSentError as exc:
+            claim.put_off(exc.seconds)
+            self._has_doubtful_channel = True
+            logger.error("beat: %s. It stays due; trying again in %g seconds", exc, exc.seconds)
         except _BrokerAwayError:
             claim.advanced = None
             raise
@@ -1650,6 +1712,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             logger.error("beat: %s did not run, trying again: %r", claim.entry, exc)
         except Exception as exc:
             claim.set_aside(exc)
+        except BaseException:
+            # Beat is told to end, and nobody knows whether the message is on its way.
+            claim.advanced = None
+            raise
         return claim.wait
 
     def _may_send(self, batch: Batch) -> bool:
@@ -1660,12 +1726,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
         if peeked.is_gone:
-            _report_gone(peeked.key)
-            get_storage(self.app).drop_members([peeked.key])
+            self._drop(peeked.key, peeked.score)
             self._restore_statics([peeked.key])
             return 0.0
+        if peeked.was_just_given_back:
+            return None
         try:
-            if peeked.entry is not None:
+            # An override of `maybe_due` may send whatever says that it is due.
+            if peeked.entry is not None and not peeked.entry.is_due()[0]:
                 wait: float | None = self.maybe_due(peeked.entry, **self._reach_broker())
                 return wait
         except Exception as exc:
@@ -1728,9 +1796,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             claim.was_due = is_due
         if not is_due:
             return wait
-        if claim is not None and not claim.is_leased:
-            seconds: float = max(claim.score - time.time(), 0.0)
-            return seconds
         self._send(entry, claim, **kwargs)
         return wait
 
@@ -1739,9 +1804,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             result = self.apply_async(entry, **kwargs)
         except Exception as exc:
-            if claim is not None and self._is_broker_away(exc):
-                raise _broker_away(exc) from exc
             if claim is not None:
+                self._require_own_fault(entry, exc)
                 self._count_failed(entry, claim, exc)
             logger.error(
                 "Scheduler: Message Error: %s\n%s", exc, traceback.format_stack(), exc_info=True
@@ -1758,19 +1822,51 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if claim.advanced is None:
             self.reserve(entry)
 
+    def _require_own_fault(self, entry: RedBeatSchedulerEntry, exc: Exception) -> None:
+        """Return if it is the message that failed; raise if something else did, or may have."""
+        first = _raised_first(exc)
+        if self._is_refusal(first):
+            told = f"The broker refuses {entry.name} ({_told(exc)})"
+            raise _NotSentError(told, MAX_PAUSE) from exc
+        if not self._is_broker_away(exc):
+            return
+        if isinstance(first, OSError) and self._answers():
+            # Of the old connection, or of a service that the task's own code asked.
+            told = f"{entry.name} was not sent ({_told(exc)}), though the broker can be reached"
+            raise _NotSentError(told, HELD_BACK_DELAY) from exc
+        raise _broker_away(exc) from exc
+
+    def _is_refusal(self, exc: BaseException) -> bool:
+        """Whether the broker refuses this message, and no others for that."""
+        if isinstance(exc, RedisError):
+            return is_of_one_key(exc)
+        return isinstance(exc, self.connection.channel_errors)
+
     def _is_broker_away(self, exc: BaseException) -> bool:
         """Whether the connection is what failed, and not the message.
 
-        kombu may connect anew while it declares a queue, and go on with the old, closed channel:
-        the error of that says nothing about a connection.
+        For kombu a ``KeyError``, of an unknown compression perhaps, and a file that is not found
+        are lost connections. And it may connect anew while it declares a queue, and go on with the
+        old, closed channel: the error of that says nothing about a connection.
         """
+        first = _raised_first(exc)
+        if isinstance(first, LookupError) or getattr(first, "filename", None) is not None:
+            return False
         errors = (OperationalError, *self.connection.connection_errors)
         if any(isinstance(cause, errors) for cause in _causes(exc)):
             return True
-        refusals = self.connection.channel_errors
-        if any(isinstance(cause, refusals) for cause in _causes(exc)):
-            return False
         return self._channel is not None and self._channel.connection is None
+
+    def _answers(self) -> bool:
+        """Whether the broker can be reached anew; asked once in a tick."""
+        if self._broker_answers is None:
+            try:
+                with self.app.connection_for_write() as probe:
+                    probe.ensure_connection(max_retries=1, interval_start=0)
+                self._broker_answers = True
+            except Exception:
+                self._broker_answers = False
+        return self._broker_answers
 
     def reserve(self, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
         """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`."""
@@ -1895,12 +1991,24 @@ def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> boo
 
 
 def _broker_away(exc: BaseException) -> _BrokerAwayError:
+    return _BrokerAwayError(f"The broker cannot be reached ({_told(exc)})")
+
+
+def _told(exc: BaseException) -> str:
+    """What an error says, without secrets."""
     reason: BaseException = exc
     while reason.__cause__ is not None:
         reason = reason.__cause__
     # What the URL parser says may quote a part of the password.
-    told = "its URL is malformed" if type(reason) is ValueError else without_secrets(reason)
-    return _BrokerAwayError(f"The broker cannot be reached ({told})")
+    return "its URL is malformed" if type(reason) is ValueError else str(without_secrets(reason))
+
+
+def _raised_first(exc: BaseException) -> BaseException:
+    """The error that Celery and kombu have wrapped into their own."""
+    wrapped = exc.__cause__ or exc.__context__
+    if isinstance(exc, (SchedulingError, KombuError)) and wrapped is not None:
+        return _raised_first(wrapped)
+    return exc
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:

@@ -32,6 +32,7 @@ from typing import Any
 from celery.schedules import BaseSchedule, schedstate
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule as interval
+from celery.utils.time import remaining
 from dateutil import rrule as recurrence
 
 from .calendars import (
@@ -58,6 +59,7 @@ from .calendars import (
 from .rfc5545 import Lines
 
 __all__ = (
+    "answers_for_itself",
     "crontab",
     "due_state",
     "is_plain_interval",
@@ -88,7 +90,7 @@ def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> date
     """
     now = own_now(schedule, now)
     if is_plain_interval(schedule):
-        return now if last_run_at is None else _later(as_utc(last_run_at), schedule.run_every)
+        return now if last_run_at is None else _interval_end(schedule, last_run_at)
     calendar = _calendar_of(schedule)
     if calendar is None:
         return _asked_next_due(schedule, last_run_at, now)
@@ -125,6 +127,11 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
     return calendar.state(last_run_at, now)
 
 
+def answers_for_itself(schedule: Any) -> bool:
+    """Whether `schedule` is asked through methods of its own, and so by its own clock."""
+    return not is_plain_interval(schedule) and _calendar_of(schedule) is None
+
+
 def own_now(schedule: Any, now: datetime) -> datetime:
     """`now` (aware), unless the schedule has a clock of its own: then what that reads, in UTC."""
     if not isinstance(schedule, BaseSchedule) or not _has_own_clock(schedule):
@@ -149,14 +156,30 @@ def _later(moment: datetime, delta: timedelta) -> datetime:
 
 def is_plain_interval(schedule: Any) -> bool:
     """Whether `schedule` only adds a length of time, which needs no clock."""
-    return type(schedule) is interval and not schedule.relative and _is_as_made(interval)
+    return type(schedule) is interval and _is_as_made(interval)
+
+
+def _interval_end(schedule: Any, last_run_at: datetime) -> datetime:
+    """When an interval that began with a run ends.
+
+    One that is relative ends at the beginning of a day, hour, minute or second in the schedule's
+    zone, as Celery has it; one that would be over at once is taken as it is.
+    """
+    if not schedule.relative:
+        return _later(as_utc(last_run_at), schedule.run_every)
+    start = _acceptable_last_run(schedule, last_run_at, EPOCH)
+    try:
+        length = max(remaining(start, schedule.run_every, start, relative=True), NOTHING)
+    except OverflowError:
+        return LATEST
+    return _later(as_utc(start), length or schedule.run_every)
 
 
 def _interval_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
     if last_run_at is None:
         return schedstate(True, schedule.seconds)
-    remaining = (_later(as_utc(last_run_at), schedule.run_every) - now).total_seconds()
-    return schedstate(True, schedule.seconds) if remaining <= 0 else schedstate(False, remaining)
+    left = (_interval_end(schedule, last_run_at) - now).total_seconds()
+    return schedstate(True, schedule.seconds) if left <= 0 else schedstate(False, left)
 
 
 # Schedules that answer for themselves
@@ -164,15 +187,23 @@ def _interval_state(schedule: Any, last_run_at: datetime | None, now: datetime) 
 
 def _asked_next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime | None:
     try:
-        remaining = schedule.remaining_estimate(_acceptable_last_run(schedule, last_run_at, now))
+        left = schedule.remaining_estimate(_acceptable_last_run(schedule, last_run_at, now))
     except OverflowError:
         if not isinstance(schedule, interval):
             raise
         return LATEST
-    if remaining is None:
+    if left is None:
         return None
-    due = _later(now, remaining)
+    due = _later(_clock_of(schedule, now), left)
     return max(due, now) if last_run_at is None else due
+
+
+def _clock_of(schedule: Any, now: datetime) -> datetime:
+    """What the clock of a schedule reads that has just said how much time is left by it.
+
+    Read before, the slot would seem to come a moment too early, and to come again after its run.
+    """
+    return as_utc(schedule.now()) if isinstance(schedule, BaseSchedule) else now
 
 
 def _asked_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:

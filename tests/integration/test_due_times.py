@@ -1,16 +1,20 @@
 """Due times as entries and ticks have them: exact, and the first run of each kind."""
 
 import json
+import time
 from datetime import datetime, timedelta, timezone
+from itertools import pairwise
 from typing import Any
+from unittest import mock
 
 import pytest
 import redis
 from celery import Celery
+from celery.schedules import BaseSchedule, schedstate, schedule
 from celery.schedules import crontab as celery_crontab
-from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.decoder import register_codec
 from redbeat.schedules import crontab, once, rrule
 
 UTC = timezone.utc
@@ -48,6 +52,37 @@ def test_a_calendar_entry_that_never_ran_is_due_at_its_slot(app: Celery) -> None
     interval = entry(app, schedule(3600))
     interval.last_run_at = None
     assert seconds_from_now(interval.due_at) == pytest.approx(0, abs=1)
+
+
+class ToTheSecond(BaseSchedule):  # type: ignore[misc]  # Celery has no types
+    """One of the user's own: at each whole second, by its own clock."""
+
+    def remaining_estimate(self, last_run_at: datetime) -> timedelta:
+        slot = last_run_at.replace(microsecond=0) + timedelta(seconds=1)
+        remaining: timedelta = slot - self.now()
+        return remaining
+
+    def is_due(self, last_run_at: datetime) -> schedstate:
+        remaining = self.remaining_estimate(last_run_at).total_seconds()
+        return schedstate(remaining <= 0, max(remaining, 0) or 1)
+
+
+@pytest.mark.parametrize("rule", [schedule(1, relative=True), ToTheSecond()], ids=["rel", "own"])
+def test_a_slot_of_a_schedule_with_a_clock_of_its_own_runs_once(app: Celery, rule: Any) -> None:
+    """Neither does a tick come before it, nor is it due again after its run."""
+    app.conf.update(broker_url="memory://", redbeat_lock_key=None)
+    register_codec("to-the-second", ToTheSecond, lambda schedule: {}, lambda fields: ToTheSecond())
+    scheduler = RedBeatScheduler(app)
+    scheduler.join(is_service=True)
+    entry(app, rule).save()
+    ran: list[float] = []
+    with mock.patch.object(
+        RedBeatScheduler, "send_task", side_effect=lambda *args, **kwargs: ran.append(time.time())
+    ):
+        while len(ran) < 4:
+            scheduler.tick()
+    scheduler.close()
+    assert [later - earlier for earlier, later in pairwise(ran)] == pytest.approx([1] * 3, abs=0.5)
 
 
 def test_a_rule_runs_at_its_start_and_then_on(

@@ -2,24 +2,28 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
 from unittest import mock
+from urllib.error import URLError
 
+import celery
 import pytest
 import redis
 from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
-from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
+from redbeat.schedulers import MAX_PAUSE, acquire_distributed_beat_lock, get_storage
+from redbeat.storage import Outcome
 from support.apps import MakeApp
 from support.messages import read_messages
 from support.servers import RedisServer, StartRedis
 from support.tripwire import Tripwire
 
 SCHEDULE = "redbeat::schedule"
+EARLIER = datetime(2020, 1, 1, tzinfo=timezone.utc)
 
 
 def due(app: Celery, name: str, **fields: Any) -> RedBeatSchedulerEntry:
@@ -112,6 +116,139 @@ def test_a_broker_that_goes_away_after_a_batch_is_found_by_the_next(
     broker.start()
     scheduler.tick()
     assert sent(broker) == ["a", "b"]
+
+
+def allow_all_but_the_queue(broker: RedisServer) -> None:
+    with broker.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "resetkeys", "~celery*", "~_kombu*")
+
+
+def put_another_type_there(broker: RedisServer) -> None:
+    with broker.client() as client:
+        client.delete("payments")
+        client.hset("payments", "is", "a hash")
+
+
+REFUSALS = (allow_all_but_the_queue, put_another_type_there)
+
+
+@pytest.mark.parametrize("is_batching", [True, False])
+@pytest.mark.parametrize("refuse", REFUSALS)
+def test_a_queue_that_the_broker_refuses_holds_up_no_other_entry(
+    scheduler: RedBeatScheduler,
+    broker: RedisServer,
+    refuse: Callable[[RedisServer], None],
+    is_batching: bool,
+) -> None:
+    """The run is not lost: it is made when the queue is mended."""
+    if not is_batching:
+        scheduler.app.conf.broker_transport_options = {"retry_on_timeout": True}
+    bad = due(scheduler.app, "a", options={"queue": "payments"})
+    due(scheduler.app, "b")
+    refuse(broker)
+    assert scheduler.tick() <= MAX_PAUSE
+    assert sent(broker) == ["b"]
+    storage = get_storage(scheduler.app)
+    first = storage.read_first()
+    assert first is not None
+    assert first.key == bad.key
+    assert 0 < first.score - time.time() <= MAX_PAUSE
+    with broker.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "allkeys")
+        client.delete("payments")
+        storage.commit(first.score, [Outcome(bad.key, time.time())])
+        scheduler.tick()
+        assert client.llen("payments") == 1
+
+
+@pytest.mark.parametrize("refuse", REFUSALS)
+def test_a_queue_that_is_refused_after_it_was_used_doubles_the_others_once(
+    scheduler: RedBeatScheduler, broker: RedisServer, refuse: Callable[[RedisServer], None]
+) -> None:
+    """It is found when the batch is written, part of which the broker has taken."""
+    due(scheduler.app, "a", options={"queue": "payments"})
+    scheduler.tick()
+    due(scheduler.app, "a", options={"queue": "payments"}).reschedule(EARLIER)
+    due(scheduler.app, "b")
+    refuse(broker)
+    for _ in range(4):
+        scheduler.tick()
+    assert len(sent(broker)) <= 2
+    due(scheduler.app, "c")
+    scheduler.tick()
+    assert sent(broker).count("c") == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"compression": "gzp"}, {"delivery_mode": "durable"}, {"stamped_headers": ["nowhere"]}],
+    ids=str,
+)
+def test_a_typo_in_the_options_of_an_entry_is_no_outage_of_the_broker(
+    scheduler: RedBeatScheduler, broker: RedisServer, options: dict[str, Any]
+) -> None:
+    """There kombu raises a `KeyError`, and counts that among the errors of connections."""
+    bad = due(scheduler.app, "a", options=options)
+    due(scheduler.app, "b")
+    scheduler.tick()
+    assert sent(broker) == ["b"]
+    assert RedBeatSchedulerEntry.from_key(bad.key, app=scheduler.app).total_run_count == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "is_counted"),
+    [
+        (KeyError("tenant"), True),
+        (FileNotFoundError(2, "No such file", "/nowhere/audit.log"), True),
+        (ConnectionRefusedError(111, "Connection refused"), False),
+        (URLError("the audit service is away"), False),
+    ],
+    ids=repr,
+)
+def test_what_a_task_fails_with_in_its_own_code_holds_up_no_other_entry(
+    scheduler: RedBeatScheduler, broker: RedisServer, error: Exception, is_counted: bool
+) -> None:
+    """What may pass of itself is tried again, and not counted."""
+
+    class Audited(celery.Task):  # type: ignore[misc]  # Celery has no types
+        name = "tasks.audited"
+
+        def run(self) -> None: ...
+
+        def apply_async(self, *args: Any, **kwargs: Any) -> Any:
+            raise error
+
+    scheduler.app.register_task(Audited())
+    ran = datetime.now(timezone.utc) - timedelta(hours=2)
+    bad = RedBeatSchedulerEntry(
+        "a", "tasks.audited", schedule(3600), app=scheduler.app, last_run_at=ran
+    ).save()
+    due(scheduler.app, "b")
+    scheduler.tick()
+    assert sent(broker) == ["b"]
+    stored = RedBeatSchedulerEntry.from_key(bad.key, app=scheduler.app)
+    assert stored.total_run_count == int(is_counted)
+
+
+@pytest.mark.parametrize("is_batching", [True, False])
+def test_a_beat_that_is_told_to_end_while_it_sends_counts_no_run_that_was_not_sent(
+    scheduler: RedBeatScheduler, broker: RedisServer, is_batching: bool
+) -> None:
+    """The handler of the signal raises in the middle of a slow publish."""
+    if not is_batching:
+        scheduler.app.conf.broker_transport_options = {"retry_on_timeout": True}
+    entry = due(scheduler.app, "a")
+    with (
+        mock.patch.object(RedBeatScheduler, "send_task", side_effect=SystemExit),
+        pytest.raises(SystemExit),
+    ):
+        scheduler.tick()
+    scheduler.close()
+    assert RedBeatSchedulerEntry.from_key(entry.key, app=scheduler.app).total_run_count == 0
+    first = get_storage(scheduler.app).read_first()
+    assert first is not None
+    assert first.score <= time.time() + 1
+    assert not sent(broker)
 
 
 @pytest.mark.parametrize("nth", range(1, 13))

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
 import redis
@@ -118,6 +119,29 @@ def test_a_closed_scheduler_does_not_stay_in_memory(app: Celery) -> None:
     assert reference() is None
 
 
+@pytest.mark.parametrize(
+    ("hour", "late"),
+    [(0.5, 0.01), (1 - 0.01 / 3600, 0.02)],
+    ids=["the repeated hour", "clocks that change while it is late"],
+)
+@pytest.mark.parametrize("change", ["2026-03-29T00:00", "2026-10-25T00:00"])
+def test_a_tick_reads_the_same_instant_whatever_clocks_show(
+    scheduler: RedBeatScheduler,
+    monkeypatch: pytest.MonkeyPatch,
+    change: str,
+    hour: float,
+    late: float,
+) -> None:
+    """Berlin changes its clocks at 01:00 UTC, in spring as in autumn."""
+    meant = datetime.fromisoformat(change).replace(tzinfo=UTC) + timedelta(hours=hour)
+    read = (meant + timedelta(seconds=late)).astimezone(ZoneInfo("Europe/Berlin"))
+    monkeypatch.setattr(scheduler.app, "now", lambda: read)
+    scheduler._wakes_at = meant.timestamp()
+    taken = scheduler._read_clock()
+    assert abs(taken.astimezone(UTC) - meant) < timedelta(microseconds=10)
+    assert taken.tzinfo == read.tzinfo
+
+
 @pytest.mark.parametrize(("late", "is_put_back"), [(0.0, True), (0.9, True), (1.1, False)])
 def test_a_tick_that_comes_a_little_late_counts_as_in_time(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, late: float, is_put_back: bool
@@ -133,12 +157,13 @@ def test_a_tick_that_comes_a_little_late_counts_as_in_time(
 
 
 def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
-    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
+    scheduler: RedBeatScheduler, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its entries are due when the clock says so, and it is alive meanwhile."""
     scheduler.leadership.stall_timeout = 0.1
     scheduler.app.redbeat_conf.poll_interval = 0.01
     store(scheduler.app, "a", datetime.now(UTC))
+    redis_client.zadd("redbeat::schedule", {"redbeat:a": time.time() + 1})
     clock, offset = time.time, [0.0]
     monkeypatch.setattr(time, "time", lambda: clock() + offset[0])
     sleeper = threading.Thread(target=scheduler.tick)

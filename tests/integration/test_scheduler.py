@@ -919,3 +919,98 @@ def test_a_mock_may_stand_in_for_the_client(make_app_with: MakeApp) -> None:
     entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app)
     assert entry.save() is entry
     entry.delete()
+
+
+def test_looking_ahead_sends_nothing_though_an_override_would(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """An override that sends whatever is due by its meta is not asked before it is due."""
+
+    class Eager(RedBeatScheduler):
+        def maybe_due(self, entry: RedBeatSchedulerEntry, **kwargs: Any) -> float | None:
+            is_due, wait = entry.is_due()
+            if is_due:
+                self.apply_async(entry, **kwargs)
+            return wait
+
+    due(scheduler.app, "a")
+    client.zadd("redbeat::schedule", {"redbeat:a": time.time() + 60})
+    eager = Eager(scheduler.app)
+    assert eager.tick() == pytest.approx(60, abs=2)
+    assert not sent
+
+
+def test_what_was_saved_anew_is_not_removed_as_gone(
+    scheduler: RedBeatScheduler, client: redis.Redis
+) -> None:
+    """Its score is another one by then."""
+    due(scheduler.app, "a")
+    scheduler._drop("redbeat:a", time.time() - 1000)
+    assert client.zrank("redbeat::schedule", "redbeat:a") == 0
+
+
+def test_a_long_beat_schedule_is_no_thread_that_hangs(scheduler: RedBeatScheduler) -> None:
+    """Each entry is a sign of life."""
+    now, stalls = [0.0], []
+    scheduler.leadership.clock = lambda: now[0]
+
+    class Slow(RedBeatSchedulerEntry):
+        def save(self) -> RedBeatSchedulerEntry:
+            now[0] += scheduler.leadership.stall_timeout * 0.9
+            stalls.append(scheduler.leadership.is_stalled)
+            return super().save()
+
+    scheduler.Entry = Slow
+    scheduler.leadership.expect(0)
+    scheduler.update_from_dict({name: {"task": "tasks.a", "schedule": 60} for name in "abc"})
+    assert stalls == [False] * 3
+
+
+@pytest.mark.parametrize("overridden", ["due_at", "score"])
+def test_an_entry_class_with_a_rule_of_its_own_decides_when_it_runs_next(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], overridden: str
+) -> None:
+    """As it does for `save` and `reschedule`."""
+
+    class Jittered(RedBeatSchedulerEntry):
+        @property
+        def due_at(self) -> datetime | None:
+            due_at = super().due_at
+            return due_at and due_at + timedelta(seconds=1000 * (overridden == "due_at"))
+
+        @property
+        def score(self) -> int:
+            return super().score + 1000 * (overridden == "score")
+
+    scheduler.Entry = Jittered
+    due(scheduler.app, "a", every=5)
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+    assert client.zscore("redbeat::schedule", "redbeat:a") == pytest.approx(
+        time.time() + 1005, abs=2
+    )
+
+
+def test_an_entry_class_with_a_from_key_of_its_own_is_asked_for_what_runs(
+    scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a tick and in the property `schedule`."""
+
+    class OfTenant(RedBeatSchedulerEntry):
+        @classmethod
+        def from_key(cls, key: str, app: Any = None) -> RedBeatSchedulerEntry:
+            entry = super().from_key(key, app=app)
+            entry.options["queue"] = "tenant"
+            return entry
+
+    queues = []
+    monkeypatch.setattr(
+        RedBeatScheduler,
+        "apply_async",
+        lambda self, entry, **kwargs: queues.append(entry.options["queue"]),
+    )
+    scheduler.Entry = OfTenant
+    due(scheduler.app, "a")
+    assert scheduler.schedule["a"].options == {"queue": "tenant"}
+    scheduler.tick()
+    assert queues == ["tenant"]

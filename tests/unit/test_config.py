@@ -115,6 +115,12 @@ def test_asking_for_an_upper_case_name_warns_and_answers() -> None:
     assert conf.either_or("redbeat_no_such_thing", 3) == 3
 
 
+def test_none_that_is_set_is_a_value() -> None:
+    """Only what is not set has the default."""
+    conf = config(redbeat_of_somebody_else=None, **URL)
+    assert conf.either_or("redbeat_of_somebody_else", 3) is None
+
+
 def test_defaults_given_before_the_configuration_is_loaded_survive() -> None:
     """The prefix is the first key that is read, as set-ups of 2.x rely on."""
     read: list[str] = []

@@ -537,3 +537,9 @@ def test_a_retry_period_wraps_the_client() -> None:
     client = get_redis(app)
     assert isinstance(client, RetryingConnection)
     assert client.retry_period == 3
+
+
+def test_a_mock_in_the_place_of_the_client_class_is_called() -> None:
+    """Applications' tests patch the class as well as its methods."""
+    with mock.patch("redis.Redis") as client_class:
+        assert get_redis(make_app("redis://redis.invalid")) is client_class.from_url.return_value

@@ -57,7 +57,7 @@ SCHEDULES |= {
 }
 SCHEDULES |= {
     "celery's crontab": celery_crontab(0, 5, app=APP),
-    "solar": solar("sunrise", 52, 13, app=APP),
+    "solar": solar("sunrise", 52, 13, app=APP, nowfun=lambda: NOW),
     "set": rrule.from_string(
         "DTSTART:00010101T000000Z\nRRULE:FREQ=DAILY;BYHOUR=3\nRDATE:99991231T235959Z"
     ),

@@ -178,7 +178,8 @@ PARTS: dict[str, st.SearchStrategy[Any]] = {
     "bymonth": numbers(1, 12, 6),
     "bymonthday": numbers(-31, 31, 6, zero=False),
     "byyearday": numbers(-366, 366, 20, zero=False),
-    "byweekno": numbers(-53, 53, 6, zero=False),
+    # What of the first and last week lies in another year depends on the frequency in dateutil.
+    "byweekno": numbers(-51, 51, 6, zero=False),
     "byeaster": numbers(-3, 3, 2),
     "byweekday": st.lists(WEEKDAYS, min_size=1, max_size=3) | numbers(0, 6),
     "byhour": numbers(0, 23, 5),

@@ -88,7 +88,7 @@ class Moody(BaseSchedule):  # type: ignore[misc]  # celery is untyped
     """A user's own schedule, which remembers what it was asked."""
 
     def __init__(self, remaining: timedelta | None) -> None:
-        super().__init__(app=app())
+        super().__init__(app=app(), nowfun=lambda: NOW)
         self.remaining = remaining
         self.asked: list[datetime] = []
 
@@ -106,6 +106,27 @@ def test_a_schedule_of_the_users_own_is_asked() -> None:
     assert next_due(schedule, NOW - HOUR, NOW) == NOW + HOUR
     assert due_state(schedule, NOW - HOUR, NOW) == schedstate(True, 42.0)
     assert schedule.asked == [NOW - HOUR] * 2
+
+
+@pytest.mark.parametrize(
+    ("every", "ran", "ends"),
+    [
+        (60, "12:00:30.5", "12:01:00"),
+        (60, "12:01:00", "12:02:00"),
+        (10, "12:00:06.99", "12:00:16"),
+        (3600, "12:59:59", "13:00:00"),
+        (0.5, "12:00:00.2", "12:00:00.7"),
+    ],
+)
+def test_a_relative_interval_ends_at_a_round_time_and_not_at_its_own_run(
+    every: float, ran: str, ends: str
+) -> None:
+    """Whatever its clock reads by then; what would be over at once is not rounded."""
+    schedule = interval(every, relative=True, app=app())
+    last_run_at, end = (datetime.fromisoformat(f"2024-05-01T{at}+00:00") for at in (ran, ends))
+    assert next_due(schedule, last_run_at, last_run_at) == end
+    assert due_state(schedule, last_run_at, end) == schedstate(True, every)
+    assert not due_state(schedule, last_run_at, end - timedelta(microseconds=1)).is_due
 
 
 def test_a_schedule_of_the_users_own_may_have_nothing_left() -> None:
