@@ -296,7 +296,7 @@ class Leadership:
         longest_silence = max(self.failover_timeout, holder.failover_timeout if holder else 0)
         if holder is None:
             acquired = lock.acquire_free()
-            how = f"{self._waits_for} let it go" if self._waits_for else "it was free"
+            how = f"it was free, after {self._waits_for}" if self._waits_for else "it was free"
         elif holder.silence is not None and holder.silence > longest_silence:
             acquired = lock.take_over(holder, longest_silence)
             how = f"taken over from {holder}"

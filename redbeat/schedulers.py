@@ -1122,6 +1122,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     _is_service = False
     _is_closed = False
+    _has_reported = False
     _reports_at = 0.0
 
     #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
@@ -1552,7 +1553,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         kind = _BrokerAwayError if isinstance(exc, _BrokerAwayError) else RedisError
         pause: float = min(2.0 ** min(self._outages[kind], 10), longest)
         self._outages[kind] += 1
-        logger.error("beat: %s. Nothing is lost; trying again in %g seconds", exc, pause)
+        told = str(exc).rstrip(".")
+        logger.error("beat: %s. Nothing is lost; trying again in %g seconds", told, pause)
         return pause
 
     def _run_due(self) -> list[float | None]:
@@ -1881,8 +1883,18 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return
         try:
             get_storage(self.app).write_report(beat_name(), report.encode())
+            self._has_reported = True
         except REDIS_ERRORS as exc:
             logger.debug("beat: The report of this beat was not written: %s", exc)
+
+    def _withdraw_report(self) -> None:
+        """A beat that has ended is not to be taken for one that is still there."""
+        if self._has_reported:
+            try:
+                with patience(not_again):
+                    get_storage(self.app).forget_reports([beat_name()])
+            except REDIS_ERRORS as exc:
+                logger.debug("beat: The report of this beat was not removed: %s", exc)
 
     def _report_unless_led(self) -> None:
         """Report from the main thread where there is no lock, and so no heartbeat."""
@@ -1944,6 +1956,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except Exception as exc:
             self.leadership.abandon()
             logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
+        else:
+            self._withdraw_report()
 
 
 def _spare_what_stays() -> None:

@@ -6,6 +6,7 @@ A terminal gets columns and colours; a pipe gets one record a line, its fields s
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -73,12 +74,24 @@ def _aware(moment: datetime) -> datetime:
     return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
 
 
+UNITS = {"d": 86400, "h": 3600, "min": 60}
+
+
 def duration(seconds: float) -> str:
-    """A length of time: `30 s`, `1.5 h`."""
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+    """About how long something takes: `30 s`, `1.5 h`."""
+    for unit, length in UNITS.items():
         if seconds >= length:
             return f"{round(seconds / length, 1):g} {unit}"
     return f"{round(seconds, 3):g} s"
+
+
+def interval(seconds: float) -> str:
+    """A length of time as it is: 90 s are `1.5 min`, and 100 s are `100 s`."""
+    for unit, length in UNITS.items():
+        count = round(seconds / length, 1)
+        if count >= 1 and math.isclose(count * length, seconds, rel_tol=1e-12):
+            return f"{count:g} {unit}"
+    return f"{f'{seconds:.6f}'.rstrip('0').rstrip('.')} s"
 
 
 def rule(schedule: Any) -> str:
@@ -86,7 +99,7 @@ def rule(schedule: Any) -> str:
     if isinstance(schedule, celery.schedules.crontab):
         return _cron(schedule)
     if isinstance(schedule, celery.schedules.schedule):
-        return f"every {duration(schedule.seconds)}"
+        return f"every {interval(schedule.run_every.total_seconds())}"
     if isinstance(schedule, once):
         return f"once at {schedule.at.isoformat(sep=' ', timespec='seconds')}"
     if isinstance(schedule, rruleset):

@@ -520,6 +520,8 @@ def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbe
     assert f"(pid {beat.pid})" in text
     assert "failures, worst delay" in text
     assert "All is well" in good(redbeat("check"))
+    assert beat.terminate() == 0
+    assert "failures, worst delay" not in good(redbeat("status"))
 
 
 def has_told_of_runs(redbeat: Run) -> bool:

@@ -77,3 +77,23 @@ def test_json_is_strict_and_can_be_written() -> None:
 
 def test_text_keeps_to_one_line() -> None:
     assert one_line("a\nb\tc\x1b[31m größe\udc80") == r"a\nb\tc\x1b[31m größe\udc80"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [
+        (0.3, "0.3 s"),
+        (30, "30 s"),
+        (60, "1 min"),
+        (90, "1.5 min"),
+        (100, "100 s"),
+        (3599, "3599 s"),
+        (90_000, "25 h"),
+        (86_399, "86399 s"),
+        (1_000_001, "1000001 s"),
+        (129_600, "1.5 d"),
+    ],
+)
+def test_an_interval_is_shown_as_it_is(seconds: float, shown: str) -> None:
+    """Who reads it may type it."""
+    assert rule(schedule(seconds)) == f"every {shown}"
