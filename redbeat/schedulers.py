@@ -299,6 +299,7 @@ class RedBeatConfig:
         self.schedule_key = f"{self.key_prefix}:schedule"
         self.statics_key = f"{self.key_prefix}:statics"
         self.reports_key = f"{self.key_prefix}:reports"
+        self.channel = f"{self.key_prefix}:changed"
         self.redis_url: Any = self._read("redbeat_redis_url")
         if self.redis_url is None:
             self.redis_url = self.app.conf.broker_url
@@ -317,6 +318,25 @@ class RedBeatConfig:
         self.poll_interval: float = self._read("redbeat_poll_interval")
         self.claim_timeout: float = self._read("redbeat_claim_timeout")
         self.batch_size: int = self._read("redbeat_batch_size")
+
+    @property
+    def own_keys(self) -> tuple[str, str, str, str, str | None]:
+        """What this schedule goes by in Redis beside its entries, as :class:`Storage` takes it."""
+        return (
+            self.schedule_key,
+            self.statics_key,
+            self.channel,
+            self.reports_key,
+            self.lock_key,
+        )
+
+    def refuse_own_key(self, name: str, key: str) -> None:
+        """Raise :exc:`~redbeat.errors.EntryError` if the key of the entry ``name`` is ours."""
+        if key in self.own_keys:
+            raise EntryError(
+                f"Entry {name!r} can be neither stored nor removed: its key would be {key}, where "
+                "redbeat keeps the schedule itself or what belongs to it. Choose another name."
+            )
 
     @property
     def schedule(self) -> dict[str, Any]:
@@ -469,9 +489,8 @@ def get_storage(app: Any = None) -> Storage:
     app = app_or_default(app)
     conf, client = ensure_conf(app), get_redis(app)
     storage: Storage | None = getattr(app, "redbeat_storage", None)
-    keys = (conf.schedule_key, conf.statics_key, f"{conf.key_prefix}:changed", conf.reports_key)
-    if storage is None or storage.client is not client or storage.keys != keys:
-        storage = app.redbeat_storage = Storage(client, *keys)
+    if storage is None or storage.client is not client or storage.keys != conf.own_keys:
+        storage = app.redbeat_storage = Storage(client, *conf.own_keys)
     return storage
 
 
@@ -873,8 +892,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
         What is stored about its runs stays, and the next due time follows from it: saving an entry
         anew does not reset its timer. Raises :exc:`~redbeat.errors.EntryError` (a ``TypeError`` and
-        a ``ValueError``), with nothing written, if it has no application, no task, or something
-        that JSON cannot hold.
+        a ``ValueError``), with nothing written, if it has no application, no task, something that
+        JSON cannot hold, or a name whose key is one of ours.
         """
         store_entries(self.app, [self])
         return self
@@ -902,7 +921,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         return -1 if due is None else to_timestamp(max(due, own_now(self.schedule, now)))
 
     def delete(self) -> None:
-        """Remove this entry for good; one round trip."""
+        """Remove this entry for good; one round trip.
+
+        Raises :exc:`~redbeat.errors.EntryError` if its key is one of ours.
+        """
+        ensure_conf(self.app).refuse_own_key(self.name, self.key)
         get_storage(self.app).change_entries([], [self.key])
 
     def _next_instance(
@@ -938,6 +961,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         self._store_run()
 
     def _store_run(self) -> None:
+        ensure_conf(self.app).refuse_own_key(self.name, self.key)
         get_storage(self.app).write_run(self.key, self.encode_meta(), self.score)
 
     def _adopt(self, stored: str) -> bool:
@@ -996,6 +1020,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
                 f"Entry {self.name!r} cannot be stored: it has no app. Give it app=..., or make an "
                 "application current first."
             )
+        ensure_conf(self.app).refuse_own_key(self.name, self.key)
         if not self.task:
             raise EntryError(f"Entry {self.name!r} cannot be stored: it has no task")
         if not hasattr(self.schedule, "remaining_estimate"):

@@ -211,8 +211,8 @@ def unit(
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
 
-    ``schedule_key``, ``statics_key`` and ``reports_key`` are whole keys, and ``channel`` is where
-    changes are told. All methods raise what redis-py raises.
+    ``schedule_key``, ``statics_key``, ``reports_key`` and ``lock_key`` (``None``: nobody leads) are
+    whole keys, and ``channel`` is where changes are told. All methods raise what redis-py raises.
     """
 
     client: Client = field(repr=False)
@@ -220,6 +220,7 @@ class Storage:
     statics_key: str
     channel: str
     reports_key: str
+    lock_key: str | None = None
     _direct: Client = field(init=False, repr=False)
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
     _is_before_cluster: bool = field(default=False, init=False, repr=False)
@@ -229,9 +230,15 @@ class Storage:
         self._steps = ScriptedSteps(self)
 
     @property
-    def keys(self) -> tuple[str, str, str, str]:
-        """The names that this schedule goes by in Redis."""
-        return self.schedule_key, self.statics_key, self.channel, self.reports_key
+    def keys(self) -> tuple[str, str, str, str, str | None]:
+        """The names that this schedule goes by in Redis; no entry is at one of them."""
+        return (
+            self.schedule_key,
+            self.statics_key,
+            self.channel,
+            self.reports_key,
+            self.lock_key,
+        )
 
     @property
     def is_cluster(self) -> bool:
@@ -325,7 +332,14 @@ class Storage:
         its score was computed: then its place in ``conflicts`` holds the meta that is stored by
         now. Nor is it if it bears a ``seen_definition`` and another one is stored by now: then its
         place holds ``None``. Else ``""``. In a cluster, entries are changed one by one.
+
+        What is at one of :attr:`keys` is no entry, and not removed: if the schedule has it as a
+        member, it only loses that place, for one more round trip.
         """
+        own = [key for key in deleted if key in self.keys]
+        if own:
+            self.drop_members(own)
+            deleted = [key for key in deleted if key not in own]
         if not drafts and not deleted:
             return Changed([], 0)
         return self._atomically(lambda steps: steps.change(drafts, deleted))
@@ -412,7 +426,12 @@ class Storage:
 
     @unit
     def is_stored(self, key: str) -> bool:
-        """Whether the key has a hash, a place in the schedule, or both; one round trip."""
+        """Whether an entry has a hash, a place in the schedule, or both; one round trip.
+
+        None, and ``False``, for a key of ours.
+        """
+        if key in self.keys:
+            return False
         with self._direct.pipeline(transaction=False) as pipe:
             pipe.zscore(self.schedule_key, _raw(key))
             pipe.exists(_raw(key))

@@ -114,6 +114,12 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def _key(self, name: str) -> str:
         return self.entry_class.generate_key(self.app, name)
 
+    def _removable_key(self, name: str) -> str:
+        """The key of an entry that is to go; raises `EntryError` if that is a key of ours."""
+        key = self._key(name)
+        self._conf.refuse_own_key(name, key)
+        return key
+
     def _name(self, key: str) -> str:
         return key.removeprefix(self._conf.key_prefix)
 
@@ -124,8 +130,10 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return self._storage.count_members()
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is an entry of this name; one round trip."""
-        return isinstance(name, str) and bool(self._storage.find_members([self._key(name)]))
+        """Whether there is an entry of this name; one round trip at the most."""
+        if not isinstance(name, str) or self._key(name) in self._conf.own_keys:
+            return False
+        return bool(self._storage.find_members([self._key(name)]))
 
     def __iter__(self) -> Iterator[str]:
         """The names in the order of due times, then those set aside and finished ones.
@@ -180,10 +188,12 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def __delitem__(self, name: str) -> None:
         """Remove an entry for good; two round trips. Raises `KeyError` if there is none.
 
+        Raises `EntryError` if its key would be one of ours, such as that of the schedule.
+
         It is looked up first: a removal whose answer gets lost is done again, and finds nothing the
         second time.
         """
-        key = self._key(name)
+        key = self._removable_key(name)
         if not self._storage.is_stored(key):
             raise KeyError(name)
         self._storage.change_entries([], [key])
@@ -214,12 +224,14 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         """Store entries and remove those of the names `deleted`, as one change; how many went.
 
         Two round trips at the most. In a cluster, entries are changed one by one. If the connection
-        breaks and the change is done again, what the first try removed is not counted.
+        breaks and the change is done again, what the first try removed is not counted. Raises
+        `EntryError`, and changes nothing, if an entry cannot be stored, or one of the names is that
+        of a key of ours.
         """
         entries = list(entries)
         own = [entry for entry in entries if _saves_itself(entry)]
         rest = [entry for entry in entries if not _saves_itself(entry)]
-        removed = store_entries(self.app, rest, [self._key(name) for name in deleted])
+        removed = store_entries(self.app, rest, [self._removable_key(name) for name in deleted])
         for entry in own:
             entry.save()
         return removed
