@@ -538,8 +538,8 @@ def prune(session: Session, yes: bool, dry_run: bool) -> None:
     if useless and not yes:
         click.confirm(f"Remove {len(useless)} entries?", abort=True)
     with _progress(session, useless, len(useless), "Removing") as watched:
-        session.timetable.discard(watched)
-    session.console.say(f"Removed {len(useless)} entries")
+        removed = session.timetable.discard(watched)
+    session.console.say(f"Removed {len(removed)} entries")
 
 
 def _progress(session: Session, items: Iterable[Any], length: int | None, label: str) -> Any:

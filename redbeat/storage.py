@@ -18,7 +18,8 @@ Each method of :class:`Storage` that talks to Redis is one *unit*: when the conn
 midst of it, nobody knows whether the server has done it, so it is done again as a whole
 (``retrying.py`` says when, and for how long). That it may be done twice:
 
-* what reads changes nothing; deleting, rescheduling and setting statics end in the same state;
+* what reads changes nothing; deleting, discarding, rescheduling and setting statics end in the same
+  state;
 * saving finds its own meta the second time, and its caller saves once more with that; an edit that
   compares definitions knows its own again;
 * a claim bears a lease of its own: asked for again with the same one, it gives the same entries. If
@@ -107,6 +108,7 @@ ADVANCE = load_script("advance")
 RECORD = load_script("record")
 SAVE = load_script("save")
 DELETE = load_script("delete")
+DISCARD = load_script("discard")
 OWN = load_script("own")
 RESCHEDULE = load_script("reschedule")
 EXTEND_TO = load_script("extend_to")
@@ -127,6 +129,17 @@ class Stored(NamedTuple):
     definition: str | None
     meta: str | None
     set_aside: str | None
+
+
+class Seen(NamedTuple):
+    """An entry as it was read: what is to go unless it is another one by now."""
+
+    key: str
+    stored: Stored
+
+    def is_at(self, stored: Stored) -> bool:
+        """Whether this is what is stored by now, or nothing is."""
+        return stored.definition is None or stored == self.stored
 
 
 class Draft(NamedTuple):
@@ -343,6 +356,15 @@ class Storage:
         if not drafts and not deleted:
             return Changed([], 0)
         return self._atomically(lambda steps: steps.change(drafts, deleted))
+
+    @unit
+    def discard(self, seen: Sequence[Seen]) -> list[bool]:
+        """Remove entries, each unless it was stored anew, or ran, since it was read; tell beat.
+
+        Returns which of them are gone. A key that holds no entry only loses its place in the
+        schedule. One round trip, none for nothing; two in a cluster, where entries go one by one.
+        """
+        return self._atomically(lambda steps: steps.discard(seen)) if seen else []
 
     @unit
     def write_run(self, key: str, meta: str, score: float) -> None:
@@ -704,6 +726,18 @@ class ScriptedSteps:
             self._move_members(_without_conflict(drafts, conflicts), deleted)
         return Changed(conflicts, sum(replies[len(saves) :]))
 
+    def discard(self, seen: Sequence[Seen]) -> list[bool]:
+        """See :meth:`Storage.discard`."""
+        calls = [
+            self._change(DISCARD, [each.key for each in group], _discard_arguments(group))
+            for group in self._groups(seen)
+        ]
+        removed = [bool(is_gone) for reply in self._call_in_turn(calls) for is_gone in reply]
+        if not self.storage.one_slot:
+            gone = zip(seen, removed, strict=True)
+            self._move_members([], [each.key for each, is_gone in gone if is_gone])
+        return removed
+
     def _change(self, script: Script, keys: Sequence[str], arguments: Sequence[Any]) -> Call:
         schedule = [self.storage.schedule_key] if self.storage.one_slot else []
         hashes = map(_raw, keys)
@@ -860,6 +894,20 @@ class PlainSteps:
             self._tell(_first_due(stored))
         return Changed(conflicts, sum(map(max, replies, replies)))
 
+    def discard(self, seen: Sequence[Seen]) -> list[bool]:
+        """See :meth:`Storage.discard`."""
+        found = self.storage.read_entries([each.key for each in seen])
+        removed = [each.is_at(stored) for each, stored in zip(seen, found, strict=True)]
+        with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
+            for (key, _), stored, goes in zip(seen, found, removed, strict=True):
+                if goes:
+                    pipe.zrem(self.storage.schedule_key, _raw(key))
+                if goes and stored.definition is not None:
+                    pipe.delete(_raw(key))
+            pipe.execute()
+        self._tell("")
+        return removed
+
     def own(self, keys: Sequence[str], owner: str) -> None:
         """See :meth:`Storage.write_owner`."""
         present = self.storage.read_owners(keys)
@@ -1011,6 +1059,10 @@ def _save_arguments(drafts: Iterable[Draft]) -> list[Any]:
             _raw(draft.seen_definition or ""),
         )
     ]
+
+
+def _discard_arguments(seen: Iterable[Seen]) -> list[bytes]:
+    return [_raw(field or "") for each in seen for field in each.stored]
 
 
 def _record_arguments(outcomes: Iterable[Outcome]) -> list[str | bytes]:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from collections.abc import ItemsView as ItemsViewBase
 from collections.abc import ValuesView as ValuesViewBase
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from itertools import groupby, islice
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -38,7 +38,7 @@ from .schedulers import (
 )
 from .schedules import is_plain_interval, next_due
 from .statistics import Report, decode_reports
-from .storage import FINISHED, SET_ASIDE, Member, Storage, Stored
+from .storage import FINISHED, SET_ASIDE, Member, Seen, Storage, Stored
 
 #: Entries read together.
 PAGE = 500
@@ -72,13 +72,14 @@ class Listing:
 
     ``entry`` is ``None`` if it cannot be built; then, and if it is set aside, ``reason`` says why.
     ``due_at`` is aware, UTC; ``None`` if it is in no time: finished, set aside, or beyond the years
-    that a datetime can tell.
+    that a datetime can tell. ``stored`` is its hash as it was read.
     """
 
     name: str
     key: str
     state: State
     due_at: datetime | None
+    stored: Stored = field(repr=False)
     entry: RedBeatSchedulerEntry | None = None
     reason: str = ""
 
@@ -375,8 +376,15 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         state = _state(member.score, stored, entry)
         if state == "set aside":
             reason = _reason(stored) or reason
-        due_at = _moment(member.score)
-        return Listing(self._name(member.key), member.key, state, due_at, entry, reason)
+        return Listing(
+            self._name(member.key),
+            member.key,
+            state,
+            _moment(member.score),
+            stored,
+            entry,
+            reason,
+        )
 
     def _read_entry(self, key: str, stored: Stored) -> tuple[RedBeatSchedulerEntry | None, str]:
         """The entry, or why there is none."""
@@ -472,19 +480,19 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         )
 
     def prune(self) -> list[str]:
-        """Remove what nothing will come of, see `prunable`; returns the names."""
-        useless = list(self.prunable())
-        self.discard(useless)
-        return [listing.name for listing in useless]
+        """Remove what nothing will come of, see `prunable`; returns the names of what went."""
+        return self.discard(list(self.prunable()))
 
-    def discard(self, listings: Iterable[Listing]) -> None:
-        """Remove what is listed; a key that holds no entry only loses its place in the schedule.
+    def discard(self, listings: Iterable[Listing]) -> list[str]:
+        """Remove what is listed, unless it was stored anew or ran since; the names of what went.
 
-        One or two round trips per 500.
+        A key that holds no entry only loses its place in the schedule. One round trip per 500.
         """
+        gone: list[str] = []
         for page in paged(listings):
-            self._storage.drop_members([each.key for each in page if each.state == "gone"])
-            self._storage.change_entries([], [each.key for each in page if each.state != "gone"])
+            removed = self._storage.discard([Seen(each.key, each.stored) for each in page])
+            gone += (each.name for each, is_gone in zip(page, removed, strict=True) if is_gone)
+        return gone
 
     # Who runs it
 

@@ -279,3 +279,16 @@ def test_each_topology_keeps_the_edits_of_others(
     with pytest.raises(KeyError, match="one"):
         del timetable["one"]
     assert not storage.is_stored(gone)
+
+
+def test_each_topology_keeps_what_was_stored_anew_since_it_was_listed(
+    topology_app: Celery,
+) -> None:
+    """Where an entry and the schedule are in two slots as well."""
+    timetable = Timetable(topology_app)
+    timetable.update({name: make(topology_app, name) for name in ("one", "two")})
+    listed = list(timetable.listings())
+    timetable["one"] = make(topology_app, "one", args=[1])
+    assert timetable.discard(listed) == ["two"]
+    assert list(timetable) == ["one"]
+    assert not get_storage(topology_app).is_stored(make(topology_app, "two").key)

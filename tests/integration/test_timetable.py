@@ -465,6 +465,52 @@ def test_pruning_removes_what_nothing_will_come_of_and_keeps_statics(
     assert client.lrange("foreign", 0, -1) == ["not ours"]
 
 
+def finish(app: Celery, client: redis.Redis, name: str) -> None:
+    make(app, name).save()
+    client.zadd(SCHEDULE, {f"redbeat:{name}": -1})
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda entry: RedBeatSchedulerEntry(entry.name, "t", schedule(9), app=entry.app).save(),
+        lambda entry: entry.reschedule(ago(days=1)),
+    ],
+    ids=["saved", "rescheduled"],
+)
+def test_what_was_stored_anew_since_it_was_listed_is_not_discarded(
+    client_app: Celery, timetable: Timetable, client: redis.Redis, act: Any
+) -> None:
+    """Somebody looks at a list, and another one changes an entry: nobody meant that one."""
+    finish(client_app, client, "changed")
+    finish(client_app, client, "same")
+    useless = list(timetable.prunable())
+    act(timetable["changed"])
+    assert timetable.discard(useless) == ["same"]
+    assert list(timetable) == ["changed"]
+    assert timetable["changed"].key == "redbeat:changed"
+
+
+def test_a_place_without_an_entry_that_got_one_since_it_was_listed_is_not_discarded(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    client.zadd(SCHEDULE, {"redbeat:gone": 1, "redbeat:back": 1})
+    useless = list(timetable.prunable())
+    make(client_app, "back").save()
+    assert timetable.discard(useless) == ["gone"]
+    assert list(timetable) == ["back"]
+
+
+def test_what_another_one_removed_since_it_was_listed_counts_as_discarded(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """As it does where the answer was lost and the removal is done again."""
+    finish(client_app, client, "finished")
+    useless = list(timetable.prunable())
+    assert timetable.discard(useless) == timetable.discard(useless) == ["finished"]
+    assert not timetable
+
+
 def test_the_leader_is_told_by_host_and_process(
     timetable: Timetable, client_app: Celery, client: redis.Redis
 ) -> None:
@@ -490,6 +536,7 @@ def test_the_leader_is_told_by_host_and_process(
         (lambda timetable: list(iter(timetable)), 3 + 1),
         (lambda timetable: list(timetable.listings()), 5 + 1),
         (lambda timetable: timetable.update(timetable_of_ten(timetable)), 2),
+        (lambda timetable: timetable.discard([timetable.listing("e00001")]), 2 + 1),
     ],
 )
 def test_each_operation_costs_what_it_says(
@@ -500,6 +547,8 @@ def test_each_operation_costs_what_it_says(
     fill(app, PAGE + 1)
     timetable = Timetable(app)
     del timetable["e00000"]
+    timetable["e00000"] = make(app, "e00000")
+    timetable.discard([timetable.listing("e00000")])
     timetable["e00000"] = make(app, "e00000")
     with proxy.counting() as traffic:
         act(timetable)
