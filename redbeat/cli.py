@@ -510,9 +510,9 @@ def run(session: Session, name: str) -> None:
 @with_session
 def delete(session: Session, names: Sequence[str], yes: bool) -> None:
     """Remove entries for good."""
-    for name in names:
-        if name not in session.timetable:
-            raise session.unknown(name)
+    with session.known_names():
+        for name in names:
+            session.timetable.listing(name)
     if not yes:
         shown = ", ".join(map(one_line, names))
         click.confirm(f"Remove {shown}?", abort=True)

@@ -131,10 +131,14 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return self._storage.count_members()
 
     def __contains__(self, name: object) -> bool:
-        """Whether there is an entry of this name; one round trip at the most."""
+        """Whether `[name]` finds an entry, readable or not; one round trip at the most.
+
+        A place in the schedule is none: see `listing`.
+        """
         if not isinstance(name, str) or self._key(name) in self._conf.own_keys:
             return False
-        return bool(self._storage.find_members([self._key(name)]))
+        (stored,) = self._storage.read_entries([self._key(name)])
+        return bool(stored.definition)
 
     def __iter__(self) -> Iterator[str]:
         """The names in the order of due times, then those set aside and finished ones.

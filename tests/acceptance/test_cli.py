@@ -319,6 +319,17 @@ def test_delete_asks_first(app: Celery, redbeat: Run, timetable: Timetable) -> N
     assert "one" not in timetable
 
 
+def test_delete_removes_what_is_left_of_an_entry(
+    app: Celery, redbeat: Run, redis_client: redis.Redis
+) -> None:
+    """Its hash without a place in the schedule, or its place without a hash."""
+    store(app, "homeless")
+    redis_client.zrem(SCHEDULE, "redbeat:homeless")
+    redis_client.zadd(SCHEDULE, {"redbeat:gone": 4e9})
+    good(redbeat("delete", "homeless", "gone", "--yes"))
+    assert not redis_client.keys("*")
+
+
 @pytest.mark.parametrize("name", [ODD_NAME, "with space", "x" * 10_000])
 def test_odd_names_are_listed_shown_and_deleted_like_any_other(
     app: Celery, redbeat: Run, timetable: Timetable, name: str

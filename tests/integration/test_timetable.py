@@ -465,6 +465,25 @@ def test_pruning_removes_what_nothing_will_come_of_and_keeps_statics(
     assert client.lrange("foreign", 0, -1) == ["not ours"]
 
 
+def test_membership_agrees_with_what_is_found(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """An entry that others stored without a place is one; a place without an entry is none."""
+    make(client_app, "homeless").save()
+    client.zrem(SCHEDULE, "redbeat:homeless")
+    client.zadd(SCHEDULE, {"redbeat:gone": 1, "redbeat:torn": 1})
+    client.hset("redbeat:torn", "definition", "{")
+    client.hset("redbeat:history", "meta", "{}")
+    client.set("redbeat:text", "not ours")
+    assert "homeless" in timetable
+    assert timetable["homeless"].name == "homeless"
+    assert "torn" in timetable
+    for name in ("gone", "history", "text"):
+        assert name not in timetable
+        with pytest.raises(KeyError, match=name):
+            timetable[name]
+
+
 def finish(app: Celery, client: redis.Redis, name: str) -> None:
     make(app, name).save()
     client.zadd(SCHEDULE, {f"redbeat:{name}": -1})
