@@ -163,17 +163,23 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self._named(name, entry).save()
 
     def add(self, name: str, entry: Any) -> bool:
-        """Store an entry under a name that is free; `False` if it is not. One round trip.
+        """Store an entry under a name that is free; `False` if it is not. Two round trips.
 
         Takes and raises what `[name] = entry` does. An entry of a class with a `save` of its own
-        is saved by that, after a look whether the name is free.
+        is saved by that.
+
+        The name is looked up first, since what stores an entry takes an equal one for its own: that
+        of a first try whose answer got lost. Another one that comes after the look is not replaced,
+        unless by a `save` of its own.
         """
         new = self._named(name, entry)
+        return name not in self and self._store_new(new)
+
+    def _store_new(self, new: RedBeatSchedulerEntry) -> bool:
+        """Store an entry whose name was free a moment ago; whether it still was. One round trip."""
         if _saves_itself(new):
-            is_free = name not in self
-            if is_free:
-                new.save()
-            return is_free
+            new.save()
+            return True
         now, meta = as_utc(self.app.now()), ""
         while True:
             draft = new.draft(now, meta)._replace(seen_definition="")
@@ -187,7 +193,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         try:
             return self[name]
         except KeyError:
-            self.add(name, default)
+            self._store_new(self._named(name, default))
         return self[name]
 
     def __delitem__(self, name: str) -> None:

@@ -311,6 +311,13 @@ def test_run_tells_in_a_line_that_the_broker_is_away(
     assert "The message was not sent" in error_of(run_in(project, "run", "one"), 1)
 
 
+def test_an_entry_is_added_once_though_the_same_command_is_given_twice(redbeat: Run) -> None:
+    add = ("add", "backup", "proj.add", "--every", "1h")
+    good(redbeat(*add))
+    assert "There is an entry backup already" in error_of(redbeat(*add), 1)
+    good(redbeat(*add, "--replace"))
+
+
 def test_delete_asks_first(app: Celery, redbeat: Run, timetable: Timetable) -> None:
     store(app, "one")
     assert redbeat("delete", "one", input="n\n").returncode == 1

@@ -210,7 +210,7 @@ def test_an_entry_with_a_save_of_its_own_is_edited_by_it(client_app: Celery) -> 
 
 
 def test_only_a_name_that_is_free_is_added(client_app: Celery, client: redis.Redis) -> None:
-    """Decided by what stores it: nobody can come in between."""
+    """Another one's entry stays as it is."""
     timetable = Timetable(client_app)
     assert timetable.add("one", {"task": "tasks.add", "schedule": 60, "args": [1]})
     before = client.hgetall("redbeat:one"), client.zscore(SCHEDULE, "redbeat:one")
@@ -218,6 +218,35 @@ def test_only_a_name_that_is_free_is_added(client_app: Celery, client: redis.Red
     assert (client.hgetall("redbeat:one"), client.zscore(SCHEDULE, "redbeat:one")) == before
     assert timetable.setdefault("one", {"task": "tasks.add", "schedule": 30}).args == [1]
     assert timetable.setdefault("two", {"task": "tasks.add", "schedule": 30}).schedule.seconds == 30
+
+
+def test_an_entry_is_not_added_twice_though_both_are_equal(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """The second one who asks learns that the name was taken, be the entry paused or not."""
+    timetable = Timetable(client_app)
+    fields = {"task": "tasks.add", "schedule": 60, "enabled": False}
+    assert timetable.add("one", fields)
+    before = client.hgetall("redbeat:one"), client.zscore(SCHEDULE, "redbeat:one")
+    assert not timetable.add("one", fields)
+    assert (client.hgetall("redbeat:one"), client.zscore(SCHEDULE, "redbeat:one")) == before
+
+
+def test_an_addition_that_another_one_forestalls_replaces_nothing(
+    client_app: Celery, others: list[Callable[[], Any]]
+) -> None:
+    """Though the name was free when it was looked up."""
+
+    class Forestalled(RedBeatSchedulerEntry):
+        def encode_definition(self) -> str:
+            if others:
+                others.pop()()
+            return super().encode_definition()
+
+    others += [lambda: make(client_app, "one", args=[1]).save()]
+    timetable = Timetable(client_app, Forestalled)
+    assert not timetable.add("one", {"task": "tasks.add", "schedule": 60})
+    assert timetable["one"].args == [1]
 
 
 def test_a_name_is_free_of_which_only_the_runs_are_known(
@@ -246,7 +275,8 @@ def test_an_addition_whose_answer_is_lost_is_no_other_one(
         (lambda timetable: timetable.pause("one", "two"), 2),
         (lambda timetable: timetable.edit(["one"], lambda entry: None), 2),
         (lambda timetable: timetable.edit([], lambda entry: None), 0),
-        (lambda timetable: timetable.add("new", {"task": "t", "schedule": 60}), 1),
+        (lambda timetable: timetable.add("new", {"task": "t", "schedule": 60}), 2),
+        (lambda timetable: timetable.add("one", {"task": "t", "schedule": 60}), 1),
         (lambda timetable: timetable.setdefault("one"), 1),
         (lambda timetable: timetable.setdefault("new", {"task": "t", "schedule": 60}), 3),
     ],
