@@ -828,6 +828,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         entry.last_run_at = meta.get("last_run_at")
         if not isinstance(entry.last_run_at, datetime | None):
             raise EntryError(f"last_run_at must be a datetime or null, got {entry.last_run_at!r}")
+        _require_pauses(entry.schedule)
         return entry
 
     # Time
@@ -1077,6 +1078,14 @@ def _interval_due_at(
         return now + remaining
     except OverflowError:
         return due
+
+
+def _require_pauses(schedule: Any) -> None:
+    """Refuse an interval of no time, as Celery makes one of any number: it would never pause."""
+    if type(schedule) is celery.schedules.schedule and schedule.run_every <= timedelta():
+        raise EntryError(
+            f"its schedule must be more than 0 seconds, got {schedule.run_every.total_seconds()}"
+        )
 
 
 def _require_bounded(key: str, field: str) -> None:

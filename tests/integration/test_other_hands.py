@@ -53,6 +53,24 @@ def sending(monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda entry: None
     return sent
 
 
+@pytest.mark.parametrize("schedule", ["0", "-5", "1e-9", '{"__type__": "timedelta", "days": 0}'])
+def test_an_interval_of_no_time_is_set_aside_with_the_reason(
+    scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: Any, schedule: str
+) -> None:
+    """However another program wrote it: it would run without a pause."""
+    sent = sending(monkeypatch)
+    definition = f'{{"name": "a", "task": "tasks.a", "schedule": {schedule}}}'
+    client.hset("redbeat:a", "definition", definition)
+    client.zadd(SCHEDULE, {"redbeat:a": 0})
+    scheduler.tick()
+    scheduler.tick()
+    assert sent == []
+    (listing,) = Timetable(scheduler.app).set_aside()
+    assert "its schedule must be more than 0 seconds, got" in listing.reason
+    with pytest.raises(ValueError, match="more than 0 seconds"):
+        RedBeatSchedulerEntry.from_key("redbeat:a", app=scheduler.app)
+
+
 @pytest.mark.parametrize("runs", ["", ', "total_run_count": 0', ', "total_run_count": 3'])
 def test_a_calendar_entry_without_a_last_run_gets_one_and_runs(
     scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: Any, runs: str
