@@ -71,6 +71,18 @@ def _fields(entry: RedBeatSchedulerEntry) -> dict[str, Any]:
     return {**definition, **entry.decode_meta(entry.encode_meta())}
 
 
+def why_unwritable(entry: RedBeatSchedulerEntry) -> str:
+    """Why a stored entry cannot be written in its turn; empty if it can.
+
+    One may be nested too deeply for that and not for reading, for example.
+    """
+    try:
+        _fields(entry)
+    except Exception as exc:
+        return f"{type(exc).__name__}: {exc}"
+    return ""
+
+
 def read_pieces(file: TextIO) -> Iterator[str]:
     """The text of a file, a piece at a time."""
     return iter(lambda: file.read(PIECE), "")
@@ -150,7 +162,7 @@ def find_others(names: Container[str], timetable: Timetable) -> list[str]:
 def _changed_fields(
     before: RedBeatSchedulerEntry | None, after: RedBeatSchedulerEntry
 ) -> dict[str, tuple[str, str]]:
-    old = {} if before is None else _encoded_fields(before)
+    old = {} if before is None or why_unwritable(before) else _encoded_fields(before)
     new = _encoded_fields(after)
     names = sorted(old.keys() | new.keys())
     return {

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace as changed
 from datetime import datetime, timedelta, timezone, tzinfo
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -201,7 +202,7 @@ def list_(
     """
     found = (
         listing
-        for listing in _candidates(session.timetable, state)
+        for listing in map(_writable, _candidates(session.timetable, state))
         if _matches(listing, task, match, state)
     )
     listings = islice(found, limit)
@@ -221,6 +222,12 @@ def _candidates(timetable: Timetable, state: State | None) -> Iterator[Listing]:
         "set aside": timetable.set_aside,
     }
     return ranges.get(state or "", timetable.listings)()
+
+
+def _writable(listing: Listing) -> Listing:
+    """The listing; as one that cannot be read if it cannot be written in its turn."""
+    reason = "" if listing.entry is None else backup.why_unwritable(listing.entry)
+    return changed(listing, state="broken", entry=None, reason=reason) if reason else listing
 
 
 def _matches(listing: Listing, task: str | None, match: str | None, state: State | None) -> bool:
@@ -289,7 +296,7 @@ def _iso(moment: datetime | None) -> str | None:
 def show(session: Session, name: str, as_json: bool) -> None:
     """Show one entry, readable or not."""
     with session.known_names():
-        listing = session.timetable.listing(name)
+        listing = _writable(session.timetable.listing(name))
     if as_json:
         click.echo(to_json(_listing_record(listing), indent=2))
         return
@@ -582,7 +589,7 @@ def _readable(
     listings: Iterable[Listing], unreadable: list[Listing]
 ) -> Iterator[tuple[str, RedBeatSchedulerEntry]]:
     """Names and entries; what cannot be read is put aside."""
-    for listing in listings:
+    for listing in map(_writable, listings):
         if listing.entry is None:
             unreadable.append(listing)
         else:

@@ -497,6 +497,30 @@ def test_an_export_names_what_it_cannot_read(
     assert list(json.loads(completed.stdout)) == ["good"]
 
 
+def test_an_entry_that_cannot_be_written_hides_no_other(
+    app: Celery, redbeat: Run, redis_client: redis.Redis
+) -> None:
+    """It is as one that cannot be read: what is nested so deeply can be read and not be written."""
+    store(app, "good")
+    nested = "[" * 700 + "]" * 700
+    definition = f'{{"name": "deep", "task": "proj.add", "schedule": 60, "args": {nested}}}'
+    redis_client.hset("redbeat:deep", "definition", definition)
+    redis_client.zadd(SCHEDULE, {"redbeat:deep": 4.1e9})
+    listed = json.loads(good(redbeat("list", "--json")))
+    assert [(each["name"], each["state"]) for each in listed] == [
+        ("good", "waiting"),
+        ("deep", "broken"),
+    ]
+    assert "nested too deeply" in listed[1]["reason"]
+    assert json.loads(good(redbeat("show", "deep", "--json"))) == listed[1]
+    assert "nested too deeply" in good(redbeat("show", "deep"))
+    completed = redbeat("export")
+    assert "Left out deep: " in error_of(completed, 1)
+    assert list(json.loads(completed.stdout)) == ["good"]
+    mended = '{"deep": {"task": "proj.add", "schedule": 60}}'
+    assert "1 changed" in good(redbeat("import", "-", input=mended))
+
+
 def test_what_is_no_utf8_and_no_number_in_json_is_listed_and_backed_up(
     app: Celery, redbeat: Run, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
