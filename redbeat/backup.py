@@ -133,6 +133,9 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     if not isinstance(fields, dict):
         raise EntryError(f"Entry {name!r}: expected is an object with its fields, got {fields!r}")
     entry = timetable.build(name, fields)
+    if not isinstance(entry.enabled, bool | int | None):
+        # Any text would count as true.
+        raise EntryError(f"Entry {name!r}: enabled must be true or false, got {entry.enabled!r}")
     if "last_run_at" in fields:
         entry.last_run_at = fields["last_run_at"]
     try:

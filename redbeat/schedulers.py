@@ -717,6 +717,30 @@ CLIENT_FACTORIES: dict[str, ClientFactory] = {
 # Entries
 
 
+def _is_sequence(value: Any) -> bool:
+    """Whether Celery can take arguments out of it; what counts as false means none."""
+    try:
+        return not value or iter(value) is not None
+    except TypeError:
+        return False
+
+
+def _has_items(value: Any) -> bool:
+    """Whether Celery can take keywords out of it; what counts as false means none."""
+    return not value or hasattr(value, "items")
+
+
+#: What the fields of an entry must be for beat to send it: name, test, and what is wanted in words.
+RUNNABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("task", lambda value: isinstance(value, str), "the name of one"),
+    ("args", _is_sequence, "a list"),
+    ("kwargs", _has_items, "a dict"),
+    ("options", _has_items, "a dict"),
+    ("last_run_at", lambda value: isinstance(value, datetime | None), "a datetime or None"),
+    ("total_run_count", lambda value: isinstance(value, int), "a whole number"),
+)
+
+
 class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has no types
     """What runs and when: a task, its arguments and a schedule, stored under a name.
 
@@ -894,7 +918,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         What is stored about its runs stays, and the next due time follows from it: saving an entry
         anew does not reset its timer. Raises :exc:`~redbeat.errors.EntryError` (a ``TypeError`` and
         a ``ValueError``), with nothing written, if it has no application, no task, something that
-        JSON cannot hold, or a name whose key is one of ours.
+        JSON cannot hold or that can never be sent, or a name whose key is one of ours.
         """
         store_entries(self.app, [self])
         return self
@@ -907,6 +931,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         self._require_complete()
         is_readable = not seen_meta or self._adopt(seen_meta)
         definition, meta = self.encode_definition(), self.encode_meta()
+        self._require_runnable()
         score = self.score if self.has_own_score else self._score_at(now)
         return Draft(self.key, definition, seen_meta, meta, score, not is_readable)
 
@@ -1029,6 +1054,15 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
                 f"Entry {self.name!r} cannot be stored: its schedule must be one of Celery's, a "
                 f"timedelta or seconds, got {self.schedule!r}"
             )
+
+    def _require_runnable(self) -> None:
+        for field, is_right, wanted in RUNNABLE:
+            value = getattr(self, field)
+            if not is_right(value):
+                raise EntryError(
+                    f"Entry {self.name!r} cannot be stored: its {field} must be {wanted}, got "
+                    f"{value!r}"
+                )
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _rebuild, (type(self), dict(self))

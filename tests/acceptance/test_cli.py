@@ -469,6 +469,15 @@ def test_an_import_shows_the_difference_first(
         ('{"bad": {"task": "t", "schedule": 3}, "bad": {}}', "'bad' stands in the file more"),
         ('{"bad": {"task": "t", "schedule": {"__type__": "crontab", "hour": "25"}}}', "25"),
         ('{"bad": {"task": "t", "schedule": 3, "colour": 1}}', "colour"),
+        ('{"bad": {"task": "t", "schedule": 3, "args": 7}}', "'bad' cannot be stored: its args"),
+        (
+            '{"bad": {"task": "t", "schedule": 3, "last_run_at": "yesterday"}}',
+            "its last_run_at must be a datetime or None, got 'yesterday'",
+        ),
+        (
+            '{"bad": {"task": "t", "schedule": 3, "enabled": "no"}}',
+            "'bad': enabled must be true or false, got 'no'",
+        ),
     ],
 )
 def test_an_import_with_one_bad_entry_changes_nothing(

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 import redis
 from celery import Celery
+from celery.canvas import signature
 from celery.schedules import crontab, schedstate, schedule
 
 from redbeat import RedBeatSchedulerEntry
@@ -225,6 +226,54 @@ def test_no_task_is_refused_at_save(client_app: Celery, client: redis.Redis) -> 
     with pytest.raises(EntryError, match=r"'one'.*task"):
         RedBeatSchedulerEntry("one", None, schedule(60), app=client_app).save()
     assert client.keys("*") == []
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("task", 5),
+        ("args", 7),
+        ("args", datetime(2026, 1, 1, tzinfo=UTC)),
+        ("kwargs", [1]),
+        ("kwargs", "x=1"),
+        ("options", [1]),
+        ("options", 5),
+        ("last_run_at", "yesterday"),
+        ("total_run_count", "many"),
+    ],
+)
+def test_what_can_never_be_sent_is_refused_at_save_by_its_name(
+    client_app: Celery, client: redis.Redis, field: str, value: Any
+) -> None:
+    fields: dict[str, Any] = {"task": "tasks.add", "schedule": 60, field: value}
+    with pytest.raises(EntryError, match=f"'one' cannot be stored: its {field} must be .*, got"):
+        RedBeatSchedulerEntry("one", app=client_app, **fields).save()
+    assert not client.keys("*")
+
+
+class Keywords(dict[str, Any]):
+    """A mapping of an application."""
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"args": (1, 2)},
+        {"args": (), "kwargs": Keywords(b=2), "options": Keywords(queue="q")},
+        {"args": None, "kwargs": None, "options": None},
+        {"args": 0, "kwargs": [], "options": ""},
+        {"args": "ab"},
+        {"args": {"a": 1}},
+        {"args": b"ab"},
+        {"args": signature("tasks.add"), "kwargs": signature("tasks.add")},
+        {"total_run_count": None, "last_run_at": None},
+        {"enabled": 1},
+    ],
+)
+def test_what_celery_can_send_is_stored(client_app: Celery, fields: dict[str, Any]) -> None:
+    """Whatever it takes for arguments and keywords, and for none of them."""
+    make(client_app, **fields).save()
+    assert RedBeatSchedulerEntry.from_key("redbeat:one", app=client_app).enabled
 
 
 @pytest.mark.parametrize("field", ["args", "kwargs", "options"])
