@@ -135,7 +135,7 @@ def _complete_name(
 ) -> list[CompletionItem]:
     """The names in the schedule that begin so; none if it cannot be read."""
     try:
-        timetable = Timetable(find_app(ctx.find_root().params["app"]))
+        timetable = Timetable(_without_retries(find_app(ctx.find_root().params["app"])))
         names = (name for name in timetable if name.startswith(incomplete))
         return [CompletionItem(name) for name in islice(names, COMPLETIONS)]
     except Exception:

@@ -635,13 +635,13 @@ def test_a_bad_setting_is_exit_code_2(make_project: MakeProject) -> None:
     assert "redbeat_batch_size" in error_of(run_in(project, "list"), 2)
 
 
-def test_a_shell_completes_names(app: Celery, project: Project) -> None:
-    store(app, "cleanup")
+def completions(project: Project, typed: str) -> str:
+    """What a shell offers at the end of a line."""
     environment = {
         **os.environ,
         "_CELERY_COMPLETE": "bash_complete",
-        "COMP_WORDS": "celery -A proj redbeat show cl",
-        "COMP_CWORD": "5",
+        "COMP_WORDS": typed,
+        "COMP_CWORD": str(typed.count(" ")),
     }
     completed = subprocess.run(
         [Path(sys.executable).with_name("celery")],
@@ -649,9 +649,25 @@ def test_a_shell_completes_names(app: Celery, project: Project) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=30,
     )
-    assert "cleanup" in completed.stdout
+    return good(completed)
+
+
+def test_a_shell_completes_names(app: Celery, project: Project) -> None:
+    store(app, "cleanup")
+    assert "cleanup" in completions(project, "celery -A proj redbeat show cl")
+
+
+def test_a_shell_gets_no_names_at_once_where_redis_is_away(
+    make_project: MakeProject, unused_port: int
+) -> None:
+    """Although beat itself would try for ever."""
+    project = make_project(
+        redbeat_redis_url=f"redis://127.0.0.1:{unused_port}/0",
+        redbeat_redis_options={"retry_period": -1},
+    )
+    assert completions(project, "celery -A proj redbeat show cl").split() == []
 
 
 def test_every_command_explains_itself(redbeat: Run) -> None:
