@@ -487,7 +487,11 @@ def pause(session: Session, names: Sequence[str]) -> None:
 @_names_argument()
 @with_session
 def resume(session: Session, names: Sequence[str]) -> None:
-    """Resume paused entries, at their next slot."""
+    """Resume paused entries.
+
+    One that missed a run while it was paused makes it up, once and at once; any other runs at its
+    next slot.
+    """
     with session.known_names():
         session.timetable.resume(*names)
     for name in names:

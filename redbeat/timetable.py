@@ -458,7 +458,10 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self.edit(names, _pause)
 
     def resume(self, *names: str) -> None:
-        """Run these entries again, as their schedules say; costs and raises what `edit` does."""
+        """Run these entries again, as their schedules say; costs and raises what `edit` does.
+
+        One that missed a run while it was paused, or several, runs once and at once.
+        """
         self.edit(names, _resume)
 
     def run(self, name: str) -> Any:

@@ -13,7 +13,7 @@ from celery import Celery, signature
 from celery.schedules import BaseSchedule, schedstate, schedule
 from celery.schedules import crontab as celery_crontab
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, decoder
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable, decoder
 from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
 from redbeat.schedules import crontab, rrule
@@ -214,6 +214,20 @@ def test_an_entry_that_is_enabled_again_waits_for_its_slot_and_a_save_may_run_it
     assert sent == []
     assert score_of(redis_client) == slot
     RedBeatSchedulerEntry.from_key(saved.key, app=app).save()
+    scheduler.tick()
+    assert [name for name, *_ in sent] == ["tasks.a"]
+
+
+def test_an_entry_that_missed_runs_while_it_was_paused_makes_up_one_when_it_is_resumed(
+    scheduler: RedBeatScheduler, sent: list[Any], app: Celery
+) -> None:
+    """And one that missed none waits for its slot."""
+    overdue(app, schedule(600), enabled=False)
+    timetable = Timetable(app)
+    timetable["patient"] = {"task": "tasks.b", "schedule": 3600, "enabled": False}
+    scheduler.tick()
+    timetable.resume(*timetable)
+    scheduler.tick()
     scheduler.tick()
     assert [name for name, *_ in sent] == ["tasks.a"]
 
