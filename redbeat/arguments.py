@@ -12,7 +12,7 @@ from celery.schedules import crontab as celery_crontab
 from dateutil.parser import isoparse
 
 from .calendars import named_zone
-from .schedules import crontab, rrule
+from .schedules import CRON_FIELDS, crontab, rrule
 
 UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -24,9 +24,6 @@ UNITS = {
 }
 
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
-
-#: The fields of a cron text, in the order of crontab(5), by the names of Celery's parameters.
-CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # older ones are not generic

@@ -33,8 +33,8 @@ from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
 from dateutil.rrule import weekday
 
-from .calendars import NOTHING, UTC, as_utc, has_one_offset, named_zone, shown, zone_name
-from .schedules import crontab, once, rrule, rruleset
+from .calendars import NOTHING, as_utc, has_one_offset, named_zone, shown, zone_name
+from .schedules import EPOCH, crontab, once, rrule, rruleset
 
 __all__ = (
     "RedBeatJSONDecoder",
@@ -48,8 +48,6 @@ __all__ = (
 logger = get_logger("celery.beat")
 
 Fields = dict[str, Any]
-
-UNIX_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 #: A crontab field longer than this is no schedule: all 60 minutes take 170 characters.
 LONGEST_FIELD = 1_000
@@ -140,7 +138,7 @@ class RedBeatJSONDecoder(json.JSONDecoder):
 
 def to_timestamp(moment: datetime) -> int:
     """Whole seconds since the epoch, rounded down; naive means UTC."""
-    return (as_utc(moment) - UNIX_EPOCH) // timedelta(seconds=1)
+    return (as_utc(moment) - EPOCH) // timedelta(seconds=1)
 
 
 def from_timestamp(seconds: float, tz_minutes: float = 0) -> datetime:
@@ -248,6 +246,7 @@ def _positive_seconds(every: Any) -> float:
     return seconds
 
 
+#: The order in which 2.x writes the fields of a crontab, which is that of Celery's parameters.
 CRONTAB_FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
 
 
@@ -265,7 +264,7 @@ def _cron_field(given: Any) -> Any:
 def _encode_zoned_crontab(schedule: crontab) -> Fields:
     fields = _encode_crontab(schedule)
     if schedule.zone is not None:
-        fields["tz"] = _zone_or_seconds(schedule.zone, UNIX_EPOCH)
+        fields["tz"] = _zone_or_seconds(schedule.zone, EPOCH)
     return fields
 
 
@@ -363,7 +362,7 @@ def _encode_moment(name: str, moment: datetime) -> Fields:
 
 def _decode_rrule(fields: Fields) -> rrule:
     # A start that was never written down must be the same at every reading.
-    dtstart = _decode_moment("dtstart", fields) or UNIX_EPOCH
+    dtstart = _decode_moment("dtstart", fields) or EPOCH
     until = _decode_moment("until", fields)
     return rrule(dtstart=dtstart, until=until, **_known(fields, RRULE_FIELDS))
 
@@ -542,7 +541,7 @@ def _is_finite(value: float) -> bool:
 
 def _instant(name: str, seconds: Any) -> datetime:
     try:
-        return UNIX_EPOCH + timedelta(seconds=_number(name, seconds))
+        return EPOCH + timedelta(seconds=_number(name, seconds))
     except OverflowError as error:
         raise ValueError(f"{name} is out of range, got {shown(seconds)}") from error
 

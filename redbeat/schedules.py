@@ -302,9 +302,8 @@ def _seconds_between(now: datetime, due: datetime | None) -> float | None:
 # Crontabs
 
 
-#: The longest wait between two occurrences of a date on a weekday: 29 February on a Sunday,
-#: across a century without a leap year.
-CRONTAB_HORIZON_YEARS = 41
+#: The fields of a cron text, in the order of crontab(5), by the names of Celery's parameters.
+CRON_FIELDS = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
 
 
 class crontab(_CalendarSchedule, celery_crontab):  # type: ignore[misc]  # noqa: N801  # as Celery's
@@ -338,8 +337,7 @@ class crontab(_CalendarSchedule, celery_crontab):  # type: ignore[misc]  # noqa:
     @classmethod
     def from_string(cls, crontab: str, tz: str | tzinfo | None = None) -> Any:
         """A crontab from its five fields in the order of crontab(5), separated by blanks."""
-        minute, hour, day_of_month, month_of_year, day_of_week = crontab.split()
-        return cls(minute, hour, day_of_week, day_of_month, month_of_year, tz=tz)
+        return cls(**dict(zip(CRON_FIELDS, crontab.split(), strict=True)), tz=tz)
 
     def following(self, moment: datetime) -> datetime | None:
         """The first slot after the UTC instant `moment`."""

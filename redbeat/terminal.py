@@ -17,7 +17,7 @@ from typing import Any
 import celery.schedules
 import click
 
-from .schedules import once, rrule, rruleset
+from .schedules import CRON_FIELDS, once, rrule, rruleset
 from .storage import printable
 
 #: Rows from which the widths of a table's columns are taken: the first page must not wait.
@@ -116,8 +116,7 @@ def _zone_name(moment: datetime) -> str:
 
 
 def _cron(schedule: celery.schedules.crontab) -> str:
-    fields = ("minute", "hour", "day_of_month", "month_of_year", "day_of_week")
-    text = " ".join(str(getattr(schedule, f"_orig_{field}")) for field in fields)
+    text = " ".join(str(getattr(schedule, f"_orig_{field}")) for field in CRON_FIELDS)
     zone = getattr(schedule, "zone", None)
     return text if zone is None else f"{text} {zone}"
 
