@@ -7,14 +7,15 @@
 --
 -- Atomic for each key, because a hash that was deleted since must not come back, and what was
 -- recorded or rescheduled since must stand: a beat that was frozen for an hour overwrites nothing.
--- An entry without meta that was saved meanwhile got one that tells of no run. Doing it twice is
+-- An entry without meta that was saved meanwhile got one that tells of no run. A key that holds no
+-- hash any more is no entry, and must not keep the others from being recorded. Doing it twice is
 -- harmless.
 
 local taken = 0
 for i, entry in ipairs(KEYS) do
   local meta, seen, reason = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  local stored = redis.call('HMGET', entry, 'definition', 'meta', 'set_aside')
-  if stored[1] then
+  local stored = redis.pcall('HMGET', entry, 'definition', 'meta', 'set_aside')
+  if not stored.err and stored[1] then
     local known = stored[2] or ''
     local is_new = seen == '' and not string.find(known, '"total_run_count"', 1, true)
     if meta ~= '' and (known == seen or is_new) then

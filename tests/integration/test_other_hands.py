@@ -150,6 +150,31 @@ def test_a_one_off_without_meta_that_is_saved_while_it_runs_does_not_run_again(
     assert RedBeatSchedulerEntry.from_key("redbeat:a", app=scheduler.app).total_run_count >= 1
 
 
+@pytest.mark.parametrize("fails", [False, True], ids=["run", "set aside"])
+def test_a_key_that_becomes_another_type_while_it_is_dispatched_hurts_only_itself(
+    scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: Any, fails: bool
+) -> None:
+    """The other runs are recorded, and the next tick goes on."""
+
+    def replace(entry: RedBeatSchedulerEntry) -> None:
+        if entry.name == "odd":
+            client.delete(entry.key)
+            client.set(entry.key, "cache")
+            if fails:
+                entry.claim.set_aside(ValueError("no"))
+
+    sent = sending(monkeypatch, replace)
+    for name in ("good", "odd"):
+        overdue(scheduler.app, name)
+    scheduler.tick()
+    assert sorted(sent) == ["good", "odd"]
+    assert RedBeatSchedulerEntry.from_key("redbeat:good", scheduler.app).total_run_count == 6
+    assert client.get("redbeat:odd") == "cache"
+    overdue(scheduler.app, "later")
+    scheduler.tick()
+    assert sorted(sent) == ["good", "later", "odd"]
+
+
 @pytest.mark.parametrize("meta", ["garbage", "null", "[]", '{"last_run_at": "2020"}', '"x"'])
 def test_saving_replaces_a_meta_that_nobody_can_read(
     client_app: Celery, client: redis.Redis, meta: str
