@@ -149,12 +149,12 @@ class Claim:
     @property
     def is_gone(self) -> bool:
         """Whether there is no such entry any more."""
-        return self.stored is not None and self.stored.definition is None
+        return self.stored is not None and self.stored.is_gone
 
     def load(self, stored: Stored, build: Callable[[str, Stored], Any]) -> None:
         """Build the entry, or note why there is none."""
         self.stored = stored
-        if stored.definition is None:
+        if stored.is_gone:
             return
         try:
             self.entry = build(self.key, stored)
@@ -189,6 +189,9 @@ class Claim:
                 return self._idle() if self.advanced is None else self._run()
         except Exception as exc:
             self.set_aside(exc)
+        if self.stored.refusal is not None:
+            # What may not be read may not be written: only its score says that it is set aside.
+            return Outcome(self.key, SET_ASIDE)
         note = {"reason": self.reason, "definition": fingerprint(self.stored)}
         return Outcome(self.key, SET_ASIDE, reason=json.dumps(note))
 
@@ -387,7 +390,7 @@ def retry_set_aside(storage: Storage, now: datetime) -> int:
     changed = [
         Outcome(member.key, now.timestamp())
         for member, fields in zip(members, stored, strict=True)
-        if fingerprint(fields) != _fingerprint_set_aside(fields)
+        if fields.refusal is None and fingerprint(fields) != _fingerprint_set_aside(fields)
     ]
     return storage.commit(SET_ASIDE, changed)
 

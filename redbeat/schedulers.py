@@ -833,7 +833,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         """The entry stored at ``key``, ``last_run_at`` exactly as stored; one round trip.
 
         Raises ``KeyError(key)`` if there is none, ``ValueError`` or ``TypeError`` if it is
-        malformed.
+        malformed, or if the ACL of Redis refuses the key.
         """
         (stored,) = get_storage(app).read_entries([key])
         return cls.from_stored(key, stored, app)
@@ -841,6 +841,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     @classmethod
     def from_stored(cls, key: str, stored: Stored, app: Any = None) -> RedBeatSchedulerEntry:
         """The entry whose hash at ``key`` has been read; raises as :meth:`from_key` does."""
+        if stored.refusal is not None:
+            raise EntryError(
+                f"{key}: Redis refuses to read it ({stored.refusal}). Allow the key in the ACL, or "
+                "take it out of the schedule."
+            )
         if not stored.definition:
             raise KeyError(key)
         for field in (stored.definition, stored.meta or ""):

@@ -124,11 +124,24 @@ class Member(NamedTuple):
 
 
 class Stored(NamedTuple):
-    """The fields of an entry's hash, ``None`` where there is none."""
+    """The fields of an entry's hash, ``None`` where there is none.
 
-    definition: str | None
-    meta: str | None
-    set_aside: str | None
+    ``refusal`` is what Redis said if its ACL keeps the key from being read: nothing is known then.
+    """
+
+    definition: str | None = None
+    meta: str | None = None
+    set_aside: str | None = None
+    refusal: NoPermissionError | None = None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether there is certainly no such entry."""
+        return self.definition is None and self.refusal is None
+
+
+#: What is read of an entry's hash.
+FIELDS = ("definition", "meta", "set_aside")
 
 
 class Seen(NamedTuple):
@@ -328,13 +341,14 @@ class Storage:
     def read_entries(self, keys: Sequence[str]) -> list[Stored]:
         """The hashes of the entries, in the order of ``keys``; one round trip, none for no keys.
 
-        A key that holds something else than a hash reads as one that is not there.
+        A key that holds something else than a hash reads as one that is not there; one that may
+        not be read bears the refusal.
         """
         if not keys:
             return []
         with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.execute_command("HMGET", _raw(key), *Stored._fields, **UNDECODED)
+                pipe.execute_command("HMGET", _raw(key), *FIELDS, **UNDECODED)
             return [_stored(reply) for reply in pipe.execute(raise_on_error=False)]
 
     @unit
@@ -870,7 +884,7 @@ class PlainSteps:
             for outcome in outcomes:
                 key = _raw(outcome.key)
                 pipe.zscore(self.storage.schedule_key, key)
-                pipe.execute_command("HMGET", key, *Stored._fields, **UNDECODED)
+                pipe.execute_command("HMGET", key, *FIELDS, **UNDECODED)
             replies = iter(pipe.execute(raise_on_error=False))
         found = ((score, _stored(fields)) for score, fields in zip(replies, replies, strict=True))
         return [
@@ -983,10 +997,18 @@ def printable(text: str) -> str:
 
 def _stored(reply: Any) -> Stored:
     if not isinstance(reply, Exception):
-        return Stored(*map(_optional_text, reply))
+        definition, meta, set_aside = map(_optional_text, reply)
+        return Stored(definition, meta, set_aside)
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
-        return Stored(None, None, None)
+        return Stored()
+    if isinstance(reply, NoPermissionError) and _is_of_key(reply):
+        return Stored(refusal=reply)
     raise reply
+
+
+def _is_of_key(exc: NoPermissionError) -> bool:
+    """Whether an ACL refuses this key and not the command, which would refuse all of them."""
+    return "permissions to access" in str(exc)
 
 
 def _optional_text(reply: Any) -> str | None:

@@ -8,12 +8,18 @@ from unittest import mock
 import fakeredis
 import pytest
 import redis
+import redis.exceptions
 import redis.lock
 from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
-from redbeat.schedulers import LUA_EXTEND_TO_SCRIPT, acquire_distributed_beat_lock
+from redbeat.schedulers import (
+    LUA_EXTEND_TO_SCRIPT,
+    acquire_distributed_beat_lock,
+    get_redis,
+    get_storage,
+)
 from redbeat.schedules import once
 from support.apps import MakeApp
 from support.servers import StartRedis
@@ -21,6 +27,7 @@ from support.servers import StartRedis
 UTC = timezone.utc
 SCHEDULE = "redbeat::schedule"
 HOURLY = '"schedule": {"__type__": "crontab", "minute": 0}'
+NOW = '{"__type__": "interval", "every": 60.0, "relative": false}'
 LONG_AGO = (
     '{"__type__": "datetime", "year": 2020, "month": 1, "day": 1, "hour": 0, "minute": 0, '
     '"second": 0, "microsecond": 0}'
@@ -160,7 +167,7 @@ def test_a_key_that_becomes_another_type_while_it_is_dispatched_hurts_only_itsel
         if entry.name == "odd":
             client.delete(entry.key)
             client.set(entry.key, "cache")
-            if fails:
+            if fails and entry.claim:
                 entry.claim.set_aside(ValueError("no"))
 
     sent = sending(monkeypatch, replace)
@@ -173,6 +180,58 @@ def test_a_key_that_becomes_another_type_while_it_is_dispatched_hurts_only_itsel
     overdue(scheduler.app, "later")
     scheduler.tick()
     assert sorted(sent) == ["good", "later", "odd"]
+
+
+@pytest.fixture
+def guarded_app(start_redis: StartRedis, make_app_with: MakeApp) -> Celery:
+    """An application without a lock, whose user may touch the keys of redbeat alone."""
+    server = start_redis(user=["beat on >pass ~redbeat:* &* +@all"])
+    url = f"redis://beat:pass@127.0.0.1:{server.port}/0"
+    return make_app_with(redbeat_redis_url=url, redbeat_lock_key=None)
+
+
+def test_a_member_that_the_acl_refuses_hurts_only_itself(
+    guarded_app: Celery, monkeypatch: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is set aside by its score alone, and told once, by its key."""
+    sent = sending(monkeypatch)
+    scheduler, client = RedBeatScheduler(guarded_app), get_redis(guarded_app)
+    client.zadd(SCHEDULE, {"heartbeat": 0})
+    for round_ in range(3):
+        overdue(guarded_app, f"good-{round_}")
+        scheduler._retries_set_aside_at = 0
+        scheduler.tick()
+    assert sent == ["good-0", "good-1", "good-2"]
+    assert RedBeatSchedulerEntry.from_key("redbeat:good-2", guarded_app).total_run_count == 6
+    assert client.zscore(SCHEDULE, "heartbeat") == -2
+    (told,) = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert "Set aside heartbeat" in told
+    assert "Allow the key in the ACL" in told
+
+
+def test_a_member_that_the_acl_refuses_runs_once_it_is_allowed(
+    guarded_app: Celery, monkeypatch: Any
+) -> None:
+    sent = sending(monkeypatch)
+    scheduler, client = RedBeatScheduler(guarded_app), get_redis(guarded_app)
+    client.zadd(SCHEDULE, {"heartbeat": 0})
+    scheduler.tick()
+    client.acl_setuser("beat", enabled=True, keys=["*"])
+    client.hset("heartbeat", "definition", f'{{"name": "h", "task": "t", "schedule": {NOW}}}')
+    scheduler._retries_set_aside_at = 0
+    for _ in range(2):
+        scheduler.tick()
+    assert sent == ["h"]
+
+
+def test_an_acl_that_refuses_to_read_any_entry_sets_none_aside(
+    start_redis: StartRedis, make_app_with: MakeApp
+) -> None:
+    """Where the command is refused, nothing is wrong with the entries."""
+    server = start_redis(user=["beat on >pass ~* &* +@all -hmget"])
+    app = make_app_with(redbeat_redis_url=f"redis://beat:pass@127.0.0.1:{server.port}/0")
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        get_storage(app).read_entries(["redbeat:a"])
 
 
 @pytest.mark.parametrize("meta", ["garbage", "null", "[]", '{"last_run_at": "2020"}', '"x"'])
