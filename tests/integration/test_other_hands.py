@@ -245,6 +245,32 @@ def test_saving_replaces_a_meta_that_nobody_can_read(
     assert RedBeatSchedulerEntry.from_key(entry.key, app=client_app).total_run_count == 5
 
 
+def test_an_entry_whose_meta_is_no_text_is_replaced_together_with_a_removal(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """Both are made, as one change."""
+    timetable, fields = Timetable(client_app), {"task": "t", "schedule": timedelta(hours=1)}
+    timetable.update({"a": fields, "gone": fields})
+    client.hset("redbeat:a", "meta", b"\xff\xfe")
+    timetable.replace([timetable.build("a", fields)], deleted=["gone"])
+    assert list(timetable) == ["a"]
+    assert timetable["a"].total_run_count == 0
+
+
+def test_a_lock_whose_token_is_no_text_is_waited_for(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """Its holder is nobody that we know."""
+    client.set("redbeat::lock", b"\xff\xfe", px=60000)
+    scheduler = RedBeatScheduler(client_app)
+    acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
+    scheduler.tick()
+    assert scheduler.lock is None
+    client.delete("redbeat::lock")
+    scheduler.tick()
+    assert scheduler.lock is not None
+
+
 def test_the_extend_script_works_as_that_of_a_lock_of_redis_py(redis_client: redis.Redis) -> None:
     """Renewed to the full time, under its own token."""
     lock = redis.lock.Lock(redis_client, "lock", timeout=100)
