@@ -121,6 +121,14 @@ def read_holder(storage: Storage, key: str) -> Holder | None:
     token, remaining = storage.read_lock(key)
     if token is None:
         return None
+    try:
+        return _decode_token(token, remaining)
+    except (OSError, OverflowError, ValueError):
+        # Somebody wrote numbers into it that no beat writes.
+        return Holder(token)
+
+
+def _decode_token(token: str, remaining: int) -> Holder:
     known = TOKEN.fullmatch(token)
     if known is None:
         return Holder(token)

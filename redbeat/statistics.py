@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -72,9 +73,17 @@ def decode_reports(stored: Mapping[str, str]) -> dict[str, Report]:
 def _decode(text: str) -> Report | None:
     try:
         told = json.loads(text)
-        return Report(**{field.name: _typed(field.type, told[field.name]) for field in FIELDS})
-    except (KeyError, TypeError, ValueError):
+        report = Report(**{field.name: _typed(field.type, told[field.name]) for field in FIELDS})
+        _require_times(report.since, report.at)
+    except (KeyError, OSError, OverflowError, TypeError, ValueError):
         return None
+    return report
+
+
+def _require_times(*moments: float) -> None:
+    """Raise what a datetime raises that cannot hold one of them."""
+    for moment in moments:
+        datetime.fromtimestamp(moment, timezone.utc)
 
 
 FIELDS = fields(Report)

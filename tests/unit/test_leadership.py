@@ -106,6 +106,19 @@ def test_a_token_of_2x_tells_nothing(client: Any) -> None:
     assert str(holder) == "fd1fba94e53d11f18cae02fc00000001"
 
 
+@pytest.mark.parametrize(
+    "numbers", ["1500000:15000:99999999999999", f"{'9' * 400}:15000:1", f"{'9' * 5000}:1:1"]
+)
+def test_a_token_with_absurd_numbers_tells_nothing(client: Any, numbers: str) -> None:
+    """Whoever wrote it is waited for until the lock expires."""
+    token = f"host:1:0123456789abcdef:{numbers}"
+    client.set(KEY, token, px=5000)
+    assert read_holder(Storage(client, "s", "t", "c", "r"), KEY) == Holder(token)
+    beat = Beat(client)
+    beat.leadership.campaign(with_heartbeat=False)
+    assert not beat.leadership.lead_or_wait()
+
+
 def test_a_silent_holder_is_taken_over_past_the_failover_timeout(
     standby: Beat, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:

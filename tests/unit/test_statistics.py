@@ -1,5 +1,8 @@
 """The counts that a beat tells with its heartbeat."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 
 from redbeat.statistics import (
@@ -47,6 +50,19 @@ def test_nothing_new_is_told_again_only_as_a_sign_of_life() -> None:
 def test_a_report_comes_back_as_it_was() -> None:
     report = told(Statistics())
     assert decode_reports({"host:1": report.encode()}) == {"host:1": report}
+
+
+@pytest.mark.parametrize("field", ["since", "at"])
+@pytest.mark.parametrize("moment", [1e300, -1e300, 1e15, float("inf"), float("nan")])
+def test_a_report_of_a_time_that_cannot_be_is_left_out(field: str, moment: float) -> None:
+    """No date shows it."""
+    report = asdict(told(Statistics())) | {field: moment}
+    assert decode_reports({"host:1": json.dumps(report)}) == {}
+
+
+def test_a_report_of_runs_without_number_is_left_out() -> None:
+    report = asdict(told(Statistics())) | {"runs": float("inf")}
+    assert decode_reports({"host:1": json.dumps(report)}) == {}
 
 
 @pytest.mark.parametrize("text", ["", "{", "3", "[]", "{}", '{"version": "1", "since": "x"}'])
