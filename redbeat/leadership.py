@@ -363,6 +363,8 @@ class Leadership:
         """Go back to standby."""
         if self.candidate.lock is lock:
             self.candidate.lock = None
+            if self._heartbeat is not None:
+                self._heartbeat.end()
             logger.warning("beat: Lost the lock, on standby until it is free: %s", why)
         self.lost.set()
 
@@ -462,8 +464,8 @@ class Heartbeat:
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Start, unless it is running."""
-        if self._thread is None or not self._thread.is_alive():
+        """Start, unless it is running; one that is about to end renews nothing any more."""
+        if self._thread is None or not self._thread.is_alive() or self._stop.is_set():
             self._stop = threading.Event()
             self._thread = threading.Thread(
                 target=self._run, args=(self._stop,), name="redbeat-heartbeat", daemon=True

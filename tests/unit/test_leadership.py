@@ -1,6 +1,8 @@
 """The states of leadership with a clock that the tests set, down to the margins."""
 
 import logging
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import Any
@@ -302,6 +304,56 @@ def test_another_lock_key_counts_from_the_next_tick_on(leader: Beat, client: Any
     assert leader.leadership.lead_or_wait()
     assert client.get(KEY) is None
     assert client.get("redbeat:other") is not None
+
+
+class SlowBeat(Beat):
+    """A beat whose heartbeat is in the middle of a renewal, for as long as it is told."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.is_beating, self.may_go_on = threading.Event(), threading.Event()
+        self.leadership.on_beat = self._hang
+
+    def _hang(self) -> None:
+        self.is_beating.set()
+        self.may_go_on.wait(10)
+
+
+@pytest.fixture
+def slow(client: Any) -> Iterator[SlowBeat]:
+    """A beat that leads, in the middle of a renewal."""
+    beat = SlowBeat(client, lock_timeout=0.3)
+    beat.leadership.campaign(with_heartbeat=True)
+    beat.leadership.expect(1e9)
+    assert beat.is_beating.wait(5)
+    yield beat
+    beat.may_go_on.set()
+    beat.leadership.release()
+
+
+def test_a_lead_that_begins_while_a_heartbeat_ends_has_a_heartbeat(
+    slow: SlowBeat, client: Any
+) -> None:
+    """The old one is still in the middle of a renewal."""
+    slow.lock_key = "redbeat:other"
+    assert slow.leadership.lead_or_wait()
+    slow.leadership.expect(1e9)
+    slow.may_go_on.set()
+    client.persist("redbeat:other")
+    slow.now += 1
+    wait_until(lambda: client.pttl("redbeat:other") > 0, 5, "a renewal")
+
+
+def test_a_lead_that_was_lost_and_is_regained_while_a_heartbeat_ends_has_a_heartbeat(
+    slow: SlowBeat, client: Any
+) -> None:
+    client.delete(KEY)
+    assert slow.leadership.lead_or_wait()
+    slow.leadership.expect(1e9)
+    slow.may_go_on.set()
+    client.persist(KEY)
+    slow.now += 1
+    wait_until(lambda: client.pttl(KEY) > 0, 5, "a renewal")
 
 
 def test_a_heartbeat_that_finds_no_lock_does_nothing(leader: Beat) -> None:
