@@ -275,13 +275,12 @@ class Leadership:
         Raises :exc:`~redbeat.errors.BeatInitError` (an ``AttributeError``) if there is a lock to
         hold and the campaign has not begun.
         """
-        key = self.candidate.lock_key
+        key, lock = self.candidate.lock_key, self.candidate.lock
+        if isinstance(lock, LeaderLock) and lock.name != key:
+            self.release()
         self.lost.clear()
         if not key:
             return True
-        lock = self.candidate.lock
-        if isinstance(lock, LeaderLock) and lock.name != key:
-            self.release()
         if self.candidate.lock is not None:
             return self._go_on() or self.acquire(key)
         if not self._is_campaigning:

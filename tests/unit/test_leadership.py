@@ -306,6 +306,20 @@ def test_another_lock_key_counts_from_the_next_tick_on(leader: Beat, client: Any
     assert client.get("redbeat:other") is not None
 
 
+def test_a_lock_key_that_is_taken_away_counts_from_the_next_tick_on(
+    leader: Beat, client: Any
+) -> None:
+    """The lock is let go, for beats that still want it, and renewed no more."""
+    leader.lock_key = None
+    assert leader.leadership.lead_or_wait()
+    assert leader.lock is None
+    assert client.get(KEY) is None
+    assert not leader.leadership.lost.is_set()
+    rival = Beat(client)
+    rival.leadership.campaign(with_heartbeat=False)
+    assert rival.lock is not None
+
+
 class SlowBeat(Beat):
     """A beat whose heartbeat is in the middle of a renewal, for as long as it is told."""
 
