@@ -25,9 +25,10 @@ began; past that it renews before it dispatches. So a standby that takes over fi
 leader has stopped, even if that one cannot reach Redis to learn of it.
 
 How it can fail. Trust is measured on each host's monotonic clock: a host that is suspended between
-looking at the clock and sending may send one batch late. A Redis that fails over to a replica
-without the last renewals may show the lock as free, or as held, when it is not; the claims on the
-entries then still keep two leaders from running the same entry.
+looking at the clock and sending may send one batch late. A lock that vanishes while its holder is
+well (deleted by hand, lost in a failover of Redis) may be acquired before that one knows. The new
+leader makes due what looks abandoned: what the old one has sent and not committed at that very
+moment runs twice.
 """
 
 from __future__ import annotations
