@@ -52,6 +52,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from .retrying import direct, error_code, run_unit
 
@@ -81,6 +82,11 @@ HASH_TAG = re.compile(r"[^{]*\{([^}]+)\}")
 
 #: Seconds at the most for forgetting changes that the next tick sees anyway.
 DRAIN_TIME = 0.05
+
+#: Seconds between two questions whether a subscription is alive: an idle beat sends few commands.
+#: Seconds for the answer: less than the default poll interval, which is how long a sleep lasts.
+ASKING_INTERVAL = 30.0
+ANSWERING_TIME = 3.0
 
 #: For redis-py: leave a reply as bytes. Others may have written what is no UTF-8, and one such
 #: entry must not keep the rest from being read.
@@ -653,29 +659,69 @@ def _crosses_slots(exc: ResponseError) -> bool:
 
 
 class Listener:
-    """A subscription to changes: each is told as the score that it gave to some entry."""
+    """A subscription to changes: each is told as the score that it gave to some entry.
+
+    A connection may die without a word, as in a firewall that forgets it. So it is asked for a sign
+    of life now and then.
+    """
 
     def __init__(self, client: Client, channel: str) -> None:
-        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._channel = channel
+        self._pubsub = client.pubsub()
         self._pubsub.subscribe(channel)
+        #: Whether the server lets a subscriber ask, whether it was asked, and is to answer still.
+        self._may_ask = True
+        self._has_asked = self._awaits_answer = False
+        self._asked_at = time.monotonic()
 
     def wait(self, seconds: float, before: float) -> bool:
         """Wait until told of an entry that is due before ``before``, for so many seconds at most.
 
-        Returns whether one was told. Costs no round trip.
+        Returns whether one was told. Costs no round trip, and one command per ``ASKING_INTERVAL``.
+        Raises :exc:`redis.exceptions.ConnectionError` if the subscription gives no sign of life.
         """
-        wakes_at = time.monotonic() + seconds
-        while (remaining := wakes_at - time.monotonic()) > 0:
-            message = self._pubsub.get_message(timeout=remaining)
-            if message is not None and _is_before(message["data"], before):
+        began = time.monotonic()
+        self._ask(began)
+        while (remaining := began + seconds - time.monotonic()) > 0:
+            message = self._hear(remaining)
+            if message is not None and _is_before(message, before):
                 self._drain()
                 return True
+        self._require_answer()
         return False
+
+    def _ask(self, now: float) -> None:
+        is_time = now >= self._asked_at + ASKING_INTERVAL
+        if self._may_ask and is_time and not self._awaits_answer:
+            self._has_asked = self._awaits_answer = True
+            self._asked_at = now
+            # With a text: some versions of redis-py take an empty answer for none.
+            self._pubsub.ping("alive")
+
+    def _hear(self, seconds: float) -> Any:
+        """What comes within so many seconds; whatever it is, it is a sign of life."""
+        try:
+            message = self._pubsub.get_message(timeout=seconds)
+        except ResponseError:
+            if not self._has_asked:
+                raise
+            # The server refuses PING to a subscriber: SUBSCRIBE was answered long before.
+            self._may_ask = self._awaits_answer = False
+            return None
+        if message is not None:
+            self._awaits_answer = False
+        return message
+
+    def _require_answer(self) -> None:
+        if self._awaits_answer and time.monotonic() > self._asked_at + ANSWERING_TIME:
+            raise RedisConnectionError(
+                f"the subscription to {self._channel} gives no sign of life; it is made anew"
+            )
 
     def _drain(self) -> None:
         """Forget what else was told: the tick that follows sees it all."""
         ends_at = time.monotonic() + DRAIN_TIME
-        while self._pubsub.get_message(timeout=0) is not None and time.monotonic() < ends_at:
+        while self._hear(0) is not None and time.monotonic() < ends_at:
             pass
 
     def close(self) -> None:
@@ -683,9 +729,9 @@ class Listener:
         self._pubsub.close()
 
 
-def _is_before(told: str, moment: float) -> bool:
+def _is_before(message: Any, moment: float) -> bool:
     try:
-        return 0 <= float(told) < moment
+        return message["type"] == "message" and 0 <= float(message["data"]) < moment
     except ValueError:
         return False
 

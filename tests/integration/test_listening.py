@@ -1,18 +1,24 @@
 """Changes are told, heard, and do not depend on being told."""
 
+import inspect
 import threading
 import time
 from typing import Any
 
 import pytest
 import redis
+import redis.connection
 import redis.exceptions
 from celery import Celery
 from celery.schedules import schedule
 
-from redbeat import RedBeatSchedulerEntry
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import get_storage
+from redbeat.storage import Listener
+from support.apps import MakeApp
 from support.servers import StartRedis
+from support.waiting import wait_until
+from support.wire import Proxy
 
 
 def entry(app: Celery, every: float = 60) -> RedBeatSchedulerEntry:
@@ -68,3 +74,71 @@ def test_edits_work_where_publishing_is_not_allowed(
     assert saved.rank is None
     with pytest.raises(redis.exceptions.NoPermissionError):
         get_storage(app).listen().wait(1, before=0)
+
+
+@pytest.fixture
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a subscription be asked for a sign of life at each wait."""
+    monkeypatch.setattr("redbeat.storage.ASKING_INTERVAL", 0.0)
+    monkeypatch.setattr("redbeat.storage.ANSWERING_TIME", 1.0)
+
+
+def is_kept(app: Celery, listener: Listener) -> bool:
+    """Whether a subscription lives on for longer than an answer may take, and tells of changes."""
+    began = time.monotonic()
+    while time.monotonic() < began + 1.5:
+        assert not listener.wait(0.1, before=0)
+    entry(app, every=10).save()
+    was_told = listener.wait(5, before=time.time() + 300)
+    listener.close()
+    return was_told
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_quiet_subscription_is_kept(client_app: Celery) -> None:
+    """It answers when it is asked."""
+    assert is_kept(client_app, get_storage(client_app).listen())
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_quiet_subscription_is_kept_on_each_topology(topology_app: Celery) -> None:
+    """In a cluster, too."""
+    assert is_kept(topology_app, get_storage(topology_app).listen())
+
+
+@pytest.mark.usefixtures("_impatient")
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_a_quiet_subscription_is_kept_by_either_protocol(
+    make_app_with: MakeApp, redis_url: str, protocol: int
+) -> None:
+    """They answer in different ways."""
+    if "protocol" not in inspect.signature(redis.connection.AbstractConnection).parameters:
+        pytest.skip("this redis-py knows one protocol")
+    app = make_app_with(redbeat_redis_url=f"{redis_url}?protocol={protocol}")
+    assert is_kept(app, get_storage(app).listen())
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_quiet_subscription_is_kept_where_it_may_not_ask(
+    start_redis: StartRedis, make_app_with: MakeApp
+) -> None:
+    """Whoever may not ask is not cut off."""
+    server = start_redis(user=["quiet on >pass ~* &* +@all -ping"])
+    app = make_app_with(redbeat_redis_url=f"redis://quiet:pass@127.0.0.1:{server.port}/0")
+    assert is_kept(app, get_storage(app).listen())
+
+
+@pytest.mark.usefixtures("_impatient")
+def test_a_subscription_that_died_without_a_word_is_made_anew(
+    app: Celery, make_app_with: MakeApp, proxy: Proxy
+) -> None:
+    """Beat looks what it has missed, and hears of the next change at once."""
+    scheduler = RedBeatScheduler(make_app_with(redbeat_redis_url=proxy.url()))
+    assert not scheduler._listen(0.1, before=0)
+    proxy.mute()
+    entry(app, every=10).save()
+    wait_until(lambda: scheduler._listen(0.1, before=0), 10, "the end of the subscription")
+    assert not scheduler._listen(0.1, before=0)
+    entry(app, every=10).save()
+    assert scheduler._listen(5, before=time.time() + 300)
+    scheduler._stop_listening()

@@ -73,6 +73,7 @@ class Proxy:
         self._server_port = server_port
         self._counters: list[Traffic] = []
         self._connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
+        self._mute: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._lock = threading.Lock()
         self.port = free_port()
         self.accept()
@@ -101,6 +102,11 @@ class Proxy:
         with self._lock:
             for connection in self._connections:
                 _shut_down(connection)
+
+    def mute(self) -> None:
+        """Swallow what is sent on the connections that there are, as a forgetful firewall does."""
+        with self._lock:
+            self._mute |= self._connections
 
     def refuse(self) -> None:
         """Cut all connections, and refuse new ones."""
@@ -149,7 +155,8 @@ class Proxy:
 
     def hand_on(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
         """Give the receiver, which is the client or the server, what the other side has sent."""
-        receiver.sendall(passing)
+        if receiver not in self._mute:
+            receiver.sendall(passing)
 
 
 MakeProxy = Callable[..., Proxy]
