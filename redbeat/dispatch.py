@@ -57,6 +57,9 @@ FILLING_TIME = 1.0
 #: Seconds for which a signal to end the process is put off at the most.
 SIGNAL_PATIENCE = 1.5
 
+#: How many of the entries that are set aside are looked at together.
+SET_ASIDE_PAGE = 500
+
 #: Longest text of a reason that is stored with an entry that is set aside.
 REASON_LENGTH = 1000
 
@@ -380,19 +383,21 @@ def claim_batch(
     return Batch(storage, ticked_at, lease, found, len(found.due) >= limit, sent_by)
 
 
-def retry_set_aside(storage: Storage, now: datetime) -> int:
+def retry_set_aside(storage: Storage, now: datetime, after: Member | None) -> Member | None:
     """Make due now the entries whose definition was written anew since they were set aside.
 
-    Returns how many that were. Three round trips at the most.
+    One page of them, after the member ``after``; returns the last one, ``None`` if there are no
+    more and the next look begins anew. Four round trips at the most.
     """
-    members = storage.read_set_aside()
+    members = storage.read_page(SET_ASIDE, SET_ASIDE, SET_ASIDE_PAGE, after)
     stored = storage.read_entries([member.key for member in members])
     changed = [
         Outcome(member.key, now.timestamp())
         for member, fields in zip(members, stored, strict=True)
         if fields.refusal is None and fingerprint(fields) != _fingerprint_set_aside(fields)
     ]
-    return storage.commit(SET_ASIDE, changed)
+    storage.commit(SET_ASIDE, changed)
+    return members[-1] if len(members) == SET_ASIDE_PAGE else None
 
 
 def _fingerprint_set_aside(stored: Stored) -> str | None:

@@ -1192,6 +1192,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     _had_entries = False
     _has_set_aside = False
     _retries_set_aside_at = 0.0
+    _retried: Member | None = None
 
     _is_service = False
     _is_closed = False
@@ -1830,10 +1831,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._own(map(str, lost))
 
     def _retry_set_aside(self, now: datetime) -> None:
-        """Give entries that were set aside another try, once their definition is another one."""
+        """Give entries that were set aside another try, once their definition is another one.
+
+        A page of them per poll interval, in turn.
+        """
         if time.monotonic() >= self._retries_set_aside_at:
             self._retries_set_aside_at = time.monotonic() + ensure_conf(self.app).poll_interval
-            retry_set_aside(get_storage(self.app), now)
+            self._retried = retry_set_aside(get_storage(self.app), now, self._retried)
 
     def _reach_broker(self) -> dict[str, Any]:
         """What goes to :meth:`maybe_due`; making it connects to the broker."""

@@ -421,11 +421,6 @@ class Storage:
         return _members(_range(self._direct, self.schedule_key, f"({after!r}", until))
 
     @unit
-    def read_set_aside(self) -> list[Member]:
-        """The members that are set aside; one round trip."""
-        return _members(_range(self._direct, self.schedule_key, SET_ASIDE, SET_ASIDE))
-
-    @unit
     def read_page(
         self, low: float | str, high: float, size: int, after: Member | None = None
     ) -> list[Member]:
@@ -757,9 +752,12 @@ class ScriptedSteps:
             (RECORD, [_raw(outcome.key) for outcome in group], _record_arguments(group))
             for group in self._groups_by_slot(changes)
         ]
-        calls.append((ADVANCE, [self.storage.schedule_key], _advance_arguments(lease, outcomes)))
-        held: int = self._call_in_turn(calls)[-1]
-        return held
+        records = len(calls)
+        calls += [
+            (ADVANCE, [self.storage.schedule_key], _advance_arguments(lease, group))
+            for group in _sized(outcomes, SCRIPT_SIZE)
+        ]
+        return sum(self._call_in_turn(calls)[records:])
 
     def _groups_by_slot(self, outcomes: Sequence[Outcome]) -> list[Sequence[Outcome]]:
         """Outcomes by what one script may touch, where keys may lack the hash tag of the others."""
@@ -846,8 +844,7 @@ class ScriptedSteps:
 
     def _groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
         """What is said of entries, by what one script may touch at once."""
-        size = SCRIPT_SIZE if self.storage.one_slot else 1
-        return [items[start : start + size] for start in range(0, len(items), size)]
+        return _sized(items, SCRIPT_SIZE if self.storage.one_slot else 1)
 
     def _call(self, script: Script, keys: Sequence[Key], arguments: Sequence[Any]) -> Any:
         operands = (len(keys), *keys, *arguments)
@@ -1094,6 +1091,11 @@ def _hash_tag(key: str) -> str | None:
 def _raw(key: str) -> bytes:
     """The way back from :func:`text`."""
     return key.encode("utf-8", "surrogateescape")
+
+
+def _sized(items: Sequence[Item], size: int) -> list[Sequence[Item]]:
+    """The items in groups of so many at the most."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _record(pipe: Any, outcome: Outcome, known: str) -> None:

@@ -15,7 +15,8 @@ from celery.schedules import crontab, schedule
 from redis.exceptions import LockNotOwnedError
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
-from redbeat.schedulers import acquire_distributed_beat_lock
+from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
+from redbeat.storage import Outcome
 from support.apps import MakeApp
 from support.wire import Proxy
 
@@ -303,6 +304,63 @@ def test_an_entry_that_was_set_aside_runs_once_its_definition_is_another_one(
     scheduler.tick()
     assert sent == ["tasks.a"]
     assert not client.hexists("redbeat:a", "set_aside")
+
+
+def test_of_many_entries_that_are_set_aside_each_is_looked_at_in_turn(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], monkeypatch: Any
+) -> None:
+    """Whichever is mended is found within one round of pages."""
+    monkeypatch.setattr("redbeat.dispatch.SET_ASIDE_PAGE", 2)
+    scheduler.app.redbeat_conf.poll_interval = 0
+    good = {name: due(scheduler.app, name).encode_definition() for name in "abcde"}
+    for name in good:
+        client.hset(f"redbeat:{name}", "definition", "{not json")
+    scheduler.tick()
+    for name, definition in good.items():
+        client.hset(f"redbeat:{name}", "definition", definition)
+        for _ in range(4):
+            scheduler.tick()
+        assert sent.pop() == f"tasks.{name}"
+    assert sent == []
+
+
+def test_a_tick_reads_one_page_of_the_entries_that_are_set_aside(
+    make_app_with: MakeApp, proxy: Proxy, monkeypatch: Any
+) -> None:
+    """However many there are, and the page after it the next time."""
+    monkeypatch.setattr("redbeat.dispatch.SET_ASIDE_PAGE", 2)
+    app = make_app_with(
+        redbeat_redis_url=proxy.url(), redbeat_lock_key=None, redbeat_poll_interval=0.001
+    )
+    scheduler = RedBeatScheduler(app)
+    for name in "abcde":
+        due(app, name)
+        get_redis(app).hset(f"redbeat:{name}", "definition", "{not json")
+    scheduler.tick()
+    looks = []
+    for _ in range(3):
+        with proxy.counting() as traffic:
+            scheduler.tick()
+        looks.append([words[1] for words in traffic.commands if words[0] == "HMGET"])
+    assert sorted(map(len, looks)) == [1, 2, 2]
+    assert sorted(key for look in looks for key in look) == [f"redbeat:{name}" for name in "abcde"]
+
+
+def test_a_commit_of_more_than_a_script_may_change_is_made_by_several(
+    make_app_with: MakeApp, proxy: Proxy, redis_client: redis.Redis, monkeypatch: Any
+) -> None:
+    """In one round trip; it counts all that still bore the lease, and no other."""
+    monkeypatch.setattr("redbeat.storage.SCRIPT_SIZE", 2)
+    storage = get_storage(make_app_with(redbeat_redis_url=proxy.url()))
+    redis_client.zadd(SCHEDULE, {f"redbeat:{name}": 5 for name in "abcde"} | {"redbeat:other": 6})
+    storage.commit(4, [Outcome("redbeat:a", 7)])
+    outcomes = [Outcome(f"redbeat:{name}", 7) for name in ("a", "b", "c", "d", "e", "other")]
+    with proxy.counting() as traffic:
+        assert storage.commit(5, outcomes) == 5
+    assert traffic.round_trips == 1
+    assert traffic.names == ["MULTI", "EVALSHA", "EVALSHA", "EVALSHA", "EXEC"]
+    assert {score_of(redis_client, name) for name in "abcde"} == {7}
+    assert score_of(redis_client, "other") == 6
 
 
 def test_a_static_entry_whose_hash_is_gone_is_restored(
