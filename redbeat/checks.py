@@ -16,6 +16,7 @@ from redis.exceptions import RedisClusterException
 
 from .errors import RedBeatKeyExpiryError, UnsupportedServerError
 from .retrying import OUTAGES, without_secrets
+from .storage import text
 
 __all__ = [
     "DEFAULT_KEY_EXPIRY_CHECK",
@@ -90,18 +91,13 @@ def _group_by_setting(configuration: Mapping[Any, Any]) -> dict[tuple[str, str],
         return {_setting(configuration): []}
     groups: dict[tuple[str, str], list[str]] = {}
     for node, reply in configuration.items():
-        groups.setdefault(_setting(reply), []).append(_text(node))
+        groups.setdefault(_setting(reply), []).append(text(node))
     return groups
 
 
 def _setting(reply: Mapping[Any, Any]) -> tuple[str, str]:
-    said = {_text(name): _text(value) for name, value in reply.items()}
+    said = {text(name): text(value) for name, value in reply.items()}
     return said.get("maxmemory", ""), said.get("maxmemory-policy", "")
-
-
-def _text(said: Any) -> str:
-    """What a client answers in text, in bytes or in numbers."""
-    return said.decode() if isinstance(said, bytes) else str(said)
 
 
 def _may_evict(maxmemory: str, policy: str) -> bool:

@@ -52,7 +52,7 @@ from redis.lock import Lock
 
 from .errors import BeatInitError
 from .retrying import not_again, patience, without_secrets
-from .storage import REDIS_ERRORS, Storage
+from .storage import REDIS_ERRORS, Storage, text
 
 logger = get_logger("celery.beat")
 
@@ -192,12 +192,13 @@ class LeaderLock(Lock):
         if not self._storage.extend_lock(str(self.name), token, milliseconds, new):
             raise LockNotOwnedError(f"{self.name} is not held by this beat any more")
         self.timeout = additional_time
-        self.local.token = new.encode()
+        if new != token:
+            self.local.token = new.encode()
         return True
 
     def do_release(self, expected_token: str | bytes) -> None:
         """Delete the lock if it is ours."""
-        if not self._storage.release_lock(str(self.name), _text(expected_token)):
+        if not self._storage.release_lock(str(self.name), text(expected_token)):
             raise LockNotOwnedError(f"{self.name} is not held by this beat any more")
 
     @property
@@ -207,16 +208,12 @@ class LeaderLock(Lock):
 
     @property
     def _token(self) -> str:
-        return _text(self.local.token)
+        return text(self.local.token)
 
     def _new_token(self, seconds: float) -> str:
         if self._failover_timeout is None:
             return new_token(0, 0)
         return new_token(seconds, self._failover_timeout)
-
-
-def _text(token: str | bytes | None) -> str:
-    return token.decode() if isinstance(token, bytes) else str(token)
 
 
 class Candidate(Protocol):

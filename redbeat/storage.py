@@ -825,18 +825,18 @@ class ScriptedSteps:
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
-        return bool(self._call(EXTEND_TO, [key], (token, milliseconds, "0", new_token)))
+        return bool(self._call(EXTEND_TO, [key], (_raw(token), milliseconds, "0", _raw(new_token))))
 
     def take_over_lock(
         self, key: str, token: str, new_token: str, milliseconds: int, silent_below: int
     ) -> bool:
         """See :meth:`Storage.take_over_lock`."""
-        arguments = (token, new_token, milliseconds, silent_below)
+        arguments = (_raw(token), _raw(new_token), milliseconds, silent_below)
         return bool(self._call(TAKE_OVER, [key], arguments))
 
     def release_lock(self, key: str, token: str) -> bool:
         """See :meth:`Storage.release_lock`."""
-        return bool(self._call(RELEASE, [key], (token,)))
+        return bool(self._call(RELEASE, [key], (_raw(token),)))
 
     def _keys(self, key: str) -> list[str]:
         """The keys of a change to one entry, as far as one script may touch them."""
@@ -1005,7 +1005,7 @@ class PlainSteps:
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
         return self._holder(key) in (token, new_token) and bool(
-            self.client.set(key, new_token, px=milliseconds, xx=True)
+            self.client.set(key, _raw(new_token), px=milliseconds, xx=True)
         )
 
     def take_over_lock(
@@ -1017,7 +1017,7 @@ class PlainSteps:
             return True
         if stored != token or not 0 <= remaining < silent_below:
             return False
-        return bool(self.client.set(key, new_token, px=milliseconds, xx=True))
+        return bool(self.client.set(key, _raw(new_token), px=milliseconds, xx=True))
 
     def release_lock(self, key: str, token: str) -> bool:
         """See :meth:`Storage.release_lock`."""
@@ -1043,9 +1043,12 @@ def _members(reply: Sequence[Any]) -> list[Member]:
     return [Member(text(key), float(score)) for key, score in zip(parts, parts, strict=True)]
 
 
-def text(reply: bytes | str) -> str:
-    """What Redis holds, as text; bytes that are no UTF-8 stand in it as lone surrogates."""
-    return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else reply
+def text(reply: Any) -> str:
+    """What Redis holds, as text; bytes that are no UTF-8 stand in it as lone surrogates.
+
+    A client may have made text or a number of it already.
+    """
+    return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else str(reply)
 
 
 def printable(text: str) -> str:

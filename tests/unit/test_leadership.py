@@ -134,6 +134,29 @@ def test_a_silent_holder_is_taken_over_past_the_failover_timeout(
     assert "taken over from" in caplog.text
 
 
+def test_a_silent_holder_whose_host_is_no_text_is_taken_over(client: Any) -> None:
+    """Its token is compared as it stands in Redis."""
+    client.set(KEY, b"\xff:1:0123456789abcdef:1500000:15000:1", px=5000)
+    beat = Beat(client)
+    beat.leadership.campaign(with_heartbeat=False)
+    assert beat.lock is not None
+
+
+def test_a_lock_under_a_token_that_is_no_text_is_renewed_and_released(client: Any) -> None:
+    """As a program may give it to its scheduler."""
+    client.set(KEY, b"\xff", px=5000)
+    lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=None)
+    lock.local.token = b"\xff"
+    lock.extend(LIFETIME)
+    assert client.pttl(KEY) > 5000
+    lock.local.token = b"\xfe"
+    with pytest.raises(LockNotOwnedError):
+        lock.release()
+    lock.local.token = b"\xff"
+    lock.release()
+    assert not client.exists(KEY)
+
+
 def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any) -> None:
     """The check and the change are one."""
     storage = Storage(client, "s", "t", "c", "r")
