@@ -26,6 +26,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     assert conf.redis_url == "redis://schedule.invalid/0"
     assert conf.key_prefix == "redbeat:"
     assert conf.schedule_key == "redbeat::schedule"
+    assert conf.channel == "redbeat::changed"
     assert conf.statics_key == "redbeat::statics"
     assert conf.lock_key == "redbeat::lock"
     assert conf.lock_timeout is None
