@@ -216,6 +216,11 @@ class LeaderLock(Lock):
         return new_token(seconds, self._failover_timeout)
 
 
+def log_release() -> None:
+    """Log that a lock is let go, by the line that people search for."""
+    logger.info("beat: Releasing lock")
+
+
 class Candidate(Protocol):
     """What leads or stands by: a scheduler, whose attributes may be assigned at any time."""
 
@@ -400,15 +405,23 @@ class Leadership:
         return seconds_left
 
     def release(self) -> None:
-        """Let the lock go, if it is ours; safe to repeat, and to call from a signal handler."""
+        """Let the lock go, if it is ours; safe to repeat."""
+        if self.let_go():
+            log_release()
+
+    def let_go(self) -> bool:
+        """Let the lock go without a word, if it is ours; returns whether there was one.
+
+        Whoever logs waits for the thread that is just logging, which may be waiting for this one.
+        """
         lock = self.abandon()
         if lock is None:
-            return
-        logger.info("beat: Releasing lock")
+            return False
         try:
             lock.release()
         except REDIS_ERRORS as exc:
             logger.warning("beat: The lock was not released: %s", without_secrets(exc))
+        return True
 
     def abandon(self) -> Any:
         """Stop leading without a word to Redis; returns the lock, which expires of itself."""

@@ -55,7 +55,7 @@ from .dispatch import (
     retry_set_aside,
 )
 from .errors import EntryError, SettingError
-from .leadership import Holder, LeaderLock, Leadership, read_holder
+from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
 from .publishing import batching
 from .retrying import (
     FOR_EVER,
@@ -1224,6 +1224,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     _listener: Listener | None = None
     _wind_up: threading.Thread | None = None
+    _has_let_go = False
 
     def __init__(
         self,
@@ -2019,6 +2020,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._wind_up.is_alive():
             self.leadership.abandon()
             logger.warning("beat: Redis does not answer. The lock was left to expire.")
+        elif self._has_let_go:
+            log_release()
         self._leave_office()
         self._stop_listening()
         if self._is_service:
@@ -2026,10 +2029,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         super().close()
 
     def _let_go(self) -> None:
+        """Commit, and let the lock go, without a word if all is well.
+
+        The main thread may have been told to end while it was logging: then others cannot log.
+        """
+        self._has_let_go = False
         try:
             with patience(not_again):
                 self._settle()
-            self.leadership.release()
+            self._has_let_go = self.leadership.let_go()
         except Exception as exc:
             self.leadership.abandon()
             logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)

@@ -608,6 +608,23 @@ def test_closing_releases_the_lock_and_may_be_repeated(
     locked.close()
 
 
+def test_closing_releases_the_lock_though_the_signal_came_to_a_log_handler(
+    locked: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Which holds up every other thread that logs, until the handler of the signal is done."""
+    caplog.set_level(logging.INFO, "celery.beat")
+    acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
+    locked.tick()
+    caplog.handler.acquire()
+    try:
+        locked.close()
+    finally:
+        caplog.handler.release()
+    assert client.exists("redbeat::lock") == 0
+    assert "beat: Releasing lock" in caplog.text
+    assert "does not answer" not in caplog.text
+
+
 def test_closing_leaves_a_lock_that_another_holds(
     locked: RedBeatScheduler, client: redis.Redis
 ) -> None:
