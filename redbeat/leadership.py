@@ -418,7 +418,9 @@ class Leadership:
         if lock is None:
             return False
         try:
-            lock.release()
+            # One that was given by hand may have been lost without a word.
+            if isinstance(lock, LeaderLock) or lock.owned():
+                lock.release()
         except REDIS_ERRORS as exc:
             logger.warning("beat: The lock was not released: %s", without_secrets(exc))
         return True

@@ -54,7 +54,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from .retrying import direct, error_code, run_unit
+from .retrying import direct, error_code, is_of_one_key, run_unit
 
 logger = get_logger("celery.beat")
 
@@ -1070,14 +1070,9 @@ def _stored(reply: Any) -> Stored:
         return Stored(definition, meta, set_aside)
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return Stored()
-    if isinstance(reply, NoPermissionError) and _is_of_key(reply):
+    if isinstance(reply, NoPermissionError) and is_of_one_key(reply):
         return Stored(refusal=reply)
     raise reply
-
-
-def _is_of_key(exc: NoPermissionError) -> bool:
-    """Whether an ACL refuses this key and not the command, which would refuse all of them."""
-    return "permissions to access" in str(exc)
 
 
 def _optional_text(reply: Any) -> str | None:
@@ -1158,7 +1153,7 @@ def _save_arguments(drafts: Iterable[Draft]) -> list[Any]:
 
 
 def _discard_arguments(seen: Iterable[Seen]) -> list[bytes]:
-    return [_raw(field or "") for each in seen for field in each.stored]
+    return [_raw(getattr(each.stored, field) or "") for each in seen for field in FIELDS]
 
 
 def _record_arguments(outcomes: Iterable[Outcome]) -> list[str | bytes]:

@@ -341,7 +341,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         key = self._key(name)
         (score,) = self._storage.read_scores([key])
         (stored,) = self._storage.read_entries([key])
-        if score is None and stored.definition is None:
+        if score is None and stored.is_gone:
             raise KeyError(name)
         return self._listing(Member(key, FINISHED if score is None else score), stored)
 
@@ -614,7 +614,7 @@ def paged(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 
 def _state(score: float, stored: Stored, entry: RedBeatSchedulerEntry | None) -> State:
-    if stored.definition is None:
+    if stored.is_gone:
         return "gone"
     if score == SET_ASIDE:
         return "set aside"

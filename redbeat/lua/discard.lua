@@ -10,6 +10,9 @@
 -- holds no definition holds nothing of ours: it only loses its place in the schedule. So doing it
 -- twice is harmless. That a change cannot be told must not undo it: beat polls as well.
 
+-- A stand-in for Redis may run a newer Lua, which has it elsewhere.
+local unpack = unpack or table.unpack
+
 local channel, count = ARGV[1], tonumber(ARGV[2])
 local schedule = KEYS[count + 1]
 

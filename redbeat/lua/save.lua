@@ -15,6 +15,9 @@
 -- already is no other one: whose answer was lost is not refused. That a change cannot be told must
 -- not undo it: beat polls as well.
 
+-- A stand-in for Redis may run a newer Lua, which has it elsewhere.
+local unpack = unpack or table.unpack
+
 local channel, count = ARGV[1], tonumber(ARGV[2])
 local schedule = KEYS[count + 1]
 

@@ -996,6 +996,18 @@ def test_a_mock_may_stand_in_for_the_client(make_app_with: MakeApp) -> None:
     entry.delete()
 
 
+@pytest.mark.parametrize("is_held", [True, False])
+def test_a_lock_given_by_hand_is_released_only_while_it_is_held(
+    scheduler: RedBeatScheduler, is_held: bool
+) -> None:
+    """Closing leaves alone what another has taken."""
+    lock = scheduler.lock = mock.Mock()
+    lock.owned.return_value = is_held
+    scheduler.close()
+    assert scheduler.lock is None
+    assert lock.release.called is is_held
+
+
 def test_looking_ahead_sends_nothing_though_an_override_would(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
