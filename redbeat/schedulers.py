@@ -1164,9 +1164,11 @@ class _BrokerAwayError(Exception):
 class _NotSentError(Exception):
     """The broker is there, and one entry could not be sent: it alone is put off."""
 
-    def __init__(self, told: str, seconds: float) -> None:
+    def __init__(self, told: str, seconds: float, is_news: bool = True) -> None:
         super().__init__(told)
         self.seconds = seconds
+        #: Whether this tick has not met the same with another entry.
+        self.is_news = is_news
 
 
 class _TooLateError(Exception):
@@ -1780,7 +1782,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except _NotSentError as exc:
             claim.put_off(exc.seconds)
             self._has_doubtful_channel = True
-            logger.error("beat: %s. It stays due; trying again in %g seconds", exc, exc.seconds)
+            if exc.is_news:
+                logger.error("beat: %s. It stays due; trying again in %g seconds", exc, exc.seconds)
         except _BrokerAwayError:
             claim.advanced = None
             raise
@@ -1910,17 +1913,21 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             raise _NotSentError(told, MAX_PAUSE) from exc
         if not self._is_broker_away(exc):
             return
+        is_news = self._broker_answers is None
         if isinstance(first, OSError) and self._answers():
             # Of the old connection, or of a service that the task's own code asked.
             told = f"{entry.name} was not sent ({_told(exc)}), though the broker can be reached"
-            raise _NotSentError(told, HELD_BACK_DELAY) from exc
+            raise _NotSentError(told, HELD_BACK_DELAY, is_news) from exc
         raise _broker_away(exc) from exc
 
     def _is_refusal(self, exc: BaseException) -> bool:
         """Whether the broker refuses this message, and no others for that."""
         if isinstance(exc, RedisError):
             return is_of_one_key(exc)
-        return isinstance(exc, self.connection.channel_errors)
+        # Some transports count the same errors among both.
+        return isinstance(exc, self.connection.channel_errors) and not isinstance(
+            exc, self.connection.connection_errors
+        )
 
     def _is_broker_away(self, exc: BaseException) -> bool:
         """Whether the connection is what failed, and not the message.
@@ -1929,13 +1936,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         are lost connections. And it may connect anew while it declares a queue, and go on with the
         old, closed channel: the error of that says nothing about a connection.
         """
+        if self._channel is not None and self._channel.connection is None:
+            return True
         first = _raised_first(exc)
         if isinstance(first, LookupError) or getattr(first, "filename", None) is not None:
             return False
         errors = (OperationalError, *self.connection.connection_errors)
-        if any(isinstance(cause, errors) for cause in _causes(exc)):
-            return True
-        return self._channel is not None and self._channel.connection is None
+        return any(isinstance(cause, errors) for cause in _causes(exc))
 
     def _answers(self) -> bool:
         """Whether the broker can be reached anew; asked once in a tick."""
