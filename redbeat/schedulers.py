@@ -321,7 +321,7 @@ class RedBeatConfig:
 
     @property
     def own_keys(self) -> tuple[str, str, str, str, str | None]:
-        """What this schedule goes by in Redis beside its entries, as :class:`Storage` takes it."""
+        """What this schedule goes by in Redis beside its entries, as ``Storage`` takes it."""
         return (
             self.schedule_key,
             self.statics_key,
