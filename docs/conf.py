@@ -62,6 +62,7 @@ nitpick_ignore = [
     ("py:class", "tzinfo"),
     ("py:class", "click.exceptions.ClickException"),
     ("py:class", "redbeat.dispatch.Claim"),
+    ("py:class", "redbeat.storage.OwnKeys"),
 ]
 
 

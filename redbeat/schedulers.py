@@ -76,6 +76,7 @@ from .storage import (
     Listener,
     Member,
     Outcome,
+    OwnKeys,
     Storage,
     Stored,
     printable,
@@ -320,15 +321,9 @@ class RedBeatConfig:
         self.batch_size: int = self._read("redbeat_batch_size")
 
     @property
-    def own_keys(self) -> tuple[str, str, str, str, str | None]:
-        """What this schedule goes by in Redis beside its entries, as ``Storage`` takes it."""
-        return (
-            self.schedule_key,
-            self.statics_key,
-            self.channel,
-            self.reports_key,
-            self.lock_key,
-        )
+    def own_keys(self) -> OwnKeys:
+        """What this schedule goes by in Redis beside its entries."""
+        return OwnKeys.of(self)
 
     def refuse_own_key(self, name: str, key: str) -> None:
         """Raise :exc:`~redbeat.errors.EntryError` if the key of the entry ``name`` is ours."""
@@ -1858,8 +1853,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self.__dict__.pop("producer", None)
 
     def _ensure_connected(self) -> Any:
-        """Try once: the ticks pace the tries, and nothing stays claimed in between."""
-        return self.connection.ensure_connection(max_retries=1, interval_start=0)
+        return _connect_once(self.connection)
 
     # One entry's turn
 
@@ -1949,7 +1943,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._broker_answers is None:
             try:
                 with self.app.connection_for_write() as probe:
-                    probe.ensure_connection(max_retries=1, interval_start=0)
+                    _connect_once(probe)
                 self._broker_answers = True
             except Exception:
                 self._broker_answers = False
@@ -2096,6 +2090,11 @@ def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> boo
     )
 
 
+def _connect_once(connection: Any) -> Any:
+    """Connect in one try: the ticks pace the tries, and nothing stays claimed in between."""
+    return connection.ensure_connection(max_retries=1, interval_start=0)
+
+
 def _broker_away(exc: BaseException) -> _BrokerAwayError:
     return _BrokerAwayError(f"The broker cannot be reached ({_told(exc)})")
 
@@ -2111,10 +2110,8 @@ def _told(exc: BaseException) -> str:
 
 def _raised_first(exc: BaseException) -> BaseException:
     """The error that Celery and kombu have wrapped into their own."""
-    wrapped = exc.__cause__ or exc.__context__
-    if isinstance(exc, (SchedulingError, KombuError)) and wrapped is not None:
-        return _raised_first(wrapped)
-    return exc
+    wrappers = (SchedulingError, KombuError)
+    return next((cause for cause in _causes(exc) if not isinstance(cause, wrappers)), exc)
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:

@@ -129,7 +129,7 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
 
 def answers_for_itself(schedule: Any) -> bool:
     """Whether `schedule` is asked through methods of its own, and so by its own clock."""
-    return not is_plain_interval(schedule) and _calendar_of(schedule) is None
+    return not _is_as_made(type(schedule))
 
 
 def own_now(schedule: Any, now: datetime) -> datetime:
@@ -155,7 +155,7 @@ def _later(moment: datetime, delta: timedelta) -> datetime:
 
 
 def is_plain_interval(schedule: Any) -> bool:
-    """Whether `schedule` only adds a length of time, which needs no clock."""
+    """Whether `schedule` is an interval as Celery makes it, which needs no clock."""
     return type(schedule) is interval and _is_as_made(interval)
 
 

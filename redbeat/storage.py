@@ -129,6 +129,21 @@ class Member(NamedTuple):
     score: float
 
 
+class OwnKeys(NamedTuple):
+    """What a schedule goes by in Redis beside its entries; no entry is at one of them."""
+
+    schedule_key: str
+    statics_key: str
+    channel: str
+    reports_key: str
+    lock_key: str | None
+
+    @classmethod
+    def of(cls, owner: Any) -> OwnKeys:
+        """Those of a configuration or of a storage, which have them as attributes."""
+        return cls(*(getattr(owner, name) for name in cls._fields))
+
+
 class Stored(NamedTuple):
     """The fields of an entry's hash, ``None`` where there is none.
 
@@ -262,15 +277,9 @@ class Storage:
         self._steps = ScriptedSteps(self)
 
     @property
-    def keys(self) -> tuple[str, str, str, str, str | None]:
-        """The names that this schedule goes by in Redis; no entry is at one of them."""
-        return (
-            self.schedule_key,
-            self.statics_key,
-            self.channel,
-            self.reports_key,
-            self.lock_key,
-        )
+    def keys(self) -> OwnKeys:
+        """Where no entry is."""
+        return OwnKeys.of(self)
 
     @property
     def is_cluster(self) -> bool:
