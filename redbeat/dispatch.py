@@ -34,7 +34,7 @@ from celery.utils.log import get_logger
 
 from . import signals
 from .calendars import as_utc
-from .schedules import answers_for_itself, next_due
+from .schedules import answers_for_itself, awaited_from, next_due
 from .storage import FINISHED, SET_ASIDE, Claimed, Member, Outcome, Storage, Stored, printable
 
 logger = get_logger("celery.beat")
@@ -166,6 +166,29 @@ class Claim:
             # One that is only looked at is set aside when it is due.
             if self.is_leased:
                 self.set_aside(exc)
+
+    def begin_history(self, lease: float) -> Outcome | None:
+        """Let a calendar entry that never ran count from just before the slot that it was due at.
+
+        Returns what to write of that before the run, ``None`` if there is nothing: a beat that is
+        killed in between leaves the ``lease``, which does not tell the slot.
+        """
+        entry = self.entry
+        if entry is None or entry.last_run_at is not None or not entry.enabled:
+            return None
+        try:
+            before = awaited_from(entry.schedule, self.score, self.now)
+        except Exception as exc:
+            self.entry = None
+            self.set_aside(exc)
+            return None
+        if before is None:
+            return None
+        entry.last_run_at = before
+        assert self.stored is not None, "an entry is built of what was loaded"
+        meta, seen = entry.encode_meta(), self.stored.meta or ""
+        self.stored = self.stored._replace(meta=meta)
+        return Outcome(self.key, lease, meta, seen)
 
     def set_aside(self, exc: Exception) -> None:
         """Keep the entry out of the due range from the commit on, for ``exc``."""
@@ -310,11 +333,16 @@ class Batch:
         return time.monotonic() < self._sent_by
 
     def load(self, build: Callable[[str, Stored], Any]) -> list[Claim]:
-        """Build the claimed entries, return the claims that got one; one round trip."""
+        """Build the claimed entries, return the claims that got one.
+
+        One round trip, and one more if there are calendar entries that await their first slot.
+        """
         claims = self.claims + ([self.peeked] if self.peeked else [])
         stored = self.storage.read_entries([claim.key for claim in claims])
         for claim, fields in zip(claims, stored, strict=True):
             claim.load(fields, build)
+        begun = [claim.begin_history(self._lease) for claim in self.claims]
+        self.storage.commit(self._lease, [outcome for outcome in begun if outcome is not None])
         return [claim for claim in self.claims if claim.entry is not None]
 
     def announce(self, sender: Any) -> None:

@@ -19,7 +19,7 @@ two transitions within 48 hours is read as if it had the one that is in force a 
 day after. Instants are as right as the zone database of the machine.
 
 A schedule that never ran is due at once if it is an interval, and at its next slot if it follows
-a calendar.
+a calendar; stored with the time of a slot as its score, it awaits that one.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ from .rfc5545 import Lines
 
 __all__ = (
     "answers_for_itself",
+    "awaited_from",
     "crontab",
     "due_state",
     "is_plain_interval",
@@ -75,6 +76,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: A never-run rule still takes the occurrence at its `dtstart` when that is this recently past:
 #: a rule that starts now is a moment old by the time it has been stored.
 START_GRACE = timedelta(seconds=10)
+
+#: What a score leaves out of a due time: scores are rounded down to whole seconds.
+SCORE_STEP = timedelta(seconds=1)
 
 
 def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime | None:
@@ -110,6 +114,21 @@ def run_to_count_from(
         return last_run_at
     before: datetime = schedule.before_first_run(as_utc(last_run_at))
     return before if _later(before, TICK) < as_utc(last_run_at) else last_run_at
+
+
+def awaited_from(schedule: Any, score: float, now: datetime) -> datetime | None:
+    """The last run as `next_due` wants it, of a calendar that never ran and was due at `score`.
+
+    Who writes an entry without a history gives its first slot as its score, in whole seconds: that
+    slot is to run, however late beat comes to it. None if `score` is no slot, such as the zero that
+    says *look at it now*; then the schedule counts from when it is looked at.
+    """
+    if isinstance(schedule, interval) or score <= 0:
+        return None
+    moment = _later(EPOCH, timedelta(seconds=score))
+    before = _later(moment, -TICK)
+    slot = next_due(schedule, before, now)
+    return before if slot is not None and slot < _later(moment, SCORE_STEP) else None
 
 
 def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:

@@ -412,6 +412,89 @@ def test_a_calendar_entry_that_never_ran_waits_for_its_slot(
     assert stored(scheduler.app, "c").total_run_count == 0
 
 
+def write_bare(client: redis.Redis, schedule: dict[str, Any], score: float) -> None:
+    """Insert the entry ``c`` as another language does: without meta."""
+    definition = {"name": "c", "task": "tasks.c", "schedule": schedule}
+    client.hset("redbeat:c", "definition", json.dumps(definition))
+    client.zadd(SCHEDULE, {"redbeat:c": score})
+
+
+def last_midnight() -> float:
+    now = datetime.now(UTC)
+    return now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
+
+
+DAILY = {"__type__": "crontab", "minute": "0", "hour": "0"}
+ONE_MIDNIGHT = {"__type__": "rrule", "freq": 3, "count": 1}
+
+
+@pytest.mark.parametrize(
+    ("rule", "then"),
+    [(DAILY, lambda slot: slot + 86400), (ONE_MIDNIGHT, lambda slot: -1)],
+    ids=["crontab", "rrule"],
+)
+def test_a_calendar_entry_that_never_ran_runs_at_the_slot_that_its_writer_gave_as_score(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], rule: Any, then: Any
+) -> None:
+    """However late beat comes to it, and once."""
+    slot = last_midnight()
+    fields = rule if rule is DAILY else {**rule, "dtstart": int(slot), "dtstart_tz": 0}
+    write_bare(client, fields, slot)
+    scheduler.tick()
+    scheduler.tick()
+    assert sent == ["tasks.c"]
+    assert stored(scheduler.app, "c").total_run_count == 1
+    assert score_of(client, "c") == then(slot)
+
+
+@pytest.mark.parametrize("score", [0, 1, 61], ids=str)
+def test_a_score_that_is_no_slot_makes_no_calendar_entry_run(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], score: int
+) -> None:
+    """Zero says *look at it now*, though it is the midnight with which 1970 began."""
+    write_bare(client, {"__type__": "crontab"}, score)
+    scheduler.tick()
+    assert sent == []
+
+
+def test_a_calendar_entry_that_never_ran_is_left_alone_before_its_score(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """Looking ahead to it writes nothing."""
+    ahead = float(int(time.time()) // 60 * 60 + 120)
+    write_bare(client, {"__type__": "crontab"}, ahead)
+    scheduler.tick()
+    assert sent == []
+    assert score_of(client, "c") == ahead
+    assert client.hget("redbeat:c", "meta") is None
+
+
+class Killed(BaseException):
+    """What nothing catches, and what leaves nothing behind but what is in Redis."""
+
+
+class Dying(RedBeatScheduler):
+    """A scheduler that is killed before its first message."""
+
+    def maybe_due(self, entry: RedBeatSchedulerEntry, **kwargs: Any) -> float:
+        raise Killed
+
+
+def test_the_first_slot_of_a_calendar_entry_outlives_a_beat_that_is_killed_in_it(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """Its history begins before its message goes: the lease alone would not tell the slot."""
+    write_bare(client, DAILY, last_midnight())
+    with pytest.raises(Killed):
+        Dying(scheduler.app).tick()
+    lease = score_of(client, "c")
+    assert lease is not None
+    assert lease > time.time()
+    client.zadd(SCHEDULE, {"redbeat:c": lease - 60})
+    scheduler.tick()
+    assert sent == ["tasks.c"]
+
+
 def test_the_schedule_shows_due_entries_and_the_first_later_one(
     scheduler: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
