@@ -35,12 +35,13 @@ from .arguments import Duration, Json, Moment, Zone, read_cron, read_rrule
 from .backup import Difference
 from .errors import EntryError, SettingError
 from .leadership import Holder
+from .retrying import direct
 from .schedulers import (
     REDBEAT_REDIS_KEY,
     RedBeatSchedulerEntry,
-    RetryingConnection,
     ensure_conf,
     get_redis,
+    require_known_options,
 )
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
@@ -84,6 +85,12 @@ def _unreachable(app: Any, exc: Exception) -> UnreachableError:
     )
 
 
+def _hint_at_application(ctx: click.Context) -> str:
+    """What to say first if a setting is wrong and no application was named."""
+    is_named = ctx.find_root().params.get("app") is not None
+    return "" if is_named else "No application is named (celery -A proj redbeat ...). "
+
+
 class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
     """A command whose errors are told in one line."""
 
@@ -94,7 +101,7 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
         except REDIS_ERRORS as exc:
             raise _unreachable(ctx.obj.app, exc) from exc
         except SettingError as exc:
-            raise BadSettingError(exc.message) from exc
+            raise BadSettingError(_hint_at_application(ctx) + exc.message) from exc
         except EntryError as exc:
             raise click.ClickException(one_line(str(exc))) from exc
 
@@ -106,6 +113,7 @@ class Session:
         self.app = ctx.obj.app
         self.console = Console(ctx.obj.no_color)
         self.timetable = Timetable(_without_retries(self.app))
+        require_known_options(self.app)
 
     @contextlib.contextmanager
     def known_names(self) -> Iterator[None]:
@@ -124,9 +132,7 @@ class Session:
 
 def _without_retries(app: Any) -> Any:
     """The application, with a client that tells of an outage at once."""
-    client = get_redis(app)
-    if isinstance(client, RetryingConnection):
-        setattr(app, REDBEAT_REDIS_KEY, client.wrapped_connection)
+    setattr(app, REDBEAT_REDIS_KEY, direct(get_redis(app)))
     return app
 
 
@@ -819,7 +825,7 @@ def check(session: Session, max_delay: timedelta) -> None:
     if reason:
         raise click.ClickException(reason)
     delays = [report.worst_delay for report in session.timetable.reports().values()]
-    worst = duration(max(delays, default=0.0))
+    worst = duration(max(delays)) if delays else "not known before a beat has told of its runs"
     session.console.say(f"All is well; worst delay in {DELAY_MINUTES} minutes: {worst}")
 
 

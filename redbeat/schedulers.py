@@ -60,6 +60,7 @@ from .publishing import batching
 from .retrying import (
     FOR_EVER,
     RetryingConnection,
+    direct,
     is_of_one_key,
     is_outage,
     not_again,
@@ -479,6 +480,26 @@ def get_redis(app: Any = None) -> Any:
     return getattr(app, REDBEAT_REDIS_KEY)
 
 
+def require_known_options(app: Any) -> None:
+    """Refuse options that redis-py does not know; no round trip.
+
+    By itself it finds out when it first connects, with a ``TypeError`` that names no setting.
+    Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``).
+    """
+    client = direct(get_redis(app))
+    if not isinstance(client, redis.client.Redis):
+        return
+    pool = client.connection_pool
+    try:
+        pool.connection_class(**pool.connection_kwargs)
+    except TypeError as exc:
+        raise SettingError(
+            "The client of Redis refuses the options in redbeat_redis_options, "
+            f"redbeat_redis_use_ssl or the query of redbeat_redis_url: {exc}. Check how they are "
+            "spelled."
+        ) from None
+
+
 def get_storage(app: Any = None) -> Storage:
     """The application's schedule in Redis, for the client and the keys that it has now."""
     app = app_or_default(app)
@@ -543,10 +564,10 @@ def _retry_period(conf: RedBeatConfig) -> float | None:
 def _client_factory(conf: RedBeatConfig) -> ClientFactory:
     scheme = scheme_of(conf.redis_url)
     if scheme not in CLIENT_FACTORIES:
+        got = repr(sanitized(conf.redis_url)) if conf.redis_url else "none"
         raise SettingError(
             f"redbeat_redis_url must be the URL of a Redis ({', '.join(CLIENT_FACTORIES)}), got "
-            f"{sanitized(conf.redis_url)!r}. Set redbeat_redis_url: the schedule cannot live in "
-            "another kind of broker."
+            f"{got}. Set redbeat_redis_url: the schedule cannot live in another kind of broker."
         )
     if conf.redbeat_redis_options.get("cluster") and scheme != "redis-cluster":
         return _cluster_from_url
@@ -2079,6 +2100,7 @@ def _check_server(app: Any) -> tuple[bool, list[str]]:
             raise
         logger.error("beat: Cannot reach Redis at %s: %s", sanitized(conf.redis_url), exc)
         return False, []
+    require_known_options(app)
     return check_version(client), check_key_expiry(client, conf.key_expiry_check)
 
 

@@ -604,7 +604,7 @@ def test_check_tells_what_is_wrong(app: Celery, redbeat: Run, redis_client: redi
     redis_client.set("redbeat::lock", new_token(600, 15), px=500_000)
     assert "gave no sign of life for" in error_of(redbeat("check"), 1)
     redis_client.set("redbeat::lock", new_token(600, 15), px=600_000)
-    assert "All is well" in good(redbeat("check"))
+    assert "All is well; worst delay in 5 minutes: not known" in good(redbeat("check"))
     store(app, "late")
     redis_client.zadd(SCHEDULE, {"redbeat:late": time.time() - 3 * 3600})
     assert error_of(redbeat("check"), 1).startswith("Error: late is overdue by 3 h")
@@ -633,6 +633,32 @@ def test_an_unreachable_redis_is_exit_code_3(make_project: MakeProject, unused_p
 def test_a_bad_setting_is_exit_code_2(make_project: MakeProject) -> None:
     project = make_project(redbeat_batch_size="many")
     assert "redbeat_batch_size" in error_of(run_in(project, "list"), 2)
+
+
+def test_an_option_that_redis_py_does_not_know_is_told_by_beat_and_by_every_command(
+    make_project: MakeProject,
+) -> None:
+    """In one line that names the setting, not in redis-py's traceback."""
+    project = make_project(redbeat_redis_options={"sokcet_timeout": 5})
+    line = error_of(run_in(project, "list"), 2)
+    assert "redbeat_redis_options" in line
+    assert "sokcet_timeout" in line
+    beat = project.beat()
+    wait_until(lambda: not beat.is_running(), 20, "the end of beat")
+    assert f"{line}\n" in beat.log
+    assert "Traceback" not in beat.log
+
+
+def test_a_command_without_an_application_says_so(project: Project) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-m", "celery", "redbeat", "list"],
+        cwd=project.directory,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert error_of(completed, 2).startswith("Error: No application is named (celery -A proj")
 
 
 def completions(project: Project, typed: str) -> str:

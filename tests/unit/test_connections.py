@@ -12,8 +12,15 @@ import redis.cluster
 import redis.sentinel
 from celery import Celery
 
+from redbeat import RedBeatScheduler
 from redbeat.errors import SettingError
-from redbeat.schedulers import RetryingConnection, StartupNode, get_redis, get_storage
+from redbeat.schedulers import (
+    RetryingConnection,
+    StartupNode,
+    get_redis,
+    get_storage,
+    require_known_options,
+)
 
 
 def make_app(url: str, **settings: Any) -> Celery:
@@ -407,6 +414,41 @@ def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
         get_redis(make_app(url, redbeat_redis_options={"master_name": "m"}))
     assert "cret" not in str(error.value)
     assert error.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("url", "settings"),
+    [
+        ("redis://redis.invalid", {"redbeat_redis_options": {"sokcet_timeout": 5}}),
+        ("redis://redis.invalid?sokcet_timeout=5", {}),
+        ("rediss://redis.invalid", {"redbeat_redis_use_ssl": {"sokcet_timeout": 5}}),
+        (
+            "redis-sentinel://",
+            {"redbeat_redis_options": {"sentinels": [("s.invalid", 1)], "sokcet_timeout": 5}},
+        ),
+    ],
+    ids=["option", "query", "TLS", "sentinel"],
+)
+@pytest.mark.parametrize("retry", [{}, {"retry_period": 0}], ids=["plain", "retrying"])
+def test_an_option_that_the_client_does_not_know_is_refused_without_a_round_trip(
+    url: str, settings: dict[str, Any], retry: dict[str, Any]
+) -> None:
+    """By its name; a client alone can be made, as redis-py makes it."""
+    options = {**settings.get("redbeat_redis_options", {}), **retry}
+    app = make_app(url, **{**settings, "redbeat_redis_options": options})
+    assert get_redis(app) is not None
+    with pytest.raises(SettingError, match=r"redbeat_redis_options.*sokcet_timeout"):
+        require_known_options(app)
+    with pytest.raises(SettingError, match="sokcet_timeout"):
+        RedBeatScheduler(app)
+
+
+def test_options_that_the_client_knows_are_taken() -> None:
+    """And whatever is injected, which was made elsewhere."""
+    app = make_app("redis://redis.invalid", redbeat_redis_options={"health_check_interval": 5})
+    require_known_options(app)
+    app.redbeat_redis = object()
+    require_known_options(app)
 
 
 @pytest.mark.parametrize("period", ["soon", -2, True, [1]])
