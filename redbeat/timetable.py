@@ -36,7 +36,7 @@ from .schedulers import (
     get_storage,
     store_entries,
 )
-from .schedules import is_plain_interval, next_due
+from .schedules import awaited_from, is_plain_interval, next_due
 from .statistics import Report, decode_reports
 from .storage import FINISHED, SET_ASIDE, Member, Seen, Storage, Stored
 
@@ -648,7 +648,10 @@ def _next_run(
     entry: RedBeatSchedulerEntry, now: datetime, stored_due_at: datetime
 ) -> datetime | None:
     """When the entry runs next: not before its place in the schedule, nor before now."""
-    due = entry.next_due(now)
+    awaited = None
+    if entry.last_run_at is None:
+        awaited = awaited_from(entry.schedule, stored_due_at.timestamp(), now)
+    due = entry.next_due(now) if awaited is None else next_due(entry.schedule, awaited, now)
     return None if due is None else max(due, stored_due_at, now)
 
 

@@ -336,6 +336,24 @@ def test_the_upcoming_runs_come_in_order_and_as_often_as_they_are_due(
     assert client.zrange(SCHEDULE, 0, -1, withscores=True) == before
 
 
+def test_upcoming_shows_the_slot_that_an_entry_without_a_history_missed(
+    timetable: Timetable, client: redis.Redis
+) -> None:
+    """It was written by another language, with that slot as its score; it runs now."""
+    definition = {
+        "name": "midnight",
+        "task": "tasks.a",
+        "schedule": {"__type__": "crontab", "minute": "0", "hour": "0"},
+    }
+    now = datetime.now(UTC)
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    client.hset("redbeat:midnight", "definition", json.dumps(definition))
+    client.zadd(SCHEDULE, {"redbeat:midnight": midnight.timestamp()})
+    missed, following = timetable.upcoming(limit=2)
+    assert now <= missed.due_at < now + timedelta(seconds=10)
+    assert following.due_at == midnight + timedelta(days=1)
+
+
 def test_upcoming_shows_a_calendar_at_its_slots_and_an_overdue_entry_now(
     client_app: Celery, timetable: Timetable
 ) -> None:
