@@ -126,7 +126,20 @@ class RedBeatJSONDecoder(json.JSONDecoder):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{"object_pairs_hook": _object_from_pairs, **kwargs})
+        is_overridden = type(self).dict_to_object is not RedBeatJSONDecoder.dict_to_object
+        hook = (
+            {"object_hook": self.dict_to_object}
+            if is_overridden
+            else {"object_pairs_hook": _object_from_pairs}
+        )
+        super().__init__(**{**hook, **kwargs})
+
+    def dict_to_object(self, fields: Fields) -> Any:
+        """What a JSON object describes; the dict itself if its `__type__` is not known.
+
+        Subclasses override it to read types of their own, as with 2.x; `register_codec` does more.
+        """
+        return _object_from_pairs(list(fields.items()))
 
     def decode(self, s: str, *args: Any) -> Any:
         """The object that the JSON text describes."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -47,6 +48,9 @@ HELD_BACK_DELAY = 1.0
 
 #: How late a tick may come to an entry that still counts as run at its due time.
 IN_TIME = timedelta(seconds=1)
+
+#: Seconds by which a lease may outlast the claim timeout.
+LEASE_SPREAD = 2
 
 #: How much of the claim timeout a batch may use up before its messages must have been sent.
 PUBLISHING_SHARE = 0.5
@@ -131,11 +135,13 @@ class Claim:
 
     @property
     def due_at(self) -> datetime:
-        """When the entry was due, in UTC; an entry that never ran: at its score."""
-        due = None
+        """When the entry was due, in UTC; one that never ran: at its score, where 0 means now."""
+        due: datetime | None = None
         if self.entry.last_run_at is not None:
             due = self.entry.next_due(self.now)
-        return datetime.fromtimestamp(self.score, timezone.utc) if due is None else due
+        if due is not None:
+            return due
+        return datetime.fromtimestamp(self.score, timezone.utc) if self.score else self.now
 
     @property
     def holding_back(self) -> float:
@@ -449,7 +455,13 @@ def release_abandoned(
     claim timeout, though it is overdue by its meta, bears the lease of a claim. Round trips: one,
     one more per ``page`` entries looked at, and one per claim that is found.
     """
-    ahead = storage.read_between(now.timestamp(), now.timestamp() + claim_timeout + 1)
+    latest = now.timestamp() + claim_timeout + LEASE_SPREAD
+    # Who writes a whole second means it; a lease bears a fraction.
+    ahead = [
+        member
+        for member in storage.read_between(now.timestamp(), latest)
+        if not member.score.is_integer()
+    ]
     abandoned: dict[float, list[Outcome]] = {}
     for start in range(0, len(ahead), page):
         members = ahead[start : start + page]
@@ -476,8 +488,11 @@ def _is_overdue(
 
 
 def unique_lease(now: float, claim_timeout: float) -> float:
-    """A score ``claim_timeout`` seconds ahead that no other claim bears: its fraction is random."""
-    return now + claim_timeout + random.random()
+    """A score ``claim_timeout`` seconds ahead that no other claim bears: its fraction is random.
+
+    It is up to ``LEASE_SPREAD`` seconds later, and never a whole second.
+    """
+    return math.ceil(now + claim_timeout) + random.uniform(0.001, 0.999)
 
 
 def fingerprint(stored: Stored | None) -> str:

@@ -46,6 +46,7 @@ from .checks import (
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
 from .dispatch import (
     HELD_BACK_DELAY,
+    LEASE_SPREAD,
     Batch,
     Claim,
     DeferredSignals,
@@ -68,11 +69,19 @@ from .retrying import (
     retries,
     without_secrets,
 )
-from .schedules import due_state, next_due, own_now, run_to_count_from
+from .schedules import (
+    due_state,
+    follows_calendar,
+    last_run_of_new,
+    next_due,
+    own_now,
+    run_to_count_from,
+)
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
     EXTEND_TO,
     REDIS_ERRORS,
+    SET_ASIDE,
     Draft,
     Listener,
     Member,
@@ -81,6 +90,7 @@ from .storage import (
     Storage,
     Stored,
     printable,
+    text,
 )
 from .urls import node_in, sanitized, scheme_of, sentinels_in, single_url
 
@@ -231,7 +241,7 @@ SETTINGS = {
             "redbeat_lock_key",
             ":lock",
             "text, or None for no lock",
-            _is_name,
+            _is_text,
             "The lock that the leader holds, behind the prefix; None: beats share the work.",
         ),
         Setting(
@@ -376,7 +386,8 @@ class RedBeatConfig:
     def _read_lock_key(self) -> str | None:
         setting = SETTINGS["redbeat_lock_key"]
         key = setting.check(self.either_or(setting.name))
-        if key is None:
+        # Empty, as from a variable of the environment that is not set, it is no lock in 2.x.
+        if not key:
             if self.is_key_in_conf(setting.name):
                 return None
             return f"{self.key_prefix}{setting.default}"
@@ -796,6 +807,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             options=options,
             **clsargs,
         )
+        if (made_at := self.last_run_at) and clsargs.get("last_run_at") is None:
+            self.last_run_at = last_run_of_new(self.schedule, made_at)
         self.enabled = enabled
         ensure_conf(self.app)
 
@@ -813,8 +826,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     @staticmethod
     def decode_definition(definition: str) -> dict[str, Any]:
-        """The fields in a stored ``definition``; raises ``ValueError`` if it is malformed."""
-        fields: dict[str, Any] = _DECODER.decode(definition)
+        """The fields in a stored ``definition``; raises ``ValueError`` if it is malformed.
+
+        It may be bytes, as a client of the application's own may have read it.
+        """
+        fields: dict[str, Any] = _DECODER.decode(text(definition))
         return fields
 
     @classmethod
@@ -836,7 +852,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         """The fields in a stored ``meta``; raises ``ValueError`` if it is malformed."""
         if not meta:
             return {"last_run_at": None}
-        fields: dict[str, Any] = _DECODER.decode(meta)
+        fields: dict[str, Any] = _DECODER.decode(text(meta))
         return fields
 
     @classmethod
@@ -849,9 +865,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         """The entry stored at ``key``, ``last_run_at`` exactly as stored; one round trip.
 
         Raises ``KeyError(key)`` if there is none, ``ValueError`` or ``TypeError`` if it is
-        malformed, or if the ACL of Redis refuses the key.
+        malformed, or if the ACL of Redis refuses the key, which may be bytes.
         """
-        (stored,) = get_storage(app).read_entries([key])
+        (stored,) = get_storage(app).read_entries([text(key)])
         return cls.from_stored(key, stored, app)
 
     @classmethod
@@ -869,7 +885,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             field.encode()  # Raises a ValueError if it holds what is no UTF-8.
         definition = cls.load_definition(key, app=app, definition=stored.definition)
         meta = cls.decode_meta(stored.meta, app=app)
-        entry = cls(app=app, **definition, **meta)
+        # What a definition says of runs, as others may write it, is overruled.
+        entry = cls(app=app, **{**definition, **meta})
         entry.last_run_at = meta.get("last_run_at")
         if not isinstance(entry.last_run_at, datetime | None):
             raise EntryError(f"last_run_at must be a datetime or null, got {entry.last_run_at!r}")
@@ -1091,6 +1108,14 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         """The fields of which Celery makes the next instance; a claim is for one run only."""
         return ((field, value) for field, value in vars(self).items() if field != "claim")
+
+
+def _unbound(method: Any) -> Any:
+    """The function of a class method, which is bound anew at each access; else what it is."""
+    return getattr(method, "__func__", method)
+
+
+_FROM_KEY = _unbound(RedBeatSchedulerEntry.from_key)
 
 
 def store_entries(
@@ -1390,19 +1415,21 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
         keys = {name: self.Entry.generate_key(self.app, str(name)) for name in dict_}
-        members = get_storage(self.app).find_members(list(keys.values()))
+        # A mock that stands in for the client knows no scores.
+        known = zip(keys, get_storage(self.app).read_scores(list(keys.values())), strict=False)
+        scores = dict(known)
         for name, fields in dict_.items():
             # There may be thousands, and a standby waits for no thread that hangs.
             self.leadership.expect(0)
             try:
                 entry = self._maybe_entry(name, fields)
-                self._store_static(entry, fields, is_scheduled=keys[name] in members)
+                self._store_static(entry, fields, scores.get(name))
             except REDIS_ERRORS:
                 raise
             except Exception as exc:
                 logger.error(ADD_ENTRY_ERROR, name, exc, fields)
 
-    def _store_static(self, entry: RedBeatSchedulerEntry, fields: Any, is_scheduled: bool) -> None:
+    def _store_static(self, entry: RedBeatSchedulerEntry, fields: Any, score: float | None) -> None:
         """Store an entry as the code has it, with what Redis knows of it, unless it is there.
 
         One round trip, three if it has to be written. An entry that a user has paused stays so,
@@ -1415,11 +1442,29 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if stored is not None:
             entry.last_run_at = stored.last_run_at
             entry.total_run_count = stored.total_run_count
-            if isinstance(fields, Mapping) and "enabled" not in fields:
+            if isinstance(fields, Mapping) and "enabled" not in fields and not stored.enabled:
                 entry.enabled = stored.enabled
-        if stored is None or not is_scheduled or not _is_same(entry, stored):
+                logger.warning(
+                    "beat: %r of beat_schedule is paused in Redis, and stays so. To run it, resume "
+                    "it, or give it 'enabled': True in the code.",
+                    entry.name,
+                )
+        is_in_place = score is not None and score != SET_ASIDE and not self._is_moved(entry, score)
+        if stored is None or not is_in_place or not _is_same(entry, stored):
             entry.save()
         logger.debug("beat: Stored entry: %s", entry)
+
+    def _is_moved(self, entry: RedBeatSchedulerEntry, score: float) -> bool:
+        """Whether an entry's next slot is elsewhere than its score, as after a change of time zone.
+
+        A claim, and a slot that is past, are left to the ticks.
+        """
+        now = as_utc(self.app.now())
+        claimed_until = now.timestamp() + ensure_conf(self.app).claim_timeout + LEASE_SPREAD
+        if score <= claimed_until or entry.has_own_score or not follows_calendar(entry.schedule):
+            return False
+        due = entry.next_due(now)
+        return due is not None and due > now and to_timestamp(due) != int(score)
 
     # The schedule
 
@@ -1456,9 +1501,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _made_of(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
         """The entry; one round trip if its class has a ``from_key`` of its own, else none."""
-        # A class method is bound anew at each access; what it is bound to is the same.
-        its, ours = (cls.from_key.__func__ for cls in (self.Entry, RedBeatSchedulerEntry))  # type: ignore[attr-defined]  # mypy takes it for a plain callable
-        if its is not ours:
+        if _unbound(self.Entry.from_key) is not _FROM_KEY:
             return self.Entry.from_key(key, app=self.app)
         return self.Entry.from_stored(key, stored, app=self.app)
 

@@ -63,7 +63,9 @@ __all__ = (
     "awaited_from",
     "crontab",
     "due_state",
+    "follows_calendar",
     "is_plain_interval",
+    "last_run_of_new",
     "next_due",
     "once",
     "own_now",
@@ -116,6 +118,20 @@ def run_to_count_from(
     return before if _later(before, TICK) < as_utc(last_run_at) else last_run_at
 
 
+def last_run_of_new(schedule: Any, made_at: datetime) -> datetime:
+    """What an entry that is made at `made_at` (aware) bears as its last run.
+
+    A moment less, if a rule has an occurrence at that very time: it would count as one that ran.
+    """
+    # Rules are to the second, and are looked at only where it matters.
+    if made_at.microsecond or type(schedule) not in OUR_CALENDARS:
+        return made_at
+    before = _later(as_utc(made_at), -TICK)
+    takes_it = schedule.before_first_run(as_utc(made_at)) <= before
+    takes_place = takes_it and schedule.following(before) == as_utc(made_at)
+    return made_at - TICK if takes_place else made_at
+
+
 def awaited_from(schedule: Any, score: float, now: datetime) -> datetime | None:
     """The last run as `next_due` wants it, of a calendar that never ran and was due at `score`.
 
@@ -149,6 +165,11 @@ def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> sch
 def answers_for_itself(schedule: Any) -> bool:
     """Whether `schedule` is asked through methods of its own, and so by its own clock."""
     return not _is_as_made(type(schedule))
+
+
+def follows_calendar(schedule: Any) -> bool:
+    """Whether the slots of `schedule` are calculated here, from a calendar and a time zone."""
+    return _calendar_of(schedule) is not None
 
 
 def own_now(schedule: Any, now: datetime) -> datetime:
@@ -195,10 +216,13 @@ def _interval_end(schedule: Any, last_run_at: datetime) -> datetime:
 
 
 def _interval_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:
-    if last_run_at is None:
+    if last_run_at is not None:
+        left = (_interval_end(schedule, last_run_at) - now).total_seconds()
+        if left > 0:
+            return schedstate(False, left)
+    if not schedule.relative:
         return schedstate(True, schedule.seconds)
-    left = (_interval_end(schedule, last_run_at) - now).total_seconds()
-    return schedstate(True, schedule.seconds) if left <= 0 else schedstate(False, left)
+    return schedstate(True, (_interval_end(schedule, now) - now).total_seconds())
 
 
 # Schedules that answer for themselves

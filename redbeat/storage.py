@@ -465,12 +465,6 @@ class Storage:
         return count
 
     @unit
-    def find_members(self, keys: Sequence[str]) -> set[str]:
-        """Those of the keys that the schedule has; one round trip, none for no keys."""
-        scores = self._ask_scores(keys)
-        return {key for key, score in zip(keys, scores, strict=False) if score is not None}
-
-    @unit
     def is_stored(self, key: str) -> bool:
         """Whether an entry has a hash, a place in the schedule, or both; one round trip.
 
@@ -487,9 +481,6 @@ class Storage:
     @unit
     def read_scores(self, keys: Sequence[str]) -> list[float | None]:
         """The scores of the keys, ``None`` for no member; one round trip, none for no keys."""
-        return self._ask_scores(keys)
-
-    def _ask_scores(self, keys: Sequence[str]) -> list[float | None]:
         if not keys:
             return []
         with self._direct.pipeline(transaction=False) as pipe:

@@ -26,6 +26,7 @@ from celery.beat import Scheduler
 from kombu.utils.imports import symbol_by_name
 
 from .calendars import as_utc
+from .decoder import RedBeatJSONEncoder
 from .errors import EntryError
 from .leadership import Holder, read_holder
 from .schedulers import (
@@ -38,7 +39,7 @@ from .schedulers import (
 )
 from .schedules import awaited_from, is_plain_interval, next_due
 from .statistics import Report, decode_reports
-from .storage import FINISHED, SET_ASIDE, Member, Seen, Storage, Stored
+from .storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored
 
 #: Entries read together.
 PAGE = 500
@@ -251,8 +252,10 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         """Change stored entries: `change` is called with each, and what it leaves is stored.
 
         What others change meanwhile is not lost: such an entry is read again, and `change` is
-        called with it as it is by then. Two round trips, two more whenever others came in between.
-        A name stays as it is, and what is known of runs.
+        called with it as it is by then. Two round trips, one more if an entry never ran, and as
+        many again whenever others came in between. A name stays as it is, and what is known of
+        runs; so does the time for which another program wrote an entry that never ran, as long as
+        its schedule is the same.
 
         Raises `KeyError` if one of the names is unknown, and `EntryError` if an entry cannot be
         read or stored; nothing is changed then, but for what was stored before others came in
@@ -267,21 +270,32 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self, names: list[str], change: Callable[[RedBeatSchedulerEntry], object]
     ) -> list[str]:
         """Change entries, but for those that others changed meanwhile: their names are returned."""
-        now, drafts, own = as_utc(self.app.now()), {}, []
+        now, drafts, own, waiting = as_utc(self.app.now()), {}, [], []
         keys = [self._key(name) for name in names]
         for name, key, stored in zip(names, keys, self._storage.read_entries(keys), strict=True):
             with _told_by_name(name):
                 entry = self._under(key, self.entry_class.from_stored(key, stored, app=self.app))
+            awaited = _schedule_awaited_by(entry)
             change(entry)
             if _saves_itself(self._under(key, entry)):
                 own.append(entry)
-            else:
-                draft = entry.draft(now, stored.meta or "")
-                drafts[name] = draft._replace(seen_definition=stored.definition)
+                continue
+            draft = entry.draft(now, stored.meta or "")
+            drafts[name] = draft._replace(seen_definition=stored.definition)
+            if awaited and awaited == _schedule_awaited_by(entry):
+                waiting.append(name)
+        self._keep_places(drafts, waiting)
         conflicts = self._storage.change_entries(list(drafts.values())).conflicts
         for entry in own:
             entry.save()
         return [name for name, told in zip(drafts, conflicts, strict=True) if told != ""]
+
+    def _keep_places(self, drafts: dict[str, Draft], names: list[str]) -> None:
+        """Leave entries due when their writer said; one round trip, none for no names."""
+        scores = self._storage.read_scores([drafts[name].key for name in names])
+        for name, score in zip(names, scores, strict=True):
+            if score is not None and score >= 0:
+                drafts[name] = drafts[name]._replace(score=score)
 
     def _named(self, name: str, entry: Any) -> RedBeatSchedulerEntry:
         if isinstance(entry, Mapping):
@@ -642,6 +656,13 @@ def _reason(stored: Stored) -> str:
         return str(json.loads(stored.set_aside or "")["reason"])
     except (KeyError, TypeError, ValueError):
         return ""
+
+
+def _schedule_awaited_by(entry: RedBeatSchedulerEntry) -> str:
+    """The schedule of an entry that never ran, as JSON; nothing of one that did."""
+    if entry.last_run_at is not None:
+        return ""
+    return json.dumps(entry.schedule, cls=RedBeatJSONEncoder)
 
 
 def _next_run(

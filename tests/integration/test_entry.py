@@ -354,6 +354,32 @@ def test_a_rule_whose_run_was_recorded_at_its_slot_waits_for_the_next_one(
 FROZEN = datetime(2020, 1, 1, 12, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("microsecond", [0, 1, 500_000])
+def test_a_rule_that_starts_now_is_due_now_at_any_fraction_of_a_second(
+    app: Celery, monkeypatch: pytest.MonkeyPatch, microsecond: int
+) -> None:
+    """Also where an application's test has frozen the time."""
+    now = FROZEN.replace(microsecond=microsecond)
+    monkeypatch.setattr("celery.Celery.now", lambda self: now)
+    rule = rrule("DAILY", count=1, dtstart=now, app=app)
+    entry = RedBeatSchedulerEntry("one", "tasks.add", rule, app=app).save()
+    assert entry.score == FROZEN.timestamp()
+    assert RedBeatSchedulerEntry.from_key(entry.key, app=app).is_due()[0]
+
+
+def test_an_entry_is_read_by_the_bytes_of_a_client_that_decodes_nothing(app: Celery) -> None:
+    """As `zrange` of an application's own client gives them."""
+    make(app).save()
+    assert RedBeatSchedulerEntry.from_key(b"redbeat:one", app=app).name == "one"  # type: ignore[arg-type]  # that is the test
+    with pytest.raises(KeyError) as error:
+        RedBeatSchedulerEntry.from_key(b"redbeat:none", app=app)  # type: ignore[arg-type]  # likewise
+    assert error.value.args == (b"redbeat:none",)
+    definition = RedBeatSchedulerEntry.decode_definition(b'{"name": "one"}')  # type: ignore[arg-type]  # likewise
+    assert definition == {"name": "one"}
+    meta = RedBeatSchedulerEntry.decode_meta(b'{"last_run_at": null}')  # type: ignore[arg-type]  # likewise
+    assert meta == {"last_run_at": None}
+
+
 @pytest.mark.parametrize(
     ("target", "answer"),
     [

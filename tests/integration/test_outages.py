@@ -15,6 +15,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
+from redbeat.dispatch import unique_lease
 from redbeat.schedulers import MAX_PAUSE, acquire_distributed_beat_lock, get_storage
 from redbeat.storage import Outcome
 from support.apps import MakeApp
@@ -345,7 +346,7 @@ def test_what_a_dead_beat_had_claimed_runs_as_soon_as_another_leads(
     for name in "ab":
         due(app, name)
     now = time.time()
-    lease = now + 20
+    lease = unique_lease(now, 20)
     get_storage(app).claim_due(now, lease, limit=10, horizon=now + 300)
     RedBeatSchedulerEntry("soon", "tasks.add", schedule(10), args=["soon"], app=app).save()
     with store.client() as client:
@@ -355,6 +356,22 @@ def test_what_a_dead_beat_had_claimed_runs_as_soon_as_another_leads(
         leader.tick()
         assert sent(broker) == ["a", "b"]
         assert client.zscore(SCHEDULE, "redbeat:soon") == soon
+
+
+def test_a_new_leader_takes_no_score_of_a_user_for_a_claim(
+    make_app_with: MakeApp, broker: RedisServer, store: RedisServer
+) -> None:
+    """Overdue by its meta, but not before that second: so somebody wrote it."""
+    app = make_app_with(broker_url=broker.url(), redbeat_redis_url=store.url())
+    due(app, "a")
+    with store.client() as client:
+        later = int(time.time()) + 20
+        client.zadd(SCHEDULE, {"redbeat:a": later})
+        leader = RedBeatScheduler(app)
+        acquire_distributed_beat_lock(mock.Mock(scheduler=leader))
+        leader.tick()
+        assert sent(broker) == []
+        assert client.zscore(SCHEDULE, "redbeat:a") == later
 
 
 def test_claims_of_a_living_beat_are_left_to_it_where_beats_share_the_work(

@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -18,6 +19,7 @@ from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
 from redbeat.storage import Outcome
 from support.apps import MakeApp
+from support.servers import RedisServer
 from support.wire import Proxy
 
 UTC = timezone.utc
@@ -597,6 +599,79 @@ def test_a_static_entry_that_a_user_paused_stays_paused(client_app: Celery) -> N
     client_app.conf.beat_schedule = {"one": STATIC | {"enabled": True}}
     RedBeatScheduler(client_app)
     assert stored(client_app, "one").enabled
+
+
+def test_a_static_entry_that_stays_paused_is_told_of_at_each_start(
+    client_app: Celery, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Who took `"enabled": False` out of the code may think that it runs again."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {"one": STATIC | {"enabled": False}}
+    RedBeatScheduler(client_app)
+    assert "stays so" not in caplog.text
+    client_app.conf.beat_schedule = {"one": STATIC}
+    RedBeatScheduler(client_app)
+    assert "'one' of beat_schedule is paused in Redis, and stays so" in caplog.text
+
+
+def test_a_static_entry_that_was_set_aside_is_tried_again_after_a_restart(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """Its definition is the same, but what was wrong may have been the code."""
+    scheduler.app.conf.beat_schedule = {"one": STATIC}
+
+    class Broken(RedBeatSchedulerEntry):
+        def is_due(self) -> Any:
+            raise RuntimeError("a bug")
+
+    scheduler.Entry = Broken
+    scheduler.setup_schedule()
+    client.zadd(SCHEDULE, {"redbeat:one": time.time() - 1})
+    scheduler.tick()
+    assert score_of(client, "one") == -2
+    mended = RedBeatScheduler(scheduler.app)
+    assert score_of(client, "one") == pytest.approx(time.time() + 30, abs=5)
+    client.hset("redbeat:one", "meta", '{"last_run_at": null}')
+    client.zadd(SCHEDULE, {"redbeat:one": 0})
+    mended.tick()
+    assert sent == ["tasks.static"]
+
+
+def make_zoned(make_app_with: MakeApp, server: RedisServer, zone: str) -> Celery:
+    """An application with a task at an hour in a zone, which its code does not name."""
+    fields = {"task": "tasks.daily", "schedule": crontab(minute="0", hour="9")}
+    return make_app_with(
+        redbeat_redis_url=server.url(),
+        redbeat_lock_key=None,
+        timezone=zone,
+        beat_schedule={"daily": fields},
+    )
+
+
+def test_a_static_entry_moves_with_the_time_zone_of_its_application(
+    make_app_with: MakeApp, redis_server: RedisServer, redis_client: redis.Redis
+) -> None:
+    """Though nothing is different in what is stored."""
+    RedBeatScheduler(make_zoned(make_app_with, redis_server, "UTC"))
+    in_utc = score_of(redis_client, "daily")
+    app = make_zoned(make_app_with, redis_server, "Asia/Kathmandu")
+    RedBeatScheduler(app)
+    assert score_of(redis_client, "daily") == stored(app, "daily").score
+    assert score_of(redis_client, "daily") != in_utc
+
+
+def test_a_static_entry_whose_slot_is_past_is_left_to_the_tick(
+    make_app_with: MakeApp, redis_server: RedisServer, redis_client: redis.Redis
+) -> None:
+    """One that was enabled by another program, and waits for its next slot, goes on waiting."""
+    app = make_zoned(make_app_with, redis_server, "UTC")
+    RedBeatScheduler(app)
+    entry = stored(app, "daily")
+    entry.last_run_at = datetime.now(UTC) - timedelta(days=3)
+    redis_client.hset("redbeat:daily", "meta", entry.encode_meta())
+    score = score_of(redis_client, "daily")
+    RedBeatScheduler(make_zoned(make_app_with, redis_server, "UTC"))
+    assert score_of(redis_client, "daily") == score
 
 
 def test_a_static_entry_that_is_missing_in_the_schedule_is_stored_again(
@@ -1184,3 +1259,56 @@ def test_an_entry_class_with_a_from_key_of_its_own_is_asked_for_what_runs(
     assert scheduler.schedule["a"].options == {"queue": "tenant"}
     scheduler.tick()
     assert queues == ["tenant"]
+
+
+def static_from_key(key: str, app: Any = None) -> RedBeatSchedulerEntry:
+    return RedBeatSchedulerEntry.from_key(key, app=app)
+
+
+@pytest.mark.parametrize("kind", [staticmethod, partial, None], ids=["static", "partial", "patch"])
+def test_a_from_key_that_is_no_class_method_is_asked_as_well(
+    scheduler: RedBeatScheduler, sent: list[str], monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """However it was made."""
+    if kind is None:
+        original = RedBeatSchedulerEntry.from_key
+        monkeypatch.setattr(RedBeatSchedulerEntry, "from_key", mock.Mock(wraps=original))
+    else:
+        own: Any = type("Own", (RedBeatSchedulerEntry,), {"from_key": kind(static_from_key)})
+        scheduler.Entry = own
+    due(scheduler.app, "a")
+    assert list(scheduler.schedule) == ["a"]
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+
+
+def test_what_a_definition_says_of_runs_is_overruled_by_the_meta(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """As 2.x has it."""
+    definition = {
+        "name": "c",
+        "task": "tasks.c",
+        "schedule": {"__type__": "interval", "every": 60},
+        "last_run_at": None,
+        "total_run_count": 7,
+    }
+    client.hset("redbeat:c", "definition", json.dumps(definition))
+    client.zadd(SCHEDULE, {"redbeat:c": 0})
+    scheduler.tick()
+    assert sent == ["tasks.c"]
+    assert stored(scheduler.app, "c").total_run_count == 8
+
+
+def test_the_signal_of_a_run_that_was_written_for_now_has_no_delay_of_decades(
+    scheduler: RedBeatScheduler,
+    client: redis.Redis,
+    sent: list[str],
+    signalled: list[tuple[str, dict[str, Any]]],
+) -> None:
+    """A score of zero means now."""
+    write_bare(client, {"__type__": "interval", "every": 60}, 0)
+    scheduler.tick()
+    facts = dict(signalled)["entry_dispatched"]
+    assert facts["delay"] == pytest.approx(0, abs=5)
+    assert facts["due_at"].timestamp() == pytest.approx(time.time(), abs=5)

@@ -336,6 +336,33 @@ def test_the_upcoming_runs_come_in_order_and_as_often_as_they_are_due(
     assert client.zrange(SCHEDULE, 0, -1, withscores=True) == before
 
 
+BARE = {
+    "interval": {"__type__": "interval", "every": 86400},
+    "crontab": {"__type__": "crontab", "minute": "0", "hour": "0"},
+}
+
+
+@pytest.mark.parametrize("rule", BARE.values(), ids=BARE)
+@pytest.mark.parametrize("hours", [-1, 48])
+def test_an_edit_leaves_the_time_for_which_another_program_wrote_an_entry_that_never_ran(
+    timetable: Timetable, client: redis.Redis, rule: dict[str, Any], hours: int
+) -> None:
+    """Its start, or the slot that beat has not come to yet; a new schedule counts anew."""
+    score = int(datetime.now(UTC).timestamp()) + hours * 3600
+    definition = {"name": "bare", "task": "tasks.a", "schedule": rule}
+    client.hset("redbeat:bare", "definition", json.dumps(definition))
+    client.zadd(SCHEDULE, {"redbeat:bare": score})
+    timetable.pause("bare")
+    timetable.resume("bare")
+    timetable.edit(["bare"], lambda entry: entry.kwargs.update(x=1))
+    assert client.zscore(SCHEDULE, "redbeat:bare") == score
+    assert timetable["bare"].kwargs == {"x": 1}
+    timetable.edit(["bare"], lambda entry: setattr(entry, "schedule", schedule(7200)))
+    assert client.zscore(SCHEDULE, "redbeat:bare") == pytest.approx(
+        datetime.now(UTC).timestamp(), abs=5
+    )
+
+
 def test_upcoming_shows_the_slot_that_an_entry_without_a_history_missed(
     timetable: Timetable, client: redis.Redis
 ) -> None:

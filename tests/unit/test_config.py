@@ -71,7 +71,7 @@ def test_ssl_options_of_the_broker_stand_in() -> None:
 
 @pytest.mark.parametrize(
     ("key", "expected"),
-    [("mine", "redbeat:mine"), ("redbeat:mine", "redbeat:mine"), (None, None)],
+    [("mine", "redbeat:mine"), ("redbeat:mine", "redbeat:mine"), (None, None), ("", None)],
 )
 def test_the_lock_key_gets_the_prefix_and_none_disables_it(
     key: str | None, expected: str | None

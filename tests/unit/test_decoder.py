@@ -472,3 +472,16 @@ def test_every_interval_comes_back_to_the_microsecond_that_a_float_can_hold(
     every: timedelta,
 ) -> None:
     assert there_and_back(interval(every)).run_every.total_seconds() == every.total_seconds()
+
+
+def test_a_decoder_may_read_types_of_its_own_by_overriding_one_method() -> None:
+    """As with 2.x; what it does not know is read as ever."""
+
+    class WithSets(RedBeatJSONDecoder):
+        def dict_to_object(self, fields: dict[str, Any]) -> Any:
+            if fields.get("__type__") == "set":
+                return set(fields["values"])
+            return super().dict_to_object(fields)
+
+    text = '[{"__type__": "set", "values": [1, 2]}, {"__type__": "weekday", "wkday": 1}, {"x": 1}]'
+    assert json.loads(text, cls=WithSets) == [{1, 2}, recurrence.TU, {"x": 1}]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from redbeat.dispatch import deferred_signals, unique_lease
+from redbeat.dispatch import LEASE_SPREAD, deferred_signals, unique_lease
 
 
 @pytest.fixture
@@ -79,10 +79,11 @@ def test_outside_the_main_thread_nothing_is_put_off() -> None:
 
 
 def test_a_lease_is_later_than_the_claim_timeout_and_no_other_claim_has_it() -> None:
-    """Its fraction is random."""
-    leases = {unique_lease(1000.0, 30) for _ in range(1000)}
+    """Its fraction is random, and there always is one: whole seconds are what users write."""
+    leases = {unique_lease(1000.2, 30) for _ in range(1000)}
     assert len(leases) == 1000
-    assert all(1030 <= lease <= 1031 for lease in leases)
+    assert all(1030.2 <= lease <= 1030.2 + LEASE_SPREAD for lease in leases)
+    assert not any(lease.is_integer() for lease in leases)
 
 
 def test_a_block_that_hangs_is_ended_after_a_while(

@@ -125,7 +125,10 @@ def test_a_relative_interval_ends_at_a_round_time_and_not_at_its_own_run(
     schedule = interval(every, relative=True, app=app())
     last_run_at, end = (datetime.fromisoformat(f"2024-05-01T{at}+00:00") for at in (ran, ends))
     assert next_due(schedule, last_run_at, last_run_at) == end
-    assert due_state(schedule, last_run_at, end) == schedstate(True, every)
+    following = next_due(schedule, end, end)
+    assert following is not None
+    left = (following - end).total_seconds()
+    assert due_state(schedule, last_run_at, end) == schedstate(True, left)
     assert not due_state(schedule, last_run_at, end - timedelta(microseconds=1)).is_due
 
 
@@ -154,6 +157,14 @@ def test_a_relative_interval_is_asked_and_due_if_it_never_ran() -> None:
     assert next_due(schedule, NOW, NOW) == NOW.replace(hour=13, minute=0, second=0)
     assert due_state(schedule, None, NOW).is_due
     assert next_due(schedule, None, NOW) == NOW
+
+
+def test_an_overdue_relative_interval_is_to_be_asked_again_at_its_next_round_time() -> None:
+    """Not an interval later, which is past that."""
+    minutely = interval(60, relative=True, app=app())
+    assert due_state(minutely, NOW - HOUR, NOW) == (True, 30)
+    assert due_state(minutely, None, NOW) == (True, 30)
+    assert due_state(interval(60, app=app()), NOW - HOUR, NOW) == (True, 60)
 
 
 def test_an_interval_subclass_is_asked_through_its_methods() -> None:
