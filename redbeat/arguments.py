@@ -23,6 +23,9 @@ UNITS = {
     "w": timedelta(weeks=1),
 }
 
+#: The line of a recurrence that says when it begins.
+START = re.compile(r"^DTSTART(?P<parameters>[^:\n]*):(?P<value>.*)", re.IGNORECASE | re.MULTILINE)
+
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
@@ -66,7 +69,8 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # older ones are not g
         """Read a time."""
         if isinstance(value, datetime):
             return value
-        duration = read_duration(value)
+        # A number alone is a year or a date to those who type it, and no seconds.
+        duration = None if value.strip().isdecimal() else read_duration(value)
         try:
             return isoparse(value) if duration is None else datetime.now(timezone.utc) + duration
         except (ValueError, OverflowError):
@@ -127,8 +131,8 @@ def read_cron(text: str, zone: tzinfo | None) -> celery_crontab:
     given = text.split()
     if len(given) != len(CRON_FIELDS):
         raise ValueError(
-            f"{text!r} has {len(given)} fields; five are expected: minute, hour, day of month, "
-            "month, day of week"
+            f"{text!r} has {len(given)} field{'' if len(given) == 1 else 's'}; five are expected: "
+            "minute, hour, day of month, month, day of week"
         )
     fields = dict(zip(CRON_FIELDS, given, strict=True))
     for name, value in fields.items():
@@ -140,7 +144,10 @@ def _require_cron_field(name: str, value: str) -> None:
     try:
         celery_crontab(**{name: value})
     except Exception as exc:
-        raise ValueError(f"the {name.replace('_', ' ')} {value!r} is wrong: {exc}") from exc
+        # Celery takes any word for the name of a weekday.
+        reason = f": {exc}" if name == "day_of_week" or "weekday" not in str(exc) else ""
+        hint = " Sunday is 0." if name == "day_of_week" else ""
+        raise ValueError(f"the {name.replace('_', ' ')} {value!r} is wrong{reason}{hint}") from exc
 
 
 def read_rrule(text: str, zone: tzinfo | None) -> Any:
@@ -148,7 +155,14 @@ def read_rrule(text: str, zone: tzinfo | None) -> Any:
     lines = text.replace("\\n", "\n")
     if not re.search(r"^(DTSTART|RRULE|RDATE|EXDATE|EXRULE)", lines, re.IGNORECASE | re.MULTILINE):
         lines = f"RRULE:{lines}"
-    if zone is not None and "DTSTART" not in lines.upper():
-        start = datetime.now(zone).strftime("%Y%m%dT%H%M%S")
-        lines = f"DTSTART;TZID={zone}:{start}\n{lines}"
-    return rrule.from_string(lines)
+    return rrule.from_string(lines if zone is None else _zoned(lines, zone))
+
+
+def _zoned(lines: str, zone: tzinfo) -> str:
+    """The lines with a `DTSTART` in `zone`: the one that they have, or now."""
+    found = START.search(lines)
+    if found is None:
+        return f"DTSTART;TZID={zone}:{datetime.now(zone):%Y%m%dT%H%M%S}\n{lines}"
+    if "TZID" in found["parameters"].upper() or found["value"].strip().upper().endswith("Z"):
+        raise ValueError("its DTSTART says in which zone it is; leave --tz out")
+    return f"{lines[: found.end('parameters')]};TZID={zone}{lines[found.end('parameters') :]}"

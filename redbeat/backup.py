@@ -132,6 +132,8 @@ class Import:
 def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntry:
     if not isinstance(fields, dict):
         raise EntryError(f"Entry {name!r}: expected is an object with its fields, got {fields!r}")
+    if not name:
+        raise EntryError("An entry in the file has an empty name")
     entry = timetable.build(name, fields)
     if not isinstance(entry.enabled, bool | int | None):
         # Any text would count as true.

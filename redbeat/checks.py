@@ -126,7 +126,8 @@ def _report(findings: list[str], mode: str) -> None:
 
 def _report_unreadable(exc: Exception, mode: str) -> list[str]:
     message = (
-        f"Cannot read the maxmemory configuration of Redis, so eviction is unchecked: {exc}. Allow "
+        "Cannot read the maxmemory configuration of Redis, so eviction is unchecked: "
+        f"{str(exc).rstrip('.')}. Allow "
         "CONFIG GET, or set redbeat_key_expiry_check = 'ignore'."
     )
     if mode == "raise":

@@ -1,7 +1,7 @@
 """`celery -A proj redbeat`: the timetable on the command line.
 
 Exit codes: 0, all is well; 1, it is not so (no such entry, nothing leads, something is overdue); 2,
-the command was not understood; 3, Redis cannot be reached.
+the command was not understood; 3, Redis cannot be reached, or refuses to serve.
 """
 
 from __future__ import annotations
@@ -46,7 +46,17 @@ from .schedulers import (
 from .schedules import once
 from .statistics import DELAY_MINUTES, REPORT_INTERVAL
 from .storage import REDIS_ERRORS
-from .terminal import Console, duration, in_words, local, one_line, rule, to_json
+from .terminal import (
+    Console,
+    counted,
+    distance,
+    duration,
+    in_words,
+    local,
+    one_line,
+    rule,
+    to_json,
+)
 from .timetable import Listing, Run, State, Timetable
 from .urls import sanitized
 
@@ -55,6 +65,9 @@ NEAR_NAMES = 10_000
 
 #: Names that a shell is offered for completion.
 COMPLETIONS = 50
+
+#: Runs that an agenda shows by itself.
+AGENDA = 20
 
 #: The widest bar of a histogram.
 BAR = 50
@@ -125,7 +138,14 @@ class Session:
 
     def unknown(self, name: str) -> click.ClickException:
         """That there is no such entry, and which there are."""
+        if not name:
+            return click.ClickException("An entry has a name, and this one is empty.")
         near = get_close_matches(name, islice(self.timetable, NEAR_NAMES), n=3)
+        if name in near:
+            return click.ClickException(
+                f"Of the entry {one_line(name)} only the place in the schedule is left: its hash "
+                "is gone. `delete` removes the rest."
+            )
         hint = f" Did you mean {' or '.join(map(one_line, near))}?" if near else ""
         return click.ClickException(f"There is no entry {one_line(name)}.{hint}")
 
@@ -169,7 +189,7 @@ def redbeat(ctx: click.Context, **kwargs: Any) -> None:
     """See and steer the schedule that redbeat keeps in Redis.
 
     Needs no running beat. Exit codes: 0 all is well, 1 it is not so, 2 the command was not
-    understood, 3 Redis cannot be reached.
+    understood, 3 Redis cannot be reached, or refuses to serve.
     """
 
 
@@ -330,9 +350,7 @@ def _details(listing: Listing) -> Iterator[tuple[str, str]]:
 
 
 @redbeat.command(cls=Command)
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many runs."
-)
+@click.option("--limit", type=click.IntRange(min=1), help="So many runs.  [default: 20]")
 @click.option("--until", type=Moment(), metavar="TIME", help="A time, or a duration like 2h.")
 @click.option(
     "--histogram", is_flag=True, help="Count the runs of each minute, for an hour or --until."
@@ -340,18 +358,22 @@ def _details(listing: Listing) -> Iterator[tuple[str, str]]:
 @as_json
 @with_session
 def upcoming(
-    session: Session, limit: int, until: datetime | None, histogram: bool, as_json: bool
+    session: Session, limit: int | None, until: datetime | None, histogram: bool, as_json: bool
 ) -> None:
     """Show the runs to come, in order.
 
     An agenda, or with --histogram how many runs there are each minute. A preview; nothing is
-    written. Paused entries are left out.
+    written. Paused entries are left out. A time without an offset is in the application's zone.
     """
+    if until is not None and until.tzinfo is None:
+        until = until.replace(tzinfo=session.app.timezone)
+    if histogram and limit is not None:
+        raise click.UsageError("A histogram counts all runs: leave --limit out.")
     if histogram:
         end = until or datetime.now(timezone.utc) + timedelta(hours=1)
         _show_histogram(session.console, session.timetable.upcoming(until=end), as_json)
         return
-    runs = session.timetable.upcoming(limit, until)
+    runs = session.timetable.upcoming(limit or AGENDA, until)
     if as_json:
         session.console.json(map(_run_record, runs))
         return
@@ -376,7 +398,7 @@ def _show_histogram(console: Console, runs: Iterable[Run], as_json: bool) -> Non
         count = counts[minute]
         bar = f"  {'█' * max(round(count / most * BAR), 1)}" if console.is_terminal else ""
         separator = "  " if console.is_terminal else "\t"
-        console.say(f"{minute.astimezone():%Y-%m-%d %H:%M}{separator}{count:>6}{bar}".rstrip())
+        console.say(f"{minute.astimezone():%Y-%m-%d %H:%M %Z}{separator}{count:>6}{bar}".rstrip())
 
 
 # Changing
@@ -387,7 +409,11 @@ def _show_histogram(console: Console, runs: Iterable[Run], as_json: bool) -> Non
 @click.argument("task")
 @click.option("--every", type=Duration(), metavar="DURATION", help="Again and again: 30s, 1h30m.")
 @click.option("--cron", metavar="TEXT", help="Five fields: '*/5 9-17 * * mon-fri'.")
-@click.option("--rrule", metavar="TEXT", help="RFC 5545: 'FREQ=DAILY;BYHOUR=9', or with DTSTART.")
+@click.option(
+    "--rrule",
+    metavar="TEXT",
+    help="RFC 5545: 'FREQ=DAILY;BYHOUR=9;BYMINUTE=0;BYSECOND=0', or with DTSTART.",
+)
 @click.option("--at", type=Moment(), metavar="TIME", help="Once: 2030-12-24T18:00, or 10m.")
 @click.option("--tz", type=Zone(), metavar="ZONE", help="The zone of the times: Europe/Berlin.")
 @click.option("--args", type=ARRAY, metavar="JSON", help="Arguments: '[1, 2]'.")
@@ -413,7 +439,11 @@ def add(
     paused: bool,
     replace: bool,
 ) -> None:
-    """Add an entry: --every, --cron, --rrule or --at says when."""
+    """Add an entry: one of --every, --cron, --rrule and --at says when.
+
+    A time without an offset is in --tz, else in the application's zone. So is a rule, which begins
+    now if it has no DTSTART.
+    """
     if not name:
         raise click.BadParameter("an entry needs a name, and this one is empty", param_hint="NAME")
     given = {"--every": every, "--cron": cron, "--rrule": rrule, "--at": at}
@@ -429,7 +459,9 @@ def add(
             "enabled": not paused,
         },
     )
+    done = "Added"
     if replace:
+        done = "Replaced" if name in session.timetable else done
         session.timetable[name] = entry
     elif not session.timetable.add(name, entry):
         raise click.ClickException(
@@ -438,13 +470,13 @@ def add(
     due_at = session.timetable.listing(name).due_at
     now = datetime.now(timezone.utc)
     when = "paused" if paused else f"next run {local(due_at, now)}"
-    session.console.say(f"Added {one_line(name)}: {rule(schedule)}, {when}")
+    session.console.say(f"{done} {one_line(name)}: {rule(schedule)}, {when}")
 
 
 def _read_schedule(given: dict[str, Any], zone: tzinfo | None, app_zone: tzinfo) -> Any:
     chosen = [(option, value) for option, value in given.items() if value is not None]
     if len(chosen) != 1:
-        raise click.UsageError("Give one of --every, --cron, --rrule and --at.")
+        raise click.UsageError("Give exactly one of --every, --cron, --rrule and --at.")
     ((option, value),) = chosen
     try:
         return _SCHEDULES[option](value, zone, app_zone)
@@ -517,7 +549,9 @@ def run(session: Session, name: str) -> None:
     try:
         result = session.timetable.run(name)
     except SchedulingError as exc:
-        raise click.ClickException(f"The message was not sent: {one_line(str(exc))}") from exc
+        raise click.ClickException(
+            f"The message was not sent to the broker: {one_line(str(exc))}"
+        ) from exc
     session.console.say(f"Sent {one_line(name)} as {result.id}")
 
 
@@ -553,10 +587,10 @@ def prune(session: Session, yes: bool, dry_run: bool) -> None:
         session.console.table(("Name", "State"), ((each.name, each.state) for each in useless))
         return
     if useless and not yes:
-        click.confirm(f"Remove {len(useless)} entries?", abort=True)
+        click.confirm(f"Remove {counted(len(useless), 'entry', 'entries')}?", abort=True)
     with _progress(session, useless, len(useless), "Removing") as watched:
         removed = session.timetable.discard(watched)
-    session.console.say(f"Removed {len(removed)} entries")
+    session.console.say(f"Removed {counted(len(removed), 'entry', 'entries')}")
 
 
 def _progress(session: Session, items: Iterable[Any], length: int | None, label: str) -> Any:
@@ -776,16 +810,21 @@ def _status_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{counts['total']} ({counts['waiting']} waiting or paused, {counts['overdue']} overdue, "
         f"{counts['finished']} finished, {counts['set aside']} set aside)",
     )
-    yield (
-        "Overdue",
-        f"for {duration(record['overdue_for'])}" if record["overdue_for"] else "nothing",
-    )
+    yield "Overdue", _overdue_line(record)
     for name, beat in record["beats"].items():
         yield (
             "Beat",
-            f"{name}, version {beat['version']}, {beat['runs']} runs, {beat['failures']} failures, "
-            f"worst delay {duration(beat['worst_delay'])} in {DELAY_MINUTES} minutes",
+            f"{name}, version {beat['version']}, {counted(beat['runs'], 'run', 'runs')}, "
+            f"{counted(beat['failures'], 'failure', 'failures')}, "
+            f"worst delay {duration(beat['worst_delay'])} in {DELAY_MINUTES} minutes, "
+            f"as told {distance(datetime.fromisoformat(beat['at']), datetime.now(timezone.utc))}",
         )
+
+
+def _overdue_line(record: dict[str, Any]) -> str:
+    if record["overdue_for"]:
+        return f"for {duration(record['overdue_for'])}"
+    return "what is to run at once" if record["entries"]["overdue"] else "nothing"
 
 
 def _leader_line(record: dict[str, Any]) -> str:

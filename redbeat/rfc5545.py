@@ -71,7 +71,9 @@ class Lines:
         if len(starts) > 1:
             raise ValueError("a recurrence has one DTSTART at most")
         if not starts:
-            return now.astimezone(self.zone).replace(microsecond=0)
+            # Without a rule nothing would begin now but a run that nobody asked for.
+            dates = [] if "RRULE" in self.names else self.dates("RDATE")
+            return min(dates, default=now.astimezone(self.zone).replace(microsecond=0))
         start = self._read_moment(starts[0].value, starts[0].parameters)
         self.zone = start.tzinfo or UTC
         return start

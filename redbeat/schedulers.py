@@ -454,6 +454,10 @@ OWN_OPTIONS = (
 )
 
 
+#: Options of clients that are numbers, and come as text from variables of the environment.
+NUMBERS_OF_SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
+
+
 class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
     """A node of a cluster as our settings write it, a dict, and as redis-py wants it."""
 
@@ -492,7 +496,7 @@ def get_redis(app: Any = None) -> Any:
 
 
 def require_known_options(app: Any) -> None:
-    """Refuse options that redis-py does not know; no round trip.
+    """Refuse options that redis-py does not know, or cannot use; no round trip.
 
     By itself it finds out when it first connects, with a ``TypeError`` that names no setting.
     Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``).
@@ -501,6 +505,12 @@ def require_known_options(app: Any) -> None:
     if not isinstance(client, redis.client.Redis):
         return
     pool = client.connection_pool
+    for name in NUMBERS_OF_SECONDS:
+        value = pool.connection_kwargs.get(name)
+        if value is not None and not _is_number(value):
+            raise SettingError(
+                f"redbeat_redis_options[{name!r}] must be a number of seconds, got {value!r}"
+            )
     try:
         pool.connection_class(**pool.connection_kwargs)
     except TypeError as exc:
@@ -798,6 +808,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     ) -> None:
         if isinstance(schedule, dict):
             raise EntryError(f"no codec is registered for the schedule {schedule!r}")
+        if isinstance(schedule, str):
+            raise EntryError(f"a schedule must be one of Celery's, got the text {schedule!r}")
         super().__init__(
             name=str(name),
             task=task,

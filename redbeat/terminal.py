@@ -53,7 +53,7 @@ def in_words(seconds: float) -> str:
         return "now"
     unit, length = next((step for step in STEPS if amount >= step[1]), ("second", 1))
     count = round(amount / length)
-    words = f"{count} {unit}{'' if count == 1 else 's'}"
+    words = counted(count, unit, f"{unit}s")
     return f"in {words}" if seconds > 0 else f"{words} ago"
 
 
@@ -116,9 +116,21 @@ def _zone_name(moment: datetime) -> str:
 
 
 def _cron(schedule: celery.schedules.crontab) -> str:
-    text = " ".join(str(getattr(schedule, f"_orig_{field}")) for field in CRON_FIELDS)
+    text = " ".join(_cron_field(getattr(schedule, f"_orig_{field}")) for field in CRON_FIELDS)
     zone = getattr(schedule, "zone", None)
     return text if zone is None else f"{text} {zone}"
+
+
+def _cron_field(value: Any) -> str:
+    """A field of a crontab, which may be a text, a number or several of them."""
+    if isinstance(value, (set, frozenset)):
+        value = sorted(value, key=lambda part: (isinstance(part, str), part))
+    return ",".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def counted(count: int, noun: str, nouns: str) -> str:
+    """A number of things: `1 entry`, `2 entries`."""
+    return f"{count} {noun if count == 1 else nouns}"
 
 
 def one_line(text: str) -> str:

@@ -36,6 +36,10 @@ _CREDENTIALS = re.compile(r"(?<=://)(?:(?P<user>[\w.%+-]*)(?P<password>:.*)?|.*)
 # Whether a password that holds a ? ends with this @, or a parameter holds it, nobody can tell.
 _AMBIGUOUS = re.compile(r"(?<=://)[^?]*\?.*@.*", re.DOTALL)
 _BARE_PASSWORD = re.compile(r"(?<=://):[^@/]*$")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_WORD = re.compile(r"[\w.-]*")
+# What stands behind the name of a host, is no port and should have had an @ behind it.
+_NO_PORT = re.compile(r"(?<=://)([^\[:@/?]*):(?!\d*(?:[/?]|$))[^@/?]*(?=[/?]|$)")
 
 
 def scheme_of(url: Any) -> str:
@@ -57,6 +61,10 @@ def sanitized(url: Any) -> str:
 
 
 def _without_secrets(url: str) -> str:
+    if not _URL.match(url):
+        # Of a misspelt URL nobody can tell where the password stands.
+        return url if _WORD.fullmatch(url) else MASK
+    url = _NO_PORT.sub(rf"\1:{MASK}", url)
     url = _PARAMETER.sub(_masked_parameter, _AMBIGUOUS.sub(f"{MASK}?{MASK}", url))
     return _BARE_PASSWORD.sub(f":{MASK}", _CREDENTIALS.sub(_masked_credentials, url))
 
@@ -72,7 +80,8 @@ def _masked_parameter(found: re.Match[str]) -> str:
 
 
 def _as_kombu_writes_it(url: str) -> str:
-    if "?" in url:
+    # It loses queries, and the brackets of an IPv6 address.
+    if "?" in url or "[" in url:
         return url
     try:
         return str(maybe_sanitize_url(url))

@@ -326,6 +326,51 @@ def test_delete_asks_first(app: Celery, redbeat: Run, timetable: Timetable) -> N
     assert "one" not in timetable
 
 
+@pytest.mark.parametrize("command", ["run", "pause"])
+def test_what_is_left_of_an_entry_is_no_entry_of_that_name(
+    redbeat: Run, redis_client: redis.Redis, command: str
+) -> None:
+    """Nor is its own name a near one."""
+    redis_client.zadd(SCHEDULE, {"redbeat:ghost": time.time() + 3600})
+    assert "its hash is gone. `delete` removes" in error_of(redbeat(command, "ghost"), 1)
+
+
+def test_an_empty_name_is_told_as_such(redbeat: Run) -> None:
+    assert "this one is empty" in error_of(redbeat("show", ""), 1)
+
+
+def test_add_tells_that_it_took_the_place_of_another(app: Celery, redbeat: Run) -> None:
+    store(app, "a")
+    arguments = ("proj.add", "--every", "5m", "--replace")
+    assert good(redbeat("add", "a", *arguments)).startswith("Replaced a: every 5 min")
+    assert good(redbeat("add", "b", *arguments)).startswith("Added b: every 5 min")
+
+
+def test_a_time_without_an_offset_is_in_the_zone_of_the_application(
+    make_project: MakeProject,
+) -> None:
+    """The end of an agenda as the time of an entry."""
+    project = make_project(timezone="Asia/Tokyo")
+    good(run_in(project, "add", "a", "proj.add", "--at", "2040-12-24T18:00"))
+    due_at = "2040-12-24T09:00:00+00:00"
+    for until, found in {"2040-12-24T17:59": [], "2040-12-24T18:00": [due_at]}.items():
+        told = json.loads(good(run_in(project, "upcoming", "--until", until, "--json")))
+        assert [each["due_at"] for each in told if each["name"] == "a"] == found
+
+
+def test_a_histogram_has_no_limit(redbeat: Run) -> None:
+    assert "leave --limit out" in error_of(redbeat("upcoming", "--histogram", "--limit", "5"), 2)
+
+
+def test_status_counts_what_is_to_run_at_once_as_nothing_late(
+    app: Celery, redbeat: Run, redis_client: redis.Redis
+) -> None:
+    """Others write a score of zero for that."""
+    store(app, "a")
+    redis_client.zadd(SCHEDULE, {"redbeat:a": 0})
+    assert "Overdue:    what is to run at once" in good(redbeat("status"))
+
+
 def test_delete_removes_what_is_left_of_an_entry(
     app: Celery, redbeat: Run, redis_client: redis.Redis
 ) -> None:
@@ -353,7 +398,7 @@ def test_prune_removes_the_finished(app: Celery, redbeat: Run, timetable: Timeta
     store_some(app)
     assert good(redbeat("prune", "--dry-run")) == "finished\tfinished\n"
     assert len(timetable) == 4
-    assert good(redbeat("prune", "--yes")) == "Removed 1 entries\n"
+    assert good(redbeat("prune", "--yes")) == "Removed 1 entry\n"
     assert set(timetable) == {"waiting", "paused", "overdue"}
 
 

@@ -100,3 +100,34 @@ def test_rules() -> None:
     assert isinstance(read_rrule(text, None), rruleset)
     with pytest.raises(ValueError, match="OFTEN"):
         read_rrule("FREQ=OFTEN", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [("2031", datetime(2031, 1, 1)), ("20301224", datetime(2030, 12, 24))],
+)
+def test_a_number_alone_is_a_date_and_no_seconds(text: str, moment: datetime) -> None:
+    """As ISO 8601 has it."""
+    assert Moment().convert(text, None, None) == moment
+
+
+def test_a_start_without_a_zone_is_in_the_zone_that_is_given() -> None:
+    """In whichever form it is written."""
+    zone = ZoneInfo("America/New_York")
+    rule = read_rrule(r"DTSTART:20300101T090000\nRRULE:FREQ=DAILY", zone)
+    assert rule.dtstart == datetime(2030, 1, 1, 14, tzinfo=timezone.utc)
+    rule = read_rrule(r"dtstart;value=date:20300101\nRRULE:FREQ=DAILY", zone)
+    assert rule.dtstart == datetime(2030, 1, 1, 5, tzinfo=timezone.utc)
+
+
+@pytest.mark.parametrize("start", ["DTSTART:20300101T090000Z", "DTSTART;TZID=UTC:20300101T090000"])
+def test_a_start_with_a_zone_takes_no_other(start: str) -> None:
+    with pytest.raises(ValueError, match="leave --tz out"):
+        read_rrule(f"{start}\nRRULE:FREQ=DAILY", ZoneInfo("America/New_York"))
+
+
+def test_a_month_that_is_none_is_not_told_to_be_a_weekday() -> None:
+    with pytest.raises(ValueError, match=r"month of year 'foo' is wrong$"):
+        read_cron("* * * foo *", None)
+    with pytest.raises(ValueError, match=r"day of week '7' is wrong.*Sunday is 0"):
+        read_cron("* * * * 7", None)

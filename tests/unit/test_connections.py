@@ -443,6 +443,16 @@ def test_an_option_that_the_client_does_not_know_is_refused_without_a_round_trip
         RedBeatScheduler(app)
 
 
+@pytest.mark.parametrize(
+    "name", ["socket_timeout", "socket_connect_timeout", "health_check_interval"]
+)
+def test_a_number_that_came_as_text_is_refused_by_name(name: str) -> None:
+    """As variables of the environment give it."""
+    app = make_app("redis://redis.invalid", redbeat_redis_options={name: "5"})
+    with pytest.raises(SettingError, match=f"{name}'. must be a number of seconds, got '5'"):
+        require_known_options(app)
+
+
 def test_options_that_the_client_knows_are_taken() -> None:
     """And whatever is injected, which was made elsewhere."""
     app = make_app("redis://redis.invalid", redbeat_redis_options={"health_check_interval": 5})

@@ -212,3 +212,9 @@ def test_text_that_is_no_recurrence_is_a_value_error_that_names_the_part(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         rrule.from_string(text)
+
+
+def test_dates_without_a_rule_begin_with_the_first_of_them() -> None:
+    """And not now, with a run that nobody asked for."""
+    found = rrule.from_string("RDATE:20300101T090000Z,20290101T090000Z")
+    assert found.dtstart == datetime(2029, 1, 1, 9, tzinfo=timezone.utc)

@@ -8,7 +8,7 @@ from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule, solar
 
 from redbeat.schedules import crontab, once, rrule
-from redbeat.terminal import duration, in_words, local, one_line, rule, to_json
+from redbeat.terminal import counted, duration, in_words, local, one_line, rule, to_json
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -97,3 +97,17 @@ def test_text_keeps_to_one_line() -> None:
 def test_an_interval_is_shown_as_it_is(seconds: float, shown: str) -> None:
     """Who reads it may type it."""
     assert rule(schedule(seconds)) == f"every {shown}"
+
+
+def test_a_crontab_of_lists_is_shown_as_it_is_typed() -> None:
+    assert rule(crontab(minute=[0, 30], hour={9, 10}, day_of_week="mon-fri")) == (
+        "0,30 9,10 * * mon-fri"
+    )
+
+
+def test_one_thing_is_no_several_things() -> None:
+    assert [counted(n, "entry", "entries") for n in (0, 1, 2)] == [
+        "0 entries",
+        "1 entry",
+        "2 entries",
+    ]
