@@ -12,6 +12,7 @@ from celery.schedules import crontab as celery_crontab
 from dateutil.parser import isoparse
 
 from .calendars import named_zone
+from .rfc5545 import Lines
 from .schedules import CRON_FIELDS, crontab, rrule
 
 UNITS = {
@@ -23,9 +24,7 @@ UNITS = {
     "w": timedelta(weeks=1),
 }
 
-#: The line of a recurrence that says when it begins.
-START = re.compile(r"^DTSTART(?P<parameters>[^:\n]*):(?P<value>.*)", re.IGNORECASE | re.MULTILINE)
-
+NUMBER = re.compile(r"\d+(\.\d+)?")
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
 
 
@@ -48,7 +47,7 @@ def read_duration(text: str) -> timedelta | None:
     """The duration that is written as `30s`, `1h30m` or `90`; `None` if it is none."""
     text = text.strip().lower()
     try:
-        if re.fullmatch(r"\d+(\.\d+)?", text):
+        if NUMBER.fullmatch(text):
             return timedelta(seconds=float(text))
         if re.fullmatch(f"({AMOUNT.pattern})+", text):
             amounts = AMOUNT.findall(text)
@@ -70,7 +69,7 @@ class Moment(click.ParamType):  # type: ignore[type-arg]  # older ones are not g
         if isinstance(value, datetime):
             return value
         # A number alone is a year or a date to those who type it, and no seconds.
-        duration = None if value.strip().isdecimal() else read_duration(value)
+        duration = None if NUMBER.fullmatch(value.strip()) else read_duration(value)
         try:
             return isoparse(value) if duration is None else datetime.now(timezone.utc) + duration
         except (ValueError, OverflowError):
@@ -155,14 +154,15 @@ def read_rrule(text: str, zone: tzinfo | None) -> Any:
     lines = text.replace("\\n", "\n")
     if not re.search(r"^(DTSTART|RRULE|RDATE|EXDATE|EXRULE)", lines, re.IGNORECASE | re.MULTILINE):
         lines = f"RRULE:{lines}"
-    return rrule.from_string(lines if zone is None else _zoned(lines, zone))
+    if zone is not None:
+        found = Lines(lines, zone, datetime.now(timezone.utc))
+        _require_no_zone(found)
+        lines = found.text
+    return rrule.from_string(lines)
 
 
-def _zoned(lines: str, zone: tzinfo) -> str:
-    """The lines with a `DTSTART` in `zone`: the one that they have, or now."""
-    found = START.search(lines)
-    if found is None:
-        return f"DTSTART;TZID={zone}:{datetime.now(zone):%Y%m%dT%H%M%S}\n{lines}"
-    if "TZID" in found["parameters"].upper() or found["value"].strip().upper().endswith("Z"):
-        raise ValueError("its DTSTART says in which zone it is; leave --tz out")
-    return f"{lines[: found.end('parameters')]};TZID={zone}{lines[found.end('parameters') :]}"
+def _require_no_zone(lines: Lines) -> None:
+    for line in lines.lines:
+        is_zoned = "TZID" in line.parameters or line.value.strip().upper().endswith("Z")
+        if line.name == "DTSTART" and is_zoned:
+            raise ValueError("its DTSTART says in which zone it is; leave --tz out")

@@ -350,7 +350,7 @@ def _details(listing: Listing) -> Iterator[tuple[str, str]]:
 
 
 @redbeat.command(cls=Command)
-@click.option("--limit", type=click.IntRange(min=1), help="So many runs.  [default: 20]")
+@click.option("--limit", type=click.IntRange(min=1), help=f"So many runs.  [default: {AGENDA}]")
 @click.option("--until", type=Moment(), metavar="TIME", help="A time, or a duration like 2h.")
 @click.option(
     "--histogram", is_flag=True, help="Count the runs of each minute, for an hour or --until."
@@ -442,7 +442,7 @@ def add(
     """Add an entry: one of --every, --cron, --rrule and --at says when.
 
     A time without an offset is in --tz, else in the application's zone. So is a rule, which begins
-    now if it has no DTSTART.
+    now if it has no DTSTART; dates without a rule begin with the first of them.
     """
     if not name:
         raise click.BadParameter("an entry needs a name, and this one is empty", param_hint="NAME")

@@ -126,7 +126,7 @@ class RedBeatJSONDecoder(json.JSONDecoder):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        is_overridden = type(self).dict_to_object is not RedBeatJSONDecoder.dict_to_object
+        is_overridden = type(self).dict_to_object is not _DICT_TO_OBJECT
         hook = (
             {"object_hook": self.dict_to_object}
             if is_overridden
@@ -147,6 +147,10 @@ class RedBeatJSONDecoder(json.JSONDecoder):
             return super().decode(s, *args)
         except RecursionError:
             raise ValueError("nested too deeply to be read") from None
+
+
+#: As it was made: it may be patched on the class.
+_DICT_TO_OBJECT = RedBeatJSONDecoder.dict_to_object
 
 
 def to_timestamp(moment: datetime) -> int:

@@ -176,23 +176,22 @@ class Claim:
     def begin_history(self, lease: float) -> Outcome | None:
         """Let a calendar entry that never ran count from just before the slot that it was due at.
 
-        Returns what to write of that before the run, ``None`` if there is nothing: a beat that is
-        killed in between leaves the ``lease``, which does not tell the slot.
+        Returns what to write of that before the run, ``None`` if there is nothing: of a beat that
+        is killed in the run only the ``lease`` stays, which does not tell the slot.
         """
         entry = self.entry
         if entry is None or entry.last_run_at is not None or not entry.enabled:
             return None
+        assert self.stored is not None, "an entry is built of what was loaded"
         try:
-            before = awaited_from(entry.schedule, self.score, self.now)
+            entry.last_run_at = awaited_from(entry.schedule, self.score, self.now)
+            if entry.last_run_at is None:
+                return None
+            seen, meta = self.stored.meta or "", entry.encode_meta()
         except Exception as exc:
             self.entry = None
             self.set_aside(exc)
             return None
-        if before is None:
-            return None
-        entry.last_run_at = before
-        assert self.stored is not None, "an entry is built of what was loaded"
-        meta, seen = entry.encode_meta(), self.stored.meta or ""
         self.stored = self.stored._replace(meta=meta)
         return Outcome(self.key, lease, meta, seen)
 

@@ -73,7 +73,7 @@ class Lines:
         if not starts:
             # Without a rule nothing would begin now but a run that nobody asked for.
             dates = [] if "RRULE" in self.names else self.dates("RDATE")
-            return min(dates, default=now.astimezone(self.zone).replace(microsecond=0))
+            return min(dates, default=now.replace(microsecond=0)).astimezone(self.zone)
         start = self._read_moment(starts[0].value, starts[0].parameters)
         self.zone = start.tzinfo or UTC
         return start

@@ -498,13 +498,13 @@ def get_redis(app: Any = None) -> Any:
 def require_known_options(app: Any) -> None:
     """Refuse options that redis-py does not know, or cannot use; no round trip.
 
-    By itself it finds out when it first connects, with a ``TypeError`` that names no setting.
+    By itself it finds out when it first connects, with an error that names no setting.
     Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``).
     """
-    client = direct(get_redis(app))
-    if not isinstance(client, redis.client.Redis):
+    # A cluster has none, and what is injected may be anything.
+    pool = getattr(direct(get_redis(app)), "connection_pool", None)
+    if not isinstance(pool, redis.connection.ConnectionPool):
         return
-    pool = client.connection_pool
     for name in NUMBERS_OF_SECONDS:
         value = pool.connection_kwargs.get(name)
         if value is not None and not _is_number(value):
@@ -513,11 +513,11 @@ def require_known_options(app: Any) -> None:
             )
     try:
         pool.connection_class(**pool.connection_kwargs)
-    except TypeError as exc:
+    except (TypeError, ValueError, RedisError) as exc:
         raise SettingError(
             "The client of Redis refuses the options in redbeat_redis_options, "
-            f"redbeat_redis_use_ssl or the query of redbeat_redis_url: {exc}. Check how they are "
-            "spelled."
+            f"redbeat_redis_use_ssl or the query of redbeat_redis_url: {str(exc).rstrip('.')}. "
+            "Check how they are spelled, and their values."
         ) from None
 
 
@@ -897,7 +897,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             field.encode()  # Raises a ValueError if it holds what is no UTF-8.
         definition = cls.load_definition(key, app=app, definition=stored.definition)
         meta = cls.decode_meta(stored.meta, app=app)
-        # What a definition says of runs, as others may write it, is overruled.
+        # Where both say something of runs, as others may write it, the meta is right.
         entry = cls(app=app, **{**definition, **meta})
         entry.last_run_at = meta.get("last_run_at")
         if not isinstance(entry.last_run_at, datetime | None):
@@ -1454,17 +1454,21 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if stored is not None:
             entry.last_run_at = stored.last_run_at
             entry.total_run_count = stored.total_run_count
-            if isinstance(fields, Mapping) and "enabled" not in fields and not stored.enabled:
+            if isinstance(fields, Mapping) and "enabled" not in fields:
                 entry.enabled = stored.enabled
-                logger.warning(
-                    "beat: %r of beat_schedule is paused in Redis, and stays so. To run it, resume "
-                    "it, or give it 'enabled': True in the code.",
-                    entry.name,
-                )
+                self._tell_of_pause(entry)
         is_in_place = score is not None and score != SET_ASIDE and not self._is_moved(entry, score)
         if stored is None or not is_in_place or not _is_same(entry, stored):
             entry.save()
         logger.debug("beat: Stored entry: %s", entry)
+
+    def _tell_of_pause(self, entry: RedBeatSchedulerEntry) -> None:
+        if not entry.enabled:
+            logger.warning(
+                "beat: %r of beat_schedule is paused in Redis, and stays so. To run it, resume "
+                "it, or give it 'enabled': True in the code.",
+                entry.name,
+            )
 
     def _is_moved(self, entry: RedBeatSchedulerEntry, score: float) -> bool:
         """Whether an entry's next slot is elsewhere than its score, as after a change of time zone.
@@ -1473,7 +1477,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """
         now = as_utc(self.app.now())
         claimed_until = now.timestamp() + ensure_conf(self.app).claim_timeout + LEASE_SPREAD
-        if score <= claimed_until or entry.has_own_score or not follows_calendar(entry.schedule):
+        if not claimed_until < score < float("inf") or entry.has_own_score:
+            return False
+        if not follows_calendar(entry.schedule):
             return False
         due = entry.next_due(now)
         return due is not None and due > now and to_timestamp(due) != int(score)

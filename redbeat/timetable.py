@@ -291,10 +291,13 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return [name for name, told in zip(drafts, conflicts, strict=True) if told != ""]
 
     def _keep_places(self, drafts: dict[str, Draft], names: list[str]) -> None:
-        """Leave entries due when their writer said; one round trip, none for no names."""
+        """Leave entries due when their writer said; one round trip, none for no names.
+
+        Writers say whole seconds. Beat moves an interval that it finds paused by its length.
+        """
         scores = self._storage.read_scores([drafts[name].key for name in names])
         for name, score in zip(names, scores, strict=True):
-            if score is not None and score >= 0:
+            if score is not None and score >= 0 and score.is_integer():
                 drafts[name] = drafts[name]._replace(score=score)
 
     def _named(self, name: str, entry: Any) -> RedBeatSchedulerEntry:
@@ -659,10 +662,16 @@ def _reason(stored: Stored) -> str:
 
 
 def _schedule_awaited_by(entry: RedBeatSchedulerEntry) -> str:
-    """The schedule of an entry that never ran, as JSON; nothing of one that did."""
-    if entry.last_run_at is not None:
+    """The schedule of an entry that never ran, as JSON; nothing of one that did.
+
+    Nor of one whose class decides when it is due, or writes its schedule in a way of its own.
+    """
+    if entry.last_run_at is not None or entry.has_own_score:
         return ""
-    return json.dumps(entry.schedule, cls=RedBeatJSONEncoder)
+    try:
+        return json.dumps(entry.schedule, cls=RedBeatJSONEncoder)
+    except TypeError:
+        return ""
 
 
 def _next_run(

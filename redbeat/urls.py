@@ -39,7 +39,7 @@ _BARE_PASSWORD = re.compile(r"(?<=://):[^@/]*$")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _WORD = re.compile(r"[\w.-]*")
 # What stands behind the name of a host, is no port and should have had an @ behind it.
-_NO_PORT = re.compile(r"(?<=://)([^\[:@/?]*):(?!\d*(?:[/?]|$))[^@/?]*(?=[/?]|$)")
+_NO_PORT = re.compile(r"(?<=://)(\[[^\]]*\]|[^\[:@/?]*):(?!\d*(?:[/?,]|$))[^@/?]*(?=[/?]|$)")
 
 
 def scheme_of(url: Any) -> str:

@@ -421,30 +421,55 @@ def write_bare(client: redis.Redis, schedule: dict[str, Any], score: float) -> N
     client.zadd(SCHEDULE, {"redbeat:c": score})
 
 
-def last_midnight() -> float:
-    now = datetime.now(UTC)
-    return now.replace(hour=0, minute=0, second=0, microsecond=0).timestamp()
-
-
 DAY = 86400
-DAILY = {"__type__": "crontab", "minute": "0", "hour": "0"}
-ONE_MIDNIGHT = {"__type__": "rrule", "freq": 3, "count": 1}
+#: A slot that is past for some hours, while the next one is far.
+SLOT = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
+DAILY = {"__type__": "crontab", "minute": "0", "hour": str(SLOT.hour)}
+ONCE = {
+    "__type__": "rrule",
+    "freq": 3,
+    "count": 1,
+    "dtstart": int(SLOT.timestamp()),
+    "dtstart_tz": 0,
+}
 
 
-@pytest.mark.parametrize("rule", [DAILY, ONE_MIDNIGHT], ids=["crontab", "rrule"])
+@pytest.mark.parametrize(
+    ("rule", "then"), [(DAILY, SLOT.timestamp() + DAY), (ONCE, -1)], ids=["crontab", "rrule"]
+)
 def test_a_calendar_entry_that_never_ran_runs_at_the_slot_that_its_writer_gave_as_score(
-    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], rule: dict[str, Any]
+    scheduler: RedBeatScheduler,
+    client: redis.Redis,
+    sent: list[str],
+    rule: dict[str, Any],
+    then: float,
 ) -> None:
     """However late beat comes to it, and once."""
-    slot = last_midnight()
-    fields = rule if rule is DAILY else {**rule, "dtstart": int(slot), "dtstart_tz": 0}
-    write_bare(client, fields, slot)
+    write_bare(client, rule, SLOT.timestamp())
     scheduler.tick()
     scheduler.tick()
     assert sent == ["tasks.c"]
     assert stored(scheduler.app, "c").total_run_count == 1
-    # A day more, if the day has just ended.
-    assert score_of(client, "c") in ({-1} if rule is ONE_MIDNIGHT else {slot + DAY, slot + 2 * DAY})
+    assert score_of(client, "c") == then
+
+
+def test_an_entry_whose_history_cannot_be_written_hurts_no_other(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+) -> None:
+    """It is set aside."""
+
+    class Broken(RedBeatSchedulerEntry):
+        def encode_meta(self) -> str:
+            if self.name == "c":
+                raise RuntimeError("a bug")
+            return super().encode_meta()
+
+    due(scheduler.app, "a")
+    write_bare(client, DAILY, SLOT.timestamp())
+    scheduler.Entry = Broken
+    scheduler.tick()
+    assert sent == ["tasks.a"]
+    assert score_of(client, "c") == -2
 
 
 @pytest.mark.parametrize("score", [0, 1, 61], ids=str)
@@ -484,7 +509,7 @@ def test_the_first_slot_of_a_calendar_entry_outlives_a_beat_that_is_killed_in_it
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
     """Its history begins before its message goes: the lease alone would not tell the slot."""
-    write_bare(client, DAILY, last_midnight())
+    write_bare(client, DAILY, SLOT.timestamp())
     with pytest.raises(Killed):
         Dying(scheduler.app).tick()
     lease = score_of(client, "c")
@@ -610,6 +635,26 @@ def test_a_static_entry_that_stays_paused_is_told_of_at_each_start(
     client_app.conf.beat_schedule = {"one": STATIC}
     RedBeatScheduler(client_app)
     assert "'one' of beat_schedule is paused in Redis, and stays so" in caplog.text
+
+
+def test_a_static_entry_that_a_user_resumed_stays_so_whatever_its_class_begins_with(
+    scheduler: RedBeatScheduler,
+) -> None:
+    """The code says nothing about it."""
+
+    class PausedAtFirst(RedBeatSchedulerEntry):
+        def __init__(self, *args: Any, **fields: Any) -> None:
+            super().__init__(*args, **{"enabled": False, **fields})
+
+    scheduler.Entry = PausedAtFirst
+    scheduler.app.conf.beat_schedule = {"one": STATIC}
+    scheduler.setup_schedule()
+    assert not stored(scheduler.app, "one").enabled
+    entry = stored(scheduler.app, "one")
+    entry.enabled = True
+    entry.save()
+    scheduler.setup_schedule()
+    assert stored(scheduler.app, "one").enabled
 
 
 def test_a_static_entry_that_was_set_aside_is_tried_again_after_a_restart(
@@ -1284,8 +1329,12 @@ def test_a_from_key_that_is_no_class_method_is_asked_as_well(
     assert sent == ["tasks.a"]
 
 
-def test_what_a_definition_says_of_runs_is_overruled_by_the_meta(
-    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
+SEVENTY = '{"last_run_at": null, "total_run_count": 70}'
+
+
+@pytest.mark.parametrize(("meta", "runs"), [('{"last_run_at": null}', 8), (SEVENTY, 71)])
+def test_a_definition_may_tell_of_runs_and_the_meta_is_right(
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], meta: str, runs: int
 ) -> None:
     """As 2.x has it."""
     definition = {
@@ -1295,11 +1344,11 @@ def test_what_a_definition_says_of_runs_is_overruled_by_the_meta(
         "last_run_at": None,
         "total_run_count": 7,
     }
-    client.hset("redbeat:c", "definition", json.dumps(definition))
+    client.hset("redbeat:c", mapping={"definition": json.dumps(definition), "meta": meta})
     client.zadd(SCHEDULE, {"redbeat:c": 0})
     scheduler.tick()
     assert sent == ["tasks.c"]
-    assert stored(scheduler.app, "c").total_run_count == 8
+    assert stored(scheduler.app, "c").total_run_count == runs
 
 
 def test_the_signal_of_a_run_that_was_written_for_now_has_no_delay_of_decades(

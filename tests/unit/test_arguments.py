@@ -120,6 +120,21 @@ def test_a_start_without_a_zone_is_in_the_zone_that_is_given() -> None:
     assert rule.dtstart == datetime(2030, 1, 1, 5, tzinfo=timezone.utc)
 
 
+@pytest.mark.parametrize("number", ["1.5", "90"])
+def test_a_number_that_is_no_date_is_no_time(number: str) -> None:
+    with pytest.raises(click.UsageError, match="is no time"):
+        Moment().convert(number, None, None)
+
+
+@pytest.mark.parametrize(
+    "text", ["DTSTART\n :20300101T090000\nRRULE:FREQ=DAILY", "RDATE:20300101T090000"]
+)
+def test_a_zone_changes_nothing_else_in_how_a_recurrence_is_read(text: str) -> None:
+    """Folded lines, and dates without a rule."""
+    rule = read_rrule(text, ZoneInfo("America/New_York"))
+    assert rule.dtstart == datetime(2030, 1, 1, 14, tzinfo=timezone.utc)
+
+
 @pytest.mark.parametrize("start", ["DTSTART:20300101T090000Z", "DTSTART;TZID=UTC:20300101T090000"])
 def test_a_start_with_a_zone_takes_no_other(start: str) -> None:
     with pytest.raises(ValueError, match="leave --tz out"):

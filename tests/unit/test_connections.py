@@ -457,8 +457,21 @@ def test_options_that_the_client_knows_are_taken() -> None:
     """And whatever is injected, which was made elsewhere."""
     app = make_app("redis://redis.invalid", redbeat_redis_options={"health_check_interval": 5})
     require_known_options(app)
-    app.redbeat_redis = object()
-    require_known_options(app)
+    for injected in (object(), mock.MagicMock(spec=redis.Redis)):
+        app.redbeat_redis = injected
+        require_known_options(app)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"protocol": 5}, {"username": "me", "credential_provider": object()}],
+    ids=["protocol", "two users"],
+)
+def test_a_value_that_the_client_refuses_is_told_as_a_setting(options: dict[str, Any]) -> None:
+    """And not as an outage of Redis."""
+    app = make_app("redis://redis.invalid", redbeat_redis_options=options)
+    with pytest.raises(SettingError, match="and their values"):
+        require_known_options(app)
 
 
 @pytest.mark.parametrize("period", ["soon", -2, True, [1]])

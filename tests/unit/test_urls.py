@@ -50,6 +50,8 @@ SCHEME = st.sampled_from(
         ("redis://me:hunter2", "redis://me:**"),
         ("redis://redis.invalid:99999?db=1", "redis://redis.invalid:99999?db=1"),
         ("redis://[::1]:6379/1", "redis://[::1]:6379/1"),
+        ("redis://[::1]:hunter2/1", "redis://[::1]:**/1"),
+        ("redis://a:6379,b:6380/0", "redis://a:6379,b:6380/0"),
         (None, "None"),
         (b"redis://:hunter2@a/0", "a bytes"),
     ],
