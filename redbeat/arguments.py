@@ -14,6 +14,7 @@ from dateutil.parser import isoparse
 from .calendars import named_zone
 from .rfc5545 import Lines
 from .schedules import CRON_FIELDS, crontab, rrule
+from .terminal import counted
 
 UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -130,8 +131,8 @@ def read_cron(text: str, zone: tzinfo | None) -> celery_crontab:
     given = text.split()
     if len(given) != len(CRON_FIELDS):
         raise ValueError(
-            f"{text!r} has {len(given)} field{'' if len(given) == 1 else 's'}; five are expected: "
-            "minute, hour, day of month, month, day of week"
+            f"{text!r} has {counted(len(given), 'field', 'fields')}; five are expected: minute, "
+            "hour, day of month, month, day of week"
         )
     fields = dict(zip(CRON_FIELDS, given, strict=True))
     for name, value in fields.items():

@@ -36,7 +36,17 @@ from celery.utils.log import get_logger
 from . import signals
 from .calendars import as_utc
 from .schedules import answers_for_itself, awaited_from, next_due
-from .storage import FINISHED, SET_ASIDE, Claimed, Member, Outcome, Storage, Stored, printable
+from .storage import (
+    FINISHED,
+    SET_ASIDE,
+    Claimed,
+    Member,
+    Outcome,
+    Storage,
+    Stored,
+    may_be_written,
+    printable,
+)
 
 logger = get_logger("celery.beat")
 
@@ -454,12 +464,11 @@ def release_abandoned(
     claim timeout, though it is overdue by its meta, bears the lease of a claim. Round trips: one,
     one more per ``page`` entries looked at, and one per claim that is found.
     """
-    latest = now.timestamp() + claim_timeout + LEASE_SPREAD
-    # Who writes a whole second means it; a lease bears a fraction.
+    since = now.timestamp()
     ahead = [
         member
-        for member in storage.read_between(now.timestamp(), latest)
-        if not member.score.is_integer()
+        for member in storage.read_between(since, latest_lease(since, claim_timeout))
+        if not may_be_written(member.score)
     ]
     abandoned: dict[float, list[Outcome]] = {}
     for start in range(0, len(ahead), page):
@@ -492,6 +501,11 @@ def unique_lease(now: float, claim_timeout: float) -> float:
     It is up to ``LEASE_SPREAD`` seconds later, and never a whole second.
     """
     return math.ceil(now + claim_timeout) + random.uniform(0.001, 0.999)
+
+
+def latest_lease(now: float, claim_timeout: float) -> float:
+    """The score that no lease of a claim made by ``now`` is beyond."""
+    return now + claim_timeout + LEASE_SPREAD
 
 
 def fingerprint(stored: Stored | None) -> str:

@@ -46,12 +46,12 @@ from .checks import (
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
 from .dispatch import (
     HELD_BACK_DELAY,
-    LEASE_SPREAD,
     Batch,
     Claim,
     DeferredSignals,
     claim_batch,
     deferred_signals,
+    latest_lease,
     release_abandoned,
     retry_set_aside,
 )
@@ -182,10 +182,6 @@ def _is_positive(value: Any) -> bool:
 
 def _is_from(least: float) -> Callable[[Any], bool]:
     return lambda value: _is_positive(value) and value >= least
-
-
-def _is_name(value: Any) -> bool:
-    return isinstance(value, str) and value != ""
 
 
 def _is_count(value: Any) -> bool:
@@ -1428,8 +1424,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
         keys = {name: self.Entry.generate_key(self.app, str(name)) for name in dict_}
         # A mock that stands in for the client knows no scores.
-        known = zip(keys, get_storage(self.app).read_scores(list(keys.values())), strict=False)
-        scores = dict(known)
+        found = get_storage(self.app).read_scores(list(keys.values()))
+        scores = dict(zip(keys, found, strict=False))
         for name, fields in dict_.items():
             # There may be thousands, and a standby waits for no thread that hangs.
             self.leadership.expect(0)
@@ -1476,7 +1472,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         A claim, and a slot that is past, are left to the ticks.
         """
         now = as_utc(self.app.now())
-        claimed_until = now.timestamp() + ensure_conf(self.app).claim_timeout + LEASE_SPREAD
+        claimed_until = latest_lease(now.timestamp(), ensure_conf(self.app).claim_timeout)
         if not claimed_until < score < float("inf") or entry.has_own_score:
             return False
         if not follows_calendar(entry.schedule):

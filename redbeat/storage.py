@@ -1051,6 +1051,14 @@ def text(reply: Any) -> str:
     return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else str(reply)
 
 
+def may_be_written(score: float) -> bool:
+    """Whether a program may have written this score: those are whole seconds.
+
+    A lease bears a fraction, and so does the time to which beat has moved a paused interval.
+    """
+    return score.is_integer()
+
+
 def printable(text: str) -> str:
     """Text that can be written as UTF-8: the lone surrogates that :func:`text` made are escaped."""
     return text.encode("utf-8", "backslashreplace").decode()

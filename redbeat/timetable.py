@@ -39,7 +39,7 @@ from .schedulers import (
 )
 from .schedules import awaited_from, is_plain_interval, next_due
 from .statistics import Report, decode_reports
-from .storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored
+from .storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored, may_be_written
 
 #: Entries read together.
 PAGE = 500
@@ -291,13 +291,10 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return [name for name, told in zip(drafts, conflicts, strict=True) if told != ""]
 
     def _keep_places(self, drafts: dict[str, Draft], names: list[str]) -> None:
-        """Leave entries due when their writer said; one round trip, none for no names.
-
-        Writers say whole seconds. Beat moves an interval that it finds paused by its length.
-        """
+        """Leave entries due when their writer said; one round trip, none for no names."""
         scores = self._storage.read_scores([drafts[name].key for name in names])
         for name, score in zip(names, scores, strict=True):
-            if score is not None and score >= 0 and score.is_integer():
+            if score is not None and score >= 0 and may_be_written(score):
                 drafts[name] = drafts[name]._replace(score=score)
 
     def _named(self, name: str, entry: Any) -> RedBeatSchedulerEntry:

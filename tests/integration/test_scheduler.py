@@ -19,6 +19,7 @@ from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
 from redbeat.storage import Outcome
 from support.apps import MakeApp
+from support.bare import write_bare
 from support.servers import RedisServer
 from support.wire import Proxy
 
@@ -396,13 +397,8 @@ def test_a_calendar_entry_that_never_ran_waits_for_its_slot(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
     """Also when another language inserted it without meta and with score 0; then it runs."""
-    definition = {
-        "name": "c",
-        "task": "tasks.c",
-        "schedule": {"__type__": "crontab", "minute": "0", "hour": "0", "month_of_year": "1"},
-    }
-    client.hset("redbeat:c", "definition", json.dumps(definition))
-    client.zadd(SCHEDULE, {"redbeat:c": 0})
+    yearly = {"__type__": "crontab", "minute": "0", "hour": "0", "month_of_year": "1"}
+    write_bare(client, "c", yearly, 0)
     scheduler.tick()
     assert sent == []
     score = score_of(client, "c")
@@ -412,13 +408,6 @@ def test_a_calendar_entry_that_never_ran_waits_for_its_slot(
     last_run_at = stored(scheduler.app, "c").last_run_at
     assert last_run_at is not None
     assert stored(scheduler.app, "c").total_run_count == 0
-
-
-def write_bare(client: redis.Redis, schedule: dict[str, Any], score: float) -> None:
-    """Insert the entry ``c`` as another language does: without meta."""
-    definition = {"name": "c", "task": "tasks.c", "schedule": schedule}
-    client.hset("redbeat:c", "definition", json.dumps(definition))
-    client.zadd(SCHEDULE, {"redbeat:c": score})
 
 
 DAY = 86400
@@ -445,7 +434,7 @@ def test_a_calendar_entry_that_never_ran_runs_at_the_slot_that_its_writer_gave_a
     then: float,
 ) -> None:
     """However late beat comes to it, and once."""
-    write_bare(client, rule, SLOT.timestamp())
+    write_bare(client, "c", rule, SLOT.timestamp())
     scheduler.tick()
     scheduler.tick()
     assert sent == ["tasks.c"]
@@ -465,7 +454,7 @@ def test_an_entry_whose_history_cannot_be_written_hurts_no_other(
             return super().encode_meta()
 
     due(scheduler.app, "a")
-    write_bare(client, DAILY, SLOT.timestamp())
+    write_bare(client, "c", DAILY, SLOT.timestamp())
     scheduler.Entry = Broken
     scheduler.tick()
     assert sent == ["tasks.a"]
@@ -477,7 +466,7 @@ def test_a_score_that_is_no_slot_makes_no_calendar_entry_run(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], score: int
 ) -> None:
     """Zero says *look at it now*, though it is the midnight with which 1970 began."""
-    write_bare(client, {"__type__": "crontab"}, score)
+    write_bare(client, "c", {"__type__": "crontab"}, score)
     scheduler.tick()
     assert sent == []
 
@@ -487,7 +476,7 @@ def test_a_calendar_entry_that_never_ran_is_left_alone_before_its_score(
 ) -> None:
     """Looking ahead to it writes nothing."""
     ahead = float(int(time.time()) // 60 * 60 + 120)
-    write_bare(client, {"__type__": "crontab"}, ahead)
+    write_bare(client, "c", {"__type__": "crontab"}, ahead)
     scheduler.tick()
     assert sent == []
     assert score_of(client, "c") == ahead
@@ -509,7 +498,7 @@ def test_the_first_slot_of_a_calendar_entry_outlives_a_beat_that_is_killed_in_it
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
     """Its history begins before its message goes: the lease alone would not tell the slot."""
-    write_bare(client, DAILY, SLOT.timestamp())
+    write_bare(client, "c", DAILY, SLOT.timestamp())
     with pytest.raises(Killed):
         Dying(scheduler.app).tick()
     lease = score_of(client, "c")
@@ -1337,15 +1326,9 @@ def test_a_definition_may_tell_of_runs_and_the_meta_is_right(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], meta: str, runs: int
 ) -> None:
     """As 2.x has it."""
-    definition = {
-        "name": "c",
-        "task": "tasks.c",
-        "schedule": {"__type__": "interval", "every": 60},
-        "last_run_at": None,
-        "total_run_count": 7,
-    }
-    client.hset("redbeat:c", mapping={"definition": json.dumps(definition), "meta": meta})
-    client.zadd(SCHEDULE, {"redbeat:c": 0})
+    interval = {"__type__": "interval", "every": 60}
+    write_bare(client, "c", interval, 0, last_run_at=None, total_run_count=7)
+    client.hset("redbeat:c", "meta", meta)
     scheduler.tick()
     assert sent == ["tasks.c"]
     assert stored(scheduler.app, "c").total_run_count == runs
@@ -1358,7 +1341,7 @@ def test_the_signal_of_a_run_that_was_written_for_now_has_no_delay_of_decades(
     signalled: list[tuple[str, dict[str, Any]]],
 ) -> None:
     """A score of zero means now."""
-    write_bare(client, {"__type__": "interval", "every": 60}, 0)
+    write_bare(client, "c", {"__type__": "interval", "every": 60}, 0)
     scheduler.tick()
     facts = dict(signalled)["entry_dispatched"]
     assert facts["delay"] == pytest.approx(0, abs=5)

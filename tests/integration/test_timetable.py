@@ -23,6 +23,7 @@ from redbeat.schedules import once
 from redbeat.storage import SCRIPT_SIZE, SET_ASIDE
 from redbeat.timetable import PAGE
 from support.apps import MakeApp
+from support.bare import write_bare
 from support.messages import read_messages
 from support.servers import RedisServer
 from support.tripwire import Tripwire
@@ -337,7 +338,7 @@ def test_the_upcoming_runs_come_in_order_and_as_often_as_they_are_due(
     assert client.zrange(SCHEDULE, 0, -1, withscores=True) == before
 
 
-BARE = {
+BARE: dict[str, dict[str, Any]] = {
     "interval": {"__type__": "interval", "every": 86400},
     "crontab": {"__type__": "crontab", "minute": "0", "hour": "0"},
 }
@@ -350,9 +351,7 @@ def test_an_edit_leaves_the_time_for_which_another_program_wrote_an_entry_that_n
 ) -> None:
     """Its start, or the slot that beat has not come to yet; a new schedule counts anew."""
     score = int(datetime.now(UTC).timestamp()) + hours * 3600
-    definition = {"name": "bare", "task": "tasks.a", "schedule": rule}
-    client.hset("redbeat:bare", "definition", json.dumps(definition))
-    client.zadd(SCHEDULE, {"redbeat:bare": score})
+    write_bare(client, "bare", rule, score)
     timetable.pause("bare")
     timetable.resume("bare")
     timetable.edit(["bare"], lambda entry: entry.kwargs.update(x=1))
@@ -368,9 +367,7 @@ def test_resuming_an_interval_that_never_ran_and_was_found_paused_runs_it_at_onc
     timetable: Timetable, client: redis.Redis
 ) -> None:
     """The time to which beat has moved it is nobody's wish."""
-    definition = {"name": "bare", "task": "tasks.a", "schedule": BARE["interval"], "enabled": False}
-    client.hset("redbeat:bare", "definition", json.dumps(definition))
-    client.zadd(SCHEDULE, {"redbeat:bare": 0})
+    write_bare(client, "bare", BARE["interval"], 0, enabled=False)
     scheduler = RedBeatScheduler(timetable.app)
     scheduler.lock_key = None
     scheduler.tick()
@@ -398,16 +395,8 @@ def test_an_edit_follows_an_entry_class_that_says_when_it_is_due(
     """Though it never ran."""
     timetable = Timetable(client_app, entry_class=Spread)
     for at in (1000, 2000):
-        definition = {
-            "name": "bare",
-            "task": "t",
-            "schedule": BARE["interval"],
-            "kwargs": {"at": 1},
-        }
-        client.hset("redbeat:bare", "definition", json.dumps(definition))
-        client.zadd(SCHEDULE, {"redbeat:bare": 5})
-        change = partial(set_time, at=at)
-        timetable.edit(["bare"], change)
+        write_bare(client, "bare", BARE["interval"], 5, kwargs={"at": 1})
+        timetable.edit(["bare"], partial(set_time, at=at))
         assert client.zscore(SCHEDULE, "redbeat:bare") == at
 
 
@@ -415,15 +404,9 @@ def test_upcoming_shows_the_slot_that_an_entry_without_a_history_missed(
     timetable: Timetable, client: redis.Redis
 ) -> None:
     """It was written by another language, with that slot as its score; it runs now."""
-    definition = {
-        "name": "midnight",
-        "task": "tasks.a",
-        "schedule": {"__type__": "crontab", "minute": "0", "hour": "0"},
-    }
     now = datetime.now(UTC)
     midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    client.hset("redbeat:midnight", "definition", json.dumps(definition))
-    client.zadd(SCHEDULE, {"redbeat:midnight": midnight.timestamp()})
+    write_bare(client, "midnight", BARE["crontab"], midnight.timestamp())
     missed, following = timetable.upcoming(limit=2)
     assert now <= missed.due_at < now + timedelta(seconds=10)
     # A day more, if the day has just ended.
