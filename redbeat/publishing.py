@@ -3,6 +3,9 @@
 What kombu does for each message, to wrap it in retries and to bind its queue anew, costs as much as
 writing it. In a batch a message for a queue that is known only joins a buffer: nothing is declared,
 and there is nothing that a retry could mend.
+
+And Celery looks up some settings for each message, each under all its names in one mapping after
+the other: a tenth of what a message costs.
 """
 
 from __future__ import annotations
@@ -12,6 +15,15 @@ from contextlib import contextmanager
 from typing import Any
 
 from kombu.messaging import Producer
+
+#: The settings that Celery looks up for each message; older versions do not know all of them.
+LOOKED_UP_PER_MESSAGE = (
+    "broker_pool_acquire_timeout",
+    "task_always_eager",
+    "task_default_queue",
+    "task_repr_maxlevels",
+    "task_send_sent_event",
+)
 
 
 class BatchProducer(Producer):
@@ -53,3 +65,13 @@ def batching(producer: Any) -> Any:
     if not isinstance(producer, type) or not issubclass(producer, Producer):
         return producer
     return type(producer.__name__, (BatchProducer, producer), {})
+
+
+def settle_settings(conf: Any) -> None:
+    """Keep what Celery looks up for each message where it looks first: among what was changed.
+
+    For a program that only sends. What somebody sets later, under these names, counts as ever.
+    """
+    for name in LOOKED_UP_PER_MESSAGE:
+        if name in conf:
+            conf[name] = conf[name]

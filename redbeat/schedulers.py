@@ -57,7 +57,7 @@ from .dispatch import (
 )
 from .errors import EntryError, SettingError
 from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
-from .publishing import batching
+from .publishing import batching, settle_settings
 from .retrying import (
     FOR_EVER,
     RetryingConnection,
@@ -2079,6 +2079,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """
         self._is_service = is_service
         if is_service:
+            settle_settings(self.app.conf)
             _spare_what_stays()
         self.leadership.campaign(with_heartbeat=is_service)
 

@@ -119,6 +119,17 @@ def test_a_closed_scheduler_does_not_stay_in_memory(app: Celery) -> None:
     assert reference() is None
 
 
+@pytest.mark.parametrize("is_service", [True, False])
+def test_only_a_service_has_settings_where_celery_finds_them_at_once(
+    app: Celery, is_service: bool
+) -> None:
+    """A program that ticks by hand keeps its configuration as it is."""
+    scheduler = RedBeatScheduler(app)
+    scheduler.join(is_service=is_service)
+    assert ("task_always_eager" in app.conf.changes) == is_service
+    scheduler.close()
+
+
 @pytest.mark.parametrize(
     ("hour", "late"),
     [(1.5, 0.01), (1 - 0.01 / 3600, 0.02)],
