@@ -1005,8 +1005,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     ) -> RedBeatSchedulerEntry:
         """The entry after a run at ``last_run_at`` (default: now), stored too; one round trip.
 
-        In a tick, *now* is when the tick began, and nothing is written here: the tick commits the
-        whole batch.
+        Beat calls it as ``next(entry)``. In a tick, *now* is when the tick began, and nothing is
+        written here: the tick commits the whole batch.
         """
         if self.claim is not None:
             last_run_at = last_run_at or self.claim.ran_at
@@ -1019,13 +1019,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             advanced._store_run()
         return advanced
 
-    def next(
-        self, last_run_at: datetime | None = None, only_update_last_run_at: bool = False
-    ) -> RedBeatSchedulerEntry:
-        """The same as ``_next_instance``, which subclasses override."""
-        return self._next_instance(last_run_at, only_update_last_run_at)
-
-    __next__ = next
+    #: One function under three names, as in Celery: an override of one calls any of them.
+    next = __next__ = _next_instance
 
     def reschedule(self, last_run_at: datetime | None = None) -> None:
         """Count the time to the next run from ``last_run_at`` (default: now); one round trip."""

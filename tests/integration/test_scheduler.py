@@ -1165,18 +1165,23 @@ def test_names_become_text(client_app: Celery, client: Any) -> None:
     assert score_of(client, "1") is not None
 
 
-def test_overriding_the_next_instance_alone_is_enough(client_app: Celery) -> None:
-    """`next(entry)` goes through it."""
+@pytest.mark.parametrize("name", ["next", "__next__", "_next_instance"])
+@pytest.mark.parametrize("called", ["next", "__next__", "_next_instance"])
+def test_an_override_of_what_advances_an_entry_may_call_it_by_any_name(
+    client_app: Celery, name: str, called: str
+) -> None:
+    """They are one function, so that none of them comes back to an override of another."""
 
     class Marked(RedBeatSchedulerEntry):
-        def _next_instance(self, *args: Any, **kwargs: Any) -> RedBeatSchedulerEntry:
-            advanced = super()._next_instance(*args, **kwargs)
+        def __next__(self, *args: Any, **kwargs: Any) -> RedBeatSchedulerEntry:
+            advanced: RedBeatSchedulerEntry = getattr(super(), called)(*args, **kwargs)
             advanced.total_run_count += 100
             return advanced
 
+    setattr(Marked, name, Marked.__next__)
     entry = Marked("a", "tasks.a", schedule(60), app=client_app)
     assert next(entry).total_run_count == 101
-    assert entry.next().total_run_count == 101
+    assert getattr(entry, name)().total_run_count == 101
 
 
 def test_a_mock_may_stand_in_for_the_client(make_app_with: MakeApp) -> None:
