@@ -314,7 +314,7 @@ class Batch:
         self.now = now = as_utc(ticked_at)
         self._lease = lease
         self._is_full = is_full
-        self._filled_by = time.monotonic() + FILLING_TIME
+        self._filled_by = float("inf")
         self._sent_by = sent_by
         self._outcomes: list[Outcome] | None = None
         #: When the runs of this batch had been made; its commit may be delayed by an outage.
@@ -358,6 +358,8 @@ class Batch:
             claim.load(fields, build)
         begun = [claim.begin_history(self._lease) for claim in self.claims]
         self.storage.commit(self._lease, [outcome for outcome in begun if outcome is not None])
+        # From here on: loading over a slow network must leave time for more than one message.
+        self._filled_by = time.monotonic() + FILLING_TIME
         return [claim for claim in self.claims if claim.entry is not None]
 
     def announce(self, sender: Any) -> None:
@@ -412,16 +414,22 @@ class Batch:
 
 
 def claim_batch(
-    storage: Storage, ticked_at: datetime, limit: int, horizon: float, claim_timeout: float
+    storage: Storage,
+    ticked_at: datetime,
+    age: float,
+    limit: int,
+    horizon: float,
+    claim_timeout: float,
 ) -> Batch:
     """Claim up to ``limit`` due entries for ``claim_timeout`` seconds; one round trip.
 
-    ``ticked_at`` is the tick's one reading of the clock; the first later entry is looked for up to
-    ``horizon`` seconds from then.
+    ``ticked_at`` is the tick's one reading of the clock, by now ``age`` seconds old; the first
+    later entry is looked for up to ``horizon`` seconds from then. The lease counts from now: a tick
+    of many batches may outlast the claim timeout.
     """
     sent_by = time.monotonic() + claim_timeout * PUBLISHING_SHARE
     now = as_utc(ticked_at).timestamp()
-    lease = unique_lease(now, claim_timeout)
+    lease = unique_lease(now + age, claim_timeout)
     found = storage.claim_due(now, lease, limit, now + horizon)
     return Batch(storage, ticked_at, lease, found, len(found.due) >= limit, sent_by)
 

@@ -31,7 +31,7 @@ from celery.utils.time import humanize_seconds
 from kombu.exceptions import KombuError, OperationalError
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
-from redis.exceptions import LockNotOwnedError, RedisClusterException, RedisError
+from redis.exceptions import LockNotOwnedError, RedisClusterException, RedisError, ResponseError
 from redis.retry import Retry
 
 from . import signals
@@ -784,6 +784,10 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     name: str
     task: str | None
+    schedule: Any
+    args: Any
+    kwargs: Any
+    options: Any
     last_run_at: datetime | None
     total_run_count: int
     enabled: bool
@@ -1251,8 +1255,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: When the first of the entries that just ran, and that repeat within a pulse, is due again.
     _first_again = float("inf")
 
-    #: The *now* of the last tick, and when the rest after it was meant to end.
+    #: The *now* of the last tick, also by the monotonic clock, and when the rest after it was meant
+    #: to end.
     _ticked_at = 0.0
+    _tick_began = 0.0
     _wakes_at = 0.0
 
     #: What a tick has sent and Redis does not know yet.
@@ -1267,6 +1273,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     #: Whether the broker has refused a message of a batch, so that they go one by one.
     _sends_singly = False
+
+    #: Whether the broker broke off in the last batch. Nobody knows what it has taken, and it is not
+    #: to take that again and again: the next messages go one by one.
+    _was_cut_off = False
 
     _listener: Listener | None = None
     _wind_up: threading.Thread | None = None
@@ -1747,19 +1757,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         late = now.timestamp() - self._wakes_at
         if 0 <= late < PULSE:
             now += RESOLUTION - timedelta(seconds=late)
-        self._ticked_at = now.timestamp()
+        self._ticked_at, self._tick_began = now.timestamp(), time.monotonic()
         return now.astimezone(read.tzinfo)
 
     def _claim(self, now: datetime) -> Batch:
-        conf = ensure_conf(self.app)
+        conf, age = ensure_conf(self.app), time.monotonic() - self._tick_began
         return claim_batch(
-            get_storage(self.app), now, conf.batch_size, self.max_interval, conf.claim_timeout
+            get_storage(self.app), now, age, conf.batch_size, self.max_interval, conf.claim_timeout
         )
 
     def _run_batch(self, batch: Batch, stop: DeferredSignals, waits: list[float | None]) -> None:
         self._uncommitted = batch
         try:
-            loaded, gone = batch.load(self._build), batch.gone()
+            loaded, gone = batch.load(self._build), self._still_members(batch.gone())
             for key in gone:
                 _report_gone(key)
             if loaded:
@@ -1773,6 +1783,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._restore_statics(gone)
         if batch.peeked:
             waits.append(self._look_ahead(batch.peeked))
+
+    def _still_members(self, keys: list[str]) -> list[str]:
+        """Those that are in the schedule though their hashes are gone: nobody deleted the entries.
+
+        No round trip for no keys, as ever but where somebody deletes what is due right now.
+        """
+        scores = get_storage(self.app).read_scores(keys)
+        return [key for key, score in zip(keys, scores, strict=True) if score is not None]
 
     def _settle(self) -> None:
         """Commit the last batch and tell of it; while Redis is away, it is kept for later."""
@@ -1791,8 +1809,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         kwargs = self._reach_broker()
         producer: Any = kwargs.get("producer")
         has_batches = getattr(producer, "supports_batch_publish", False) is True
-        if self._sends_singly or not has_batches:
+        if self._sends_singly or self._was_cut_off or not has_batches:
             self._run_claims(batch, loaded, kwargs, stop, waits)
+            self._was_cut_off = False
             return
         try:
             with producer.batch(max_size=sys.maxsize):
@@ -1807,6 +1826,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except Exception as exc:
             batch.retract()
             if not self._is_refusal(_raised_first(exc)):
+                self._was_cut_off = True
                 raise _broker_away(exc) from exc
             self._send_singly(exc)
         except BaseException:
@@ -2171,7 +2191,9 @@ def _connect_once(connection: Any) -> Any:
 
 
 def _broker_away(exc: BaseException) -> _BrokerAwayError:
-    return _BrokerAwayError(f"The broker cannot be reached ({_told(exc)})")
+    answers = isinstance(_raised_first(exc), ResponseError)
+    failure = "takes no messages" if answers else "cannot be reached"
+    return _BrokerAwayError(f"The broker {failure} ({_told(exc)})")
 
 
 def _told(exc: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -9,6 +10,7 @@ from unittest import mock
 from urllib.error import URLError
 
 import celery
+import kombu.messaging
 import pytest
 import redis
 from celery import Celery
@@ -19,11 +21,12 @@ from redbeat.dispatch import unique_lease
 from redbeat.schedulers import MAX_PAUSE, acquire_distributed_beat_lock, get_storage
 from redbeat.storage import Outcome
 from support.apps import MakeApp
-from support.messages import read_messages
+from support.messages import QUEUE, read_messages
 from support.servers import RedisServer, StartRedis
 from support.tripwire import Tripwire
 
 SCHEDULE = "redbeat::schedule"
+HAS_BATCHES = hasattr(kombu.messaging.Producer, "batch")
 EARLIER = datetime(2020, 1, 1, tzinfo=timezone.utc)
 
 
@@ -519,3 +522,39 @@ def test_the_runs_before_the_broker_broke_off_are_told(
         scheduler.tick()
     broker.start()
     assert len(dispatched) == scheduler.statistics.runs == len(sent(broker)) == 1
+
+
+def test_a_broker_that_is_full_now_and_again_gets_every_message_and_repeats_one_batch_at_most(
+    scheduler: RedBeatScheduler, broker: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It has room for a part of what is due, and workers empty it before each try."""
+    names = [f"e{number}" for number in range(40)]
+    for name in names:
+        due(scheduler.app, name, kwargs={"ballast": "x" * 20_000})
+    taken: Counter[str] = Counter()
+    with broker.client() as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_000_000)
+        for _ in range(len(names)):
+            scheduler.tick()
+            taken.update(sent(broker))
+            client.delete(QUEUE)
+    assert sorted(taken) == sorted(names)
+    assert max(taken.values()) <= 2
+    assert sum(taken.values()) < 2 * len(names)
+    assert "The broker takes no messages" in caplog.text
+
+
+@pytest.mark.skipif(not HAS_BATCHES, reason="kombu before 5.7 has no batches")
+def test_batches_are_sent_again_once_the_broker_is_well(
+    scheduler: RedBeatScheduler, broker: RedisServer
+) -> None:
+    """What goes one by one after an outage costs a round trip for each message."""
+    due(scheduler.app, "a")
+    with broker.client() as client:
+        client.config_set("maxmemory", 1)
+        scheduler.tick()
+        client.config_set("maxmemory", 0)
+    assert scheduler._was_cut_off
+    scheduler.tick()
+    assert sent(broker) == ["a"]
+    assert not scheduler._was_cut_off

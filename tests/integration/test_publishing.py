@@ -90,3 +90,24 @@ def test_an_application_may_bring_a_producer_of_its_own(
     scheduler.close()
     messages = read_messages(redis_client)
     assert [message.properties["app_id"] for message in messages] == ["stamped"] * 2
+
+
+def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
+    make_app_with: MakeApp,
+    redis_url: str,
+    proxy: Proxy,
+    redis_client: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else each batch would send one message, and all the rest would be loaded again with each."""
+    app = make_app_with(broker_url=redis_url, redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
+    due(app, *map(str, range(20)))
+    scheduler = RedBeatScheduler(app)
+    monkeypatch.setattr("redbeat.dispatch.FILLING_TIME", 0.2)
+    proxy.delay = 0.3
+    with proxy.counting() as traffic:
+        scheduler.tick()
+    assert redis_client.llen(QUEUE) == 20
+    assert traffic.names.count("HMGET") < 60
+    proxy.delay = 0
+    scheduler.close()

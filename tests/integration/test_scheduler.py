@@ -17,7 +17,7 @@ from redis.exceptions import LockNotOwnedError
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
-from redbeat.storage import Outcome
+from redbeat.storage import Outcome, Storage
 from support.apps import MakeApp
 from support.bare import write_bare
 from support.servers import RedisServer
@@ -139,6 +139,50 @@ def test_a_slow_broker_does_not_keep_a_tick_from_draining(
         due(scheduler.app, f"e{number}")
     scheduler.tick()
     assert len(set(sent)) == len(sent) == 9
+
+
+def test_a_lease_counts_from_its_claim_however_long_the_tick_lasts(
+    scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else other beats would find due what a long tick has just claimed."""
+    scheduler.app.redbeat_conf.batch_size = 1
+    leases: list[float] = []
+    an_hour = 3600
+
+    def apply_async(self: RedBeatScheduler, entry: RedBeatSchedulerEntry, **kwargs: Any) -> None:
+        score = score_of(client, entry.name)
+        assert score is not None
+        leases.append(score - time.time())
+        self.reserve(entry)
+        self._tick_began -= an_hour
+
+    monkeypatch.setattr(RedBeatScheduler, "apply_async", apply_async)
+    for name in "ab":
+        due(scheduler.app, name)
+    scheduler.tick()
+    in_time, late = leases
+    assert 0 < in_time < an_hour < late
+
+
+def test_an_entry_that_is_deleted_while_beat_claims_it_goes_without_a_word(
+    scheduler: RedBeatScheduler,
+    caplog: pytest.LogCaptureFixture,
+    sent: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing is wrong: its hash and its place in the schedule are gone together."""
+    entry = due(scheduler.app, "a")
+    claim_due = Storage.claim_due
+
+    def deleting(self: Storage, *args: Any) -> Any:
+        found = claim_due(self, *args)
+        entry.delete()
+        return found
+
+    monkeypatch.setattr(Storage, "claim_due", deleting)
+    scheduler.tick()
+    assert sent == []
+    assert "Failed to load" not in caplog.text
 
 
 def test_maybe_due_is_called_once_per_run_with_the_producer(
