@@ -208,7 +208,9 @@ def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @redbeat.command("list", cls=Command)
 @click.option("--task", metavar="PATTERN", help="Only these tasks; * stands for anything.")
-@click.option("--match", metavar="PATTERN", help="Only these names; * stands for anything.")
+@click.option(
+    "--match", metavar="PATTERN", default="*", help="Only these names; * stands for anything."
+)
 @click.option("--state", type=click.Choice(STATES), help="Only entries in this state.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many entries.")
 @as_json
@@ -216,7 +218,7 @@ def with_session(function: Callable[..., Any]) -> Callable[..., Any]:
 def list_(
     session: Session,
     task: str | None,
-    match: str | None,
+    match: str,
     state: State | None,
     limit: int | None,
     as_json: bool,
@@ -228,8 +230,8 @@ def list_(
     """
     found = (
         listing
-        for listing in map(_writable, _candidates(session.timetable, state))
-        if _matches(listing, task, match, state)
+        for listing in map(_writable, _candidates(session.timetable, state, match))
+        if _matches(listing, task, state)
     )
     listings = islice(found, limit)
     if as_json:
@@ -240,14 +242,16 @@ def list_(
     session.console.table(headings, rows)
 
 
-def _candidates(timetable: Timetable, state: State | None) -> Iterator[Listing]:
-    """The entries that may be in this state, without reading all where that can be helped."""
+def _candidates(timetable: Timetable, state: State | None, match: str) -> Iterator[Listing]:
+    """The entries of such names that may be in this state; others are loaded only if need be."""
     ranges: dict[str, Callable[[], Iterator[Listing]]] = {
         "overdue": timetable.overdue,
         "finished": timetable.finished,
         "set aside": timetable.set_aside,
     }
-    return ranges.get(state or "", timetable.listings)()
+    if state not in ranges:
+        return timetable.listings(match)
+    return (listing for listing in ranges[state]() if fnmatchcase(listing.name, match))
 
 
 def _writable(listing: Listing) -> Listing:
@@ -256,14 +260,9 @@ def _writable(listing: Listing) -> Listing:
     return changed(listing, state="broken", entry=None, reason=reason) if reason else listing
 
 
-def _matches(listing: Listing, task: str | None, match: str | None, state: State | None) -> bool:
-    return (
-        (match is None or fnmatchcase(listing.name, match))
-        and (state is None or listing.state == state)
-        and (
-            task is None
-            or (listing.entry is not None and fnmatchcase(str(listing.entry.task), task))
-        )
+def _matches(listing: Listing, task: str | None, state: State | None) -> bool:
+    return (state is None or listing.state == state) and (
+        task is None or (listing.entry is not None and fnmatchcase(str(listing.entry.task), task))
     )
 
 

@@ -620,6 +620,16 @@ def test_the_leader_is_told_by_host_and_process(
     assert leader.is_alive
 
 
+def test_listings_are_those_whose_names_match(timetable: Timetable) -> None:
+    """A pattern as in a shell, of the whole name."""
+    for name in ("report.daily", "report.weekly", "old report.daily"):
+        timetable[name] = make(timetable.app, name)
+    assert [each.name for each in timetable.listings(match="report.*ly")] == [
+        "report.daily",
+        "report.weekly",
+    ]
+
+
 @pytest.mark.parametrize(
     ("act", "cost"),
     [
@@ -631,6 +641,7 @@ def test_the_leader_is_told_by_host_and_process(
         (lambda timetable: timetable.listing("e00001"), 2),
         (lambda timetable: list(iter(timetable)), 3 + 1),
         (lambda timetable: list(timetable.listings()), 5 + 1),
+        (lambda timetable: list(timetable.listings(match="f*")), 3 + 1),
         (lambda timetable: timetable.update(timetable_of_ten(timetable)), 2),
         (lambda timetable: timetable.discard([timetable.listing("e00001")]), 2 + 1),
     ],
