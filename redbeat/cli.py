@@ -7,6 +7,7 @@ the command was not understood; 3, Redis cannot be reached, or refuses to serve.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import json
 import os
@@ -117,6 +118,11 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
             raise BadSettingError(_hint_at_application(ctx) + exc.message) from exc
         except EntryError as exc:
             raise click.ClickException(one_line(str(exc))) from exc
+        except OSError as exc:
+            # Others, as that of a reader who has seen enough, click knows how to end with.
+            if exc.errno != errno.ENOSPC:
+                raise
+            raise click.ClickException(f"The output is cut off: {exc.strerror}") from exc
 
 
 class Session:

@@ -706,6 +706,26 @@ def test_a_command_without_an_application_says_so(project: Project) -> None:
     assert error_of(completed, 2).startswith("Error: No application is named (celery -A proj")
 
 
+@pytest.mark.parametrize("arguments", [["list"], ["export"], ["status"]], ids=lambda each: each[0])
+def test_a_full_disk_is_told_in_one_line(
+    app: Celery, project: Project, arguments: list[str]
+) -> None:
+    """Where the output goes to, there is no more room."""
+    store(app, "one")
+    with Path("/dev/full").open("w") as full:
+        completed = subprocess.run(
+            command(*arguments),
+            cwd=project.directory,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert completed.returncode == 1
+    assert completed.stderr == "Error: The output is cut off: No space left on device\n"
+
+
 def completions(project: Project, typed: str) -> str:
     """What a shell offers at the end of a line."""
     environment = {
