@@ -358,8 +358,10 @@ class Batch:
             claim.load(fields, build)
         begun = [claim.begin_history(self._lease) for claim in self.claims]
         self.storage.commit(self._lease, [outcome for outcome in begun if outcome is not None])
-        # From here on: loading over a slow network must leave time for more than one message.
-        self._filled_by = time.monotonic() + FILLING_TIME
+        # From here on: loading over a slow network must leave time for more than one message, and
+        # filling must leave time to publish.
+        loaded = time.monotonic()
+        self._filled_by = min(loaded + FILLING_TIME, (loaded + self._sent_by) / 2)
         return [claim for claim in self.claims if claim.entry is not None]
 
     def announce(self, sender: Any) -> None:
@@ -396,11 +398,20 @@ class Batch:
         return min(repeated, default=float("inf"))
 
     def gone(self) -> list[str]:
-        """The keys in the schedule whose hashes were found to be gone."""
-        return [claim.key for claim in self.claims if claim.is_gone]
+        """The keys whose hashes are gone, though nobody deleted the entries: they bear the lease.
+
+        One round trip if a hash is gone, else none.
+        """
+        keys = [claim.key for claim in self.claims if claim.is_gone]
+        scores = self.storage.read_scores(keys)
+        return [key for key, score in zip(keys, scores, strict=True) if score == self._lease]
+
+    def ran(self) -> set[str]:
+        """The keys of the entries whose messages were made."""
+        return {claim.key for claim in self.claims if claim.advanced is not None}
 
     def retract(self) -> None:
-        """Nothing of this batch has reached the broker: no run counts."""
+        """Nothing of this batch has reached the broker, for all that is known: no run counts."""
         for claim in self.claims:
             claim.advanced = claim.failure = claim.wait = None
             claim.had_turn = True

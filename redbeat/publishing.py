@@ -70,7 +70,8 @@ def batching(producer: Any) -> Any:
 def settle_settings(conf: Any) -> None:
     """Keep what Celery looks up for each message where it looks first: among what was changed.
 
-    For a program that only sends. What somebody sets later, under these names, counts as ever.
+    What somebody sets later counts as ever, under these names. An old, upper-case name may not, nor
+    does a change of the object that the configuration was read from.
     """
     for name in LOOKED_UP_PER_MESSAGE:
         if name in conf:

@@ -31,7 +31,13 @@ from celery.utils.time import humanize_seconds
 from kombu.exceptions import KombuError, OperationalError
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
-from redis.exceptions import LockNotOwnedError, RedisClusterException, RedisError, ResponseError
+from redis.exceptions import (
+    LockNotOwnedError,
+    OutOfMemoryError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from . import signals
@@ -1023,7 +1029,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             advanced._store_run()
         return advanced
 
-    #: One function under three names, as in Celery: an override of one calls any of them.
+    #: One function, as in Celery: an override of one may call any of the others by `super()`.
     next = __next__ = _next_instance
 
     def reschedule(self, last_run_at: datetime | None = None) -> None:
@@ -1255,10 +1261,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: When the first of the entries that just ran, and that repeat within a pulse, is due again.
     _first_again = float("inf")
 
-    #: The *now* of the last tick, also by the monotonic clock, and when the rest after it was meant
-    #: to end.
+    #: The *now* of the last tick, and when the rest after it was meant to end.
     _ticked_at = 0.0
-    _tick_began = 0.0
     _wakes_at = 0.0
 
     #: What a tick has sent and Redis does not know yet.
@@ -1274,9 +1278,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: Whether the broker has refused a message of a batch, so that they go one by one.
     _sends_singly = False
 
-    #: Whether the broker broke off in the last batch. Nobody knows what it has taken, and it is not
-    #: to take that again and again: the next messages go one by one.
-    _was_cut_off = False
+    #: Whether the broker has had no room for a message of this tick.
+    _is_broker_full = False
 
     _listener: Listener | None = None
     _wind_up: threading.Thread | None = None
@@ -1302,6 +1305,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         )
         #: Tries in a row that failed, by what they failed of.
         self._outages: Counter[type[Exception]] = Counter()
+        #: The keys of entries in batches that broke off. Nobody knows which the broker has taken,
+        #: and it is not to take those again and again: they go one by one until they have run.
+        self._doubtful: set[str] = set()
         #: Whether the server was reached, so that what is known of it stands.
         self._is_server_checked, self.key_expiry_findings = _check_server(app)
         super().__init__(app, lazy=True, **kwargs)
@@ -1524,10 +1530,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return self.Entry.from_key(key, app=self.app)
         return self.Entry.from_stored(key, stored, app=self.app)
 
-    def _drop(self, key: str, score: float) -> None:
-        """Remove from the schedule what has no entry, unless it has been saved by now."""
-        _report_gone(key)
-        get_storage(self.app).commit(score, [Outcome(key, None)])
+    def _drop(self, key: str, score: float) -> bool:
+        """Remove from the schedule what has no entry, unless it was saved or deleted by now."""
+        was_there = get_storage(self.app).commit(score, [Outcome(key, None)]) > 0
+        if was_there:
+            _report_gone(key)
+        return was_there
 
     def _build(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
         entry = self._made_of(key, stored)
@@ -1568,6 +1576,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _run_tick(self, min: Callable[..., Any]) -> float:
         self._first_due = self._broker_answers = None
+        self._is_broker_full = False
         try:
             self._settle()
             if not self._lead_or_wait():
@@ -1715,12 +1724,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_due(self) -> list[float | None]:
         """Run batch after batch, and return what ``maybe_due`` gave for the entries looked at."""
         logger.debug("beat: Selecting tasks")
-        now = self._read_clock()
+        now, began = self._read_clock(), _clocks()
         waits: list[float | None] = []
         self._first_due = self._first_again = float("inf")
         while True:
             with deferred_signals() as stop:
-                batch = self._claim(now)
+                batch = self._claim(now, age=_passed_since(began))
                 self._has_set_aside = batch.set_aside > 0
                 if self._has_set_aside:
                     self._retry_set_aside(batch.now)
@@ -1757,11 +1766,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         late = now.timestamp() - self._wakes_at
         if 0 <= late < PULSE:
             now += RESOLUTION - timedelta(seconds=late)
-        self._ticked_at, self._tick_began = now.timestamp(), time.monotonic()
+        self._ticked_at = now.timestamp()
         return now.astimezone(read.tzinfo)
 
-    def _claim(self, now: datetime) -> Batch:
-        conf, age = ensure_conf(self.app), time.monotonic() - self._tick_began
+    def _claim(self, now: datetime, age: float) -> Batch:
+        conf = ensure_conf(self.app)
         return claim_batch(
             get_storage(self.app), now, age, conf.batch_size, self.max_interval, conf.claim_timeout
         )
@@ -1769,7 +1778,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _run_batch(self, batch: Batch, stop: DeferredSignals, waits: list[float | None]) -> None:
         self._uncommitted = batch
         try:
-            loaded, gone = batch.load(self._build), self._still_members(batch.gone())
+            loaded, gone = batch.load(self._build), batch.gone()
             for key in gone:
                 _report_gone(key)
             if loaded:
@@ -1784,14 +1793,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if batch.peeked:
             waits.append(self._look_ahead(batch.peeked))
 
-    def _still_members(self, keys: list[str]) -> list[str]:
-        """Those that are in the schedule though their hashes are gone: nobody deleted the entries.
-
-        No round trip for no keys, as ever but where somebody deletes what is due right now.
-        """
-        scores = get_storage(self.app).read_scores(keys)
-        return [key for key, score in zip(keys, scores, strict=True) if score is not None]
-
     def _settle(self) -> None:
         """Commit the last batch and tell of it; while Redis is away, it is kept for later."""
         batch = self._uncommitted
@@ -1799,6 +1800,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return
         batch.commit()
         self._uncommitted = None
+        self._doubtful -= batch.ran()
         self.statistics.count(time.time(), *batch.tally())
         batch.announce(self)
 
@@ -1809,9 +1811,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         kwargs = self._reach_broker()
         producer: Any = kwargs.get("producer")
         has_batches = getattr(producer, "supports_batch_publish", False) is True
-        if self._sends_singly or self._was_cut_off or not has_batches:
+        is_doubtful = not self._doubtful.isdisjoint(claim.key for claim in loaded)
+        if self._sends_singly or is_doubtful or not has_batches:
             self._run_claims(batch, loaded, kwargs, stop, waits)
-            self._was_cut_off = False
             return
         try:
             with producer.batch(max_size=sys.maxsize):
@@ -1824,9 +1826,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             batch.retract()
             raise
         except Exception as exc:
+            doubtful = batch.ran()
             batch.retract()
             if not self._is_refusal(_raised_first(exc)):
-                self._was_cut_off = True
+                self._doubtful |= doubtful
                 raise _broker_away(exc) from exc
             self._send_singly(exc)
         except BaseException:
@@ -1894,8 +1897,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
         if peeked.is_gone:
-            self._drop(peeked.key, peeked.score)
-            self._restore_statics([peeked.key])
+            if self._drop(peeked.key, peeked.score):
+                self._restore_statics([peeked.key])
             return 0.0
         if peeked.was_just_given_back:
             return None
@@ -1998,6 +2001,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._is_refusal(first):
             told = f"The broker refuses {entry.name} ({_told(exc)})"
             raise _NotSentError(told, MAX_PAUSE) from exc
+        if isinstance(first, OutOfMemoryError) and not self._is_broker_full:
+            # Perhaps for this message only: the next one shows.
+            self._is_broker_full = True
+            told = f"The broker has no room for {entry.name} ({_told(exc)})"
+            raise _NotSentError(told, MAX_PAUSE) from exc
         if not self._is_broker_away(exc):
             return
         is_news = self._broker_answers is None
@@ -2090,7 +2098,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def join(self, is_service: bool) -> None:
         """Begin to try for the lock: once now, then at every tick. Up to two round trips.
 
-        ``is_service``: a running beat service drives the ticks, so a heartbeat keeps the lock.
+        ``is_service``: a running beat service drives the ticks, so a heartbeat keeps the lock, and
+        what Celery looks up for each message is put where it is found at once, into ``app.conf``.
         """
         self._is_service = is_service
         if is_service:
@@ -2194,6 +2203,16 @@ def _broker_away(exc: BaseException) -> _BrokerAwayError:
     answers = isinstance(_raised_first(exc), ResponseError)
     failure = "takes no messages" if answers else "cannot be reached"
     return _BrokerAwayError(f"The broker {failure} ({_told(exc)})")
+
+
+def _clocks() -> tuple[float, float]:
+    """The clock that may be set, and the one that may stand still while the machine sleeps."""
+    return time.time(), time.monotonic()
+
+
+def _passed_since(began: tuple[float, float]) -> float:
+    """The seconds since :func:`_clocks` read so, by the one of them that says more."""
+    return max(now - then for now, then in zip(_clocks(), began, strict=True))
 
 
 def _told(exc: BaseException) -> str:

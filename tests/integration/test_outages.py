@@ -524,24 +524,56 @@ def test_the_runs_before_the_broker_broke_off_are_told(
     assert len(dispatched) == scheduler.statistics.runs == len(sent(broker)) == 1
 
 
-def test_a_broker_that_is_full_now_and_again_gets_every_message_and_repeats_one_batch_at_most(
-    scheduler: RedBeatScheduler, broker: RedisServer, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("batch_size", [10, 500])
+def test_a_broker_that_is_full_now_and_again_gets_every_message_and_no_run_more_than_twice(
+    scheduler: RedBeatScheduler,
+    broker: RedisServer,
+    caplog: pytest.LogCaptureFixture,
+    batch_size: int,
 ) -> None:
     """It has room for a part of what is due, and workers empty it before each try."""
-    names = [f"e{number}" for number in range(40)]
+    scheduler.app.redbeat_conf.batch_size = batch_size
+    names = [f"e{number}" for number in range(100)]
     for name in names:
         due(scheduler.app, name, kwargs={"ballast": "x" * 20_000})
     taken: Counter[str] = Counter()
     with broker.client() as client:
         client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_000_000)
-        for _ in range(len(names)):
+        while get_storage(scheduler.app).count_between((0, time.time() + MAX_PAUSE))[0]:
             scheduler.tick()
             taken.update(sent(broker))
             client.delete(QUEUE)
+            make_due(scheduler.app)
     assert sorted(taken) == sorted(names)
     assert max(taken.values()) <= 2
     assert sum(taken.values()) < 2 * len(names)
     assert "The broker takes no messages" in caplog.text
+
+
+def make_due(app: Celery) -> None:
+    """Make due now what was put off."""
+    storage = get_storage(app)
+    for member in storage.read_between(time.time(), time.time() + 2 * MAX_PAUSE):
+        storage.commit(member.score, [Outcome(member.key, 0.0)])
+
+
+def test_a_message_that_the_broker_has_no_room_for_holds_no_other_up(
+    scheduler: RedBeatScheduler, broker: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is put off alone, each time that it comes; the others are sent once."""
+    due(scheduler.app, "a")
+    scheduler.tick()
+    due(scheduler.app, "large", kwargs={"ballast": "x" * 900_000})
+    with broker.client() as client:
+        client.config_set("maxmemory", client.info("memory")["used_memory"] + 1_000_000)
+        for name in "bcde":
+            due(scheduler.app, name)
+            scheduler.tick()
+            make_due(scheduler.app)
+    assert sorted({*sent(broker)}) == ["a", "b", "c", "d", "e"]
+    assert len(sent(broker)) <= 6
+    assert caplog.text.count("The broker has no room for large") >= 3
+    assert caplog.text.count("Nothing is lost; trying again") <= 1
 
 
 @pytest.mark.skipif(not HAS_BATCHES, reason="kombu before 5.7 has no batches")
@@ -554,7 +586,12 @@ def test_batches_are_sent_again_once_the_broker_is_well(
         client.config_set("maxmemory", 1)
         scheduler.tick()
         client.config_set("maxmemory", 0)
-    assert scheduler._was_cut_off
-    scheduler.tick()
-    assert sent(broker) == ["a"]
-    assert not scheduler._was_cut_off
+        make_due(scheduler.app)
+        scheduler.tick()
+        assert sent(broker) == ["a"]
+        for number in range(20):
+            due(scheduler.app, f"e{number}")
+        reads_before = client.info("stats")["total_reads_processed"]
+        scheduler.tick()
+        assert client.info("stats")["total_reads_processed"] - reads_before < 20
+    assert len(sent(broker)) == 21

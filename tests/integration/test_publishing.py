@@ -1,5 +1,6 @@
 """What a batch of messages costs the broker, and what it leaves there."""
 
+import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -109,5 +110,31 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
         scheduler.tick()
     assert redis_client.llen(QUEUE) == 20
     assert traffic.names.count("HMGET") < 60
+    proxy.delay = 0
+    scheduler.close()
+
+
+def test_a_load_that_takes_long_leaves_time_to_publish(
+    make_app_with: MakeApp, redis_url: str, proxy: Proxy, redis_client: redis.Redis
+) -> None:
+    """Without a leader a batch goes within half of the claim timeout, or not at all."""
+    app = make_app_with(
+        broker_url=redis_url,
+        redbeat_redis_url=proxy.url(),
+        redbeat_lock_key=None,
+        redbeat_claim_timeout=2,
+    )
+    due(app, *map(str, range(50)))
+
+    class Slow(RedBeatScheduler):
+        def apply_async(self, entry: RedBeatSchedulerEntry, *args: Any, **kwargs: Any) -> Any:
+            time.sleep(0.01)
+            return super().apply_async(entry, *args, **kwargs)
+
+    scheduler = Slow(app)
+    proxy.delay = 0.3
+    for _ in range(5):
+        scheduler.tick()
+    assert redis_client.llen(QUEUE) == 50
     proxy.delay = 0
     scheduler.close()

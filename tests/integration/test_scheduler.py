@@ -147,16 +147,17 @@ def test_a_lease_counts_from_its_claim_however_long_the_tick_lasts(
     """Else other beats would find due what a long tick has just claimed."""
     scheduler.app.redbeat_conf.batch_size = 1
     leases: list[float] = []
-    an_hour = 3600
+    an_hour = 3600.0
+    clock = iter([0.0, 0.0, an_hour, an_hour])
 
     def apply_async(self: RedBeatScheduler, entry: RedBeatSchedulerEntry, **kwargs: Any) -> None:
         score = score_of(client, entry.name)
         assert score is not None
         leases.append(score - time.time())
         self.reserve(entry)
-        self._tick_began -= an_hour
 
     monkeypatch.setattr(RedBeatScheduler, "apply_async", apply_async)
+    monkeypatch.setattr("redbeat.schedulers._clocks", lambda: (next(clock), 0.0))
     for name in "ab":
         due(scheduler.app, name)
     scheduler.tick()
@@ -164,14 +165,22 @@ def test_a_lease_counts_from_its_claim_however_long_the_tick_lasts(
     assert 0 < in_time < an_hour < late
 
 
-def test_an_entry_that_is_deleted_while_beat_claims_it_goes_without_a_word(
-    scheduler: RedBeatScheduler,
+@pytest.mark.parametrize("every", [60, 100_000], ids=["due", "due later"])
+def test_an_entry_that_is_deleted_while_beat_claims_goes_without_a_word_and_stays_away(
+    client_app: Celery,
+    client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
     sent: list[str],
     monkeypatch: pytest.MonkeyPatch,
+    every: float,
 ) -> None:
-    """Nothing is wrong: its hash and its place in the schedule are gone together."""
-    entry = due(scheduler.app, "a")
+    """Its hash and its place in the schedule went together, so that nothing is restored."""
+    client_app.conf.redbeat_lock_key = None
+    client_app.conf.beat_schedule = {"a": {"task": "tasks.a", "schedule": every}}
+    scheduler = RedBeatScheduler(client_app)
+    scheduler.max_interval = 2 * every
+    entry = stored(client_app, "a")
+    entry.reschedule(datetime.now(UTC) - timedelta(seconds=90))
     claim_due = Storage.claim_due
 
     def deleting(self: Storage, *args: Any) -> Any:
@@ -182,6 +191,7 @@ def test_an_entry_that_is_deleted_while_beat_claims_it_goes_without_a_word(
     monkeypatch.setattr(Storage, "claim_due", deleting)
     scheduler.tick()
     assert sent == []
+    assert score_of(client, "a") is None
     assert "Failed to load" not in caplog.text
 
 

@@ -15,8 +15,10 @@ MANY = 10
 
 
 def application(settings: dict[str, Any], namespace: str | None = None) -> Celery:
+    """One whose configuration has been read, as that of a beat that starts."""
     app = Celery("proj", set_as_current=False)
     app.config_from_object(SimpleNamespace(**settings), namespace=namespace)
+    assert app.conf.task_protocol
     return app
 
 
@@ -35,6 +37,7 @@ def test_settled_settings_have_the_values_that_they_had(app: Celery) -> None:
     before = {name: app.conf.get(name) for name in LOOKED_UP_PER_MESSAGE}
     settle_settings(app.conf)
     assert {name: app.conf.get(name) for name in LOOKED_UP_PER_MESSAGE} == before
+    assert before.items() <= {**dict.fromkeys(before), **app.conf.changes}.items()
 
 
 def test_a_setting_that_is_set_later_counts() -> None:
@@ -43,6 +46,14 @@ def test_a_setting_that_is_set_later_counts() -> None:
     settle_settings(app.conf)
     app.conf.task_default_queue = "yours"
     assert app.conf.task_default_queue == "yours"
+
+
+def test_an_old_name_that_is_set_later_counts_no_more() -> None:
+    """The limit of it: Celery finds the new name first."""
+    app = application({"task_default_queue": "mine"})
+    settle_settings(app.conf)
+    app.conf.CELERY_DEFAULT_QUEUE = "yours"
+    assert app.conf.task_default_queue == "mine"
 
 
 def test_a_setting_that_this_version_of_celery_does_not_know_is_left_alone() -> None:
