@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import celery.schedules
@@ -139,6 +140,9 @@ STANDBY_INTERVAL = 1.0
 #: number is a whole one, so that an entry's due times always lie alike among them.
 PULSES_PER_SECOND = 10
 PULSE = 1 / PULSES_PER_SECOND
+
+#: Names of the transport that speaks AMQP in Python.
+PY_AMQP = ("amqp", "pyamqp")
 
 #: Seconds at the least between two ticks, for entries that are due again within a pulse.
 SHORTEST_PULSE = 0.01
@@ -904,7 +908,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         definition = cls.load_definition(key, app=app, definition=stored.definition)
         meta = cls.decode_meta(stored.meta, app=app)
         # Where both say something of runs, as others may write it, the meta is right.
-        entry = cls(app=app, **{**definition, **meta})
+        name = text(key).removeprefix(ensure_conf(app).key_prefix)
+        entry = cls(app=app, **{"name": name, **definition, **meta})
         entry.last_run_at = meta.get("last_run_at")
         if not isinstance(entry.last_run_at, datetime | None):
             raise EntryError(f"last_run_at must be a datetime or null, got {entry.last_run_at!r}")
@@ -1588,7 +1593,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except REDIS_ERRORS as exc:
             return self._pause(exc, ensure_conf(self.app).poll_interval)
         except _BrokerAwayError as exc:
-            self._forget_channel()
+            self._forget_connection()
             return self._pause(exc, MAX_PAUSE)
         self._outages.clear()
         if self._has_doubtful_channel:
@@ -1943,10 +1948,28 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             raise _broker_away(exc) from exc
         return kwargs
 
+    @cached_property
+    def connection(self) -> Any:
+        """The connection to the broker, on which RabbitMQ confirms each message.
+
+        Else py-amqp takes for sent what is in the buffer of a socket. If the application says
+        otherwise in ``broker_transport_options``, that counts.
+        """
+        connection = self.app.connection_for_write()
+        if connection.transport_cls in PY_AMQP:
+            connection.transport_options.setdefault("confirm_publish", True)
+        return connection
+
     def _forget_channel(self) -> None:
         """Let the next tick make a producer with a new channel: a closed one stays closed."""
         self._channel = None
         self.__dict__.pop("producer", None)
+
+    def _forget_connection(self) -> None:
+        """Let the next tick connect anew, and declare the queues: the broker may have lost them."""
+        self._forget_channel()
+        if "connection" in self.__dict__:
+            self.connection.collect()
 
     def _ensure_connected(self) -> Any:
         return _connect_once(self.connection)

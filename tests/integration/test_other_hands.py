@@ -400,3 +400,14 @@ def test_a_paused_one_off_whose_time_has_passed_is_not_pruned(
 def test_the_hook_leaves_schedulers_of_others_alone() -> None:
     """A project may import this package and run Celery's own scheduler."""
     acquire_distributed_beat_lock(mock.Mock(scheduler=object()))
+
+
+def test_an_entry_without_a_name_bears_that_of_its_key(
+    scheduler: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Other languages may leave it out."""
+    caplog.set_level(logging.INFO)
+    client.hset("redbeat:nameless", "definition", f'{{"task": "tasks.a", "schedule": {NOW}}}')
+    client.zadd(SCHEDULE, {"redbeat:nameless": 0})
+    scheduler.tick()
+    assert "Sending due task nameless (tasks.a)" in caplog.text

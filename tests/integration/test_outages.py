@@ -15,6 +15,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.schedules import schedule
+from kombu.entity import Exchange, Queue
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.dispatch import unique_lease
@@ -595,3 +596,31 @@ def test_batches_are_sent_again_once_the_broker_is_well(
         scheduler.tick()
         assert client.info("stats")["total_reads_processed"] - reads_before < 20
     assert len(sent(broker)) == 21
+
+
+def test_a_broker_that_comes_back_empty_gets_its_queues_declared_anew(
+    make_app_with: MakeApp, start_redis: StartRedis, store: RedisServer
+) -> None:
+    """Of a topic exchange it would know no queue, and every message would go nowhere."""
+    forgetful = start_redis()
+    topic = Exchange("topics", type="topic")  # type: ignore[no-untyped-call]  # kombu's own gap
+    queue = Queue("reports", topic, routing_key="report.#")  # type: ignore[no-untyped-call]  # too
+    app = make_app_with(
+        broker_url=forgetful.url(),
+        redbeat_redis_url=store.url(),
+        redbeat_lock_key=None,
+        task_queues=[queue],
+        task_default_queue="reports",
+    )
+    app.conf.broker_connection_timeout = 1
+    scheduler = RedBeatScheduler(app)
+    due(app, "a")
+    scheduler.tick()
+    forgetful.kill()
+    due(app, "b")
+    scheduler.tick()
+    forgetful.start()
+    scheduler.tick()
+    with forgetful.client() as client:
+        assert client.llen("reports") == 1
+    scheduler.close()

@@ -138,3 +138,26 @@ def test_a_load_that_takes_long_leaves_time_to_publish(
     assert redis_client.llen(QUEUE) == 50
     proxy.delay = 0
     scheduler.close()
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "expected"),
+    [
+        ("amqp://broker.invalid", {}, True),
+        ("pyamqp://broker.invalid", {"confirm_publish": False}, False),
+        ("redis://broker.invalid", {}, None),
+    ],
+)
+def test_rabbitmq_confirms_what_it_has_taken_unless_the_application_says_otherwise(
+    make_app_with: MakeApp, redis_url: str, url: str, options: dict[str, Any], expected: bool | None
+) -> None:
+    """Else a message would be taken for sent that lies in the buffer of a socket."""
+    app = make_app_with(
+        broker_url=url,
+        broker_transport_options=options,
+        redbeat_redis_url=redis_url,
+        redbeat_redis_options={},
+    )
+    connection = RedBeatScheduler(app).connection
+    assert connection.transport_options.get("confirm_publish") is expected
+    assert app.conf.broker_transport_options == options
