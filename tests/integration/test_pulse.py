@@ -124,6 +124,7 @@ def test_only_a_service_has_settings_where_celery_finds_them_at_once(
     app: Celery, is_service: bool
 ) -> None:
     """A program that ticks by hand keeps its configuration as it is."""
+    app.conf.redbeat_lock_key = None
     scheduler = RedBeatScheduler(app)
     scheduler.join(is_service=is_service)
     assert ("task_always_eager" in app.conf.changes) == is_service
