@@ -11,7 +11,7 @@ the other: a tenth of what a message costs.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kombu.messaging import Producer
@@ -74,5 +74,5 @@ def settle_settings(conf: Any) -> None:
     does a change of the object that the configuration was read from.
     """
     for name in LOOKED_UP_PER_MESSAGE:
-        if name in conf:
+        with suppress(KeyError):
             conf[name] = conf[name]
