@@ -12,6 +12,7 @@ import io
 import json
 import os
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -122,7 +123,18 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
             # Others, as that of a reader who has seen enough, click knows how to end with.
             if exc.errno != errno.ENOSPC:
                 raise
+            _forget_output()
             raise click.ClickException(f"The output is cut off: {exc.strerror}") from exc
+
+
+def _forget_output() -> None:
+    """Let Python write what it still holds to nowhere when it ends, for it would fail again.
+
+    The way of https://docs.python.org/3/library/signal.html#note-on-sigpipe.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 class Session:

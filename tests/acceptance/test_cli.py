@@ -706,16 +706,18 @@ def test_a_command_without_an_application_says_so(project: Project) -> None:
     assert error_of(completed, 2).startswith("Error: No application is named (celery -A proj")
 
 
+@pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["list"], ["export"], ["status"]], ids=lambda each: each[0])
 def test_a_full_disk_is_told_in_one_line(
-    app: Celery, project: Project, arguments: list[str]
+    app: Celery, project: Project, arguments: list[str], unbuffered: str
 ) -> None:
-    """Where the output goes to, there is no more room."""
+    """Where the output goes to, there is no more room, neither now nor when Python ends."""
     store(app, "one")
     with Path("/dev/full").open("w") as full:
         completed = subprocess.run(
             command(*arguments),
             cwd=project.directory,
+            env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
