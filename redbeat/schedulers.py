@@ -1805,7 +1805,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return
         batch.commit()
         self._uncommitted = None
-        self._doubtful -= batch.ran()
+        if ran := batch.ran():
+            self._doubtful -= ran
+            # Some got through: if others did not, the pause begins anew.
+            del self._outages[_BrokerAwayError]
         self.statistics.count(time.time(), *batch.tally())
         batch.announce(self)
 

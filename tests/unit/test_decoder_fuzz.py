@@ -22,7 +22,7 @@ UTC = timezone.utc
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)
 
 #: Seconds for one text and for one look at the schedule in it, on a busy machine.
-BOUND = 5
+BOUND = 30
 
 MOMENT = {"year": 2024, "month": 10, "day": 27, "hour": 2, "minute": 30, "second": 5}
 MOMENT |= {"microsecond": 6}
