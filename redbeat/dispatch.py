@@ -369,15 +369,19 @@ class Batch:
         for claim in self.claims:
             claim.announce(sender, self._ran_by)
 
+    def runs(self) -> list[Claim]:
+        """The claims of entries whose messages were made."""
+        return [claim for claim in self.claims if claim.advanced is not None]
+
     def tally(self) -> tuple[int, int, float]:
         """How many runs there were, how many of them failed, and the worst delay in seconds.
 
         A score of zero is how others write *at once*, and makes no delay.
         """
-        ran = [claim for claim in self.claims if claim.advanced is not None]
-        failures = sum(claim.failure is not None for claim in ran)
-        first_due = min((claim.score for claim in ran if claim.score > 0), default=float("inf"))
-        return len(ran), failures, max(self._ran_by.timestamp() - first_due, 0.0)
+        runs = self.runs()
+        failures = sum(claim.failure is not None for claim in runs)
+        first_due = min((claim.score for claim in runs if claim.score > 0), default=float("inf"))
+        return len(runs), failures, max(self._ran_by.timestamp() - first_due, 0.0)
 
     def first_due(self) -> float:
         """When the first of the entries looked at wants its next turn, once this is committed."""
@@ -405,10 +409,6 @@ class Batch:
         keys = [claim.key for claim in self.claims if claim.is_gone]
         scores = self.storage.read_scores(keys)
         return [key for key, score in zip(keys, scores, strict=True) if score == self._lease]
-
-    def ran(self) -> set[str]:
-        """The keys of the entries whose messages were made."""
-        return {claim.key for claim in self.claims if claim.advanced is not None}
 
     def retract(self) -> None:
         """Nothing of this batch has reached the broker, for all that is known: no run counts."""

@@ -1805,8 +1805,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return
         batch.commit()
         self._uncommitted = None
-        if ran := batch.ran():
-            self._doubtful -= ran
+        if runs := batch.runs():
+            self._doubtful.difference_update(run.key for run in runs)
             # Some got through: if others did not, the pause begins anew.
             del self._outages[_BrokerAwayError]
         self.statistics.count(time.time(), *batch.tally())
@@ -1834,10 +1834,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             batch.retract()
             raise
         except Exception as exc:
-            doubtful = batch.ran()
+            runs = batch.runs()
             batch.retract()
             if not self._is_refusal(_raised_first(exc)):
-                self._doubtful |= doubtful
+                self._doubtful.update(run.key for run in runs)
                 raise _broker_away(exc) from exc
             self._send_singly(exc)
         except BaseException:
@@ -2187,8 +2187,14 @@ def _spare_what_stays() -> None:
 
 
 def _spare_no_more() -> None:
-    """What is not needed any more, as a scheduler that is closed, can be collected again."""
+    """What is not needed any more, as a scheduler that is closed, can be collected again.
+
+    Finalizers run in the collector's order, and alone ``unfreeze`` puts what is old behind what is
+    new: then a socket would go, with a warning, before the connection that closes it.
+    """
     if hasattr(gc, "unfreeze"):
+        gc.collect()
+        gc.freeze()
         gc.unfreeze()
 
 

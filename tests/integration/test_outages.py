@@ -82,17 +82,13 @@ def dispatched() -> Iterator[list[float]]:
 
 
 @pytest.fixture
-def scheduler(
-    make_app_with: MakeApp, broker: RedisServer, store: RedisServer
-) -> Iterator[RedBeatScheduler]:
+def scheduler(make_app_with: MakeApp, broker: RedisServer, store: RedisServer) -> RedBeatScheduler:
     """A scheduler without a lock, whose schedule and broker are on servers of their own."""
     app = make_app_with(
         broker_url=broker.url(), redbeat_redis_url=store.url(), redbeat_lock_key=None
     )
     app.conf.broker_connection_timeout = 1
-    scheduler = RedBeatScheduler(app)
-    yield scheduler
-    scheduler.connection.release()
+    return RedBeatScheduler(app)
 
 
 def test_a_broker_that_is_away_consumes_nothing_and_the_pauses_grow(
@@ -628,4 +624,3 @@ def test_a_broker_that_comes_back_empty_gets_its_queues_declared_anew(
     with forgetful.client() as client:
         assert client.llen("reports") == 1
     scheduler.close()
-    scheduler.connection.release()

@@ -31,7 +31,6 @@ def scheduler(app: Celery) -> Iterator[RedBeatScheduler]:
     scheduler = RedBeatScheduler(app)
     yield scheduler
     scheduler.close()
-    scheduler.connection.release()
 
 
 def due(app: Celery, *names: str, **fields: Any) -> None:
@@ -90,7 +89,6 @@ def test_an_application_may_bring_a_producer_of_its_own(
     due(app, "a", "b")
     scheduler.tick()
     scheduler.close()
-    scheduler.connection.release()
     messages = read_messages(redis_client)
     assert [message.properties["app_id"] for message in messages] == ["stamped"] * 2
 
@@ -114,7 +112,6 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
     assert traffic.names.count("HMGET") < 60
     proxy.delay = 0
     scheduler.close()
-    scheduler.connection.release()
 
 
 def test_a_load_that_takes_long_leaves_time_to_publish(
@@ -141,7 +138,6 @@ def test_a_load_that_takes_long_leaves_time_to_publish(
     assert redis_client.llen(QUEUE) == 50
     proxy.delay = 0
     scheduler.close()
-    scheduler.connection.release()
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,33 @@ def test_a_closed_scheduler_does_not_stay_in_memory(app: Celery) -> None:
     assert reference() is None
 
 
+class Garbage:
+    """What only the garbage collector finds, which tells when it does."""
+
+    def __init__(self, found: list[str], name: str) -> None:
+        self.itself = self
+        self.found = found
+        self.name = name
+
+    def __del__(self) -> None:
+        self.found.append(self.name)
+
+
+def test_after_a_scheduler_was_closed_garbage_goes_in_the_order_of_its_making(app: Celery) -> None:
+    """A connection before the socket that it opened later, or Python warns of an open socket."""
+    app.conf.redbeat_lock_key = None
+    scheduler = RedBeatScheduler(app)
+    found: list[str] = []
+    older = Garbage(found, "older")
+    scheduler.join(is_service=True)
+    newer = Garbage(found, "newer")
+    gc.collect()
+    scheduler.close()
+    del older, newer
+    gc.collect()
+    assert found == ["older", "newer"]
+
+
 @pytest.mark.parametrize("is_service", [True, False])
 def test_only_a_service_has_settings_where_celery_finds_them_at_once(
     app: Celery, is_service: bool

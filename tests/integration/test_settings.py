@@ -12,6 +12,8 @@ import pytest
 from celery import Celery
 
 from redbeat import RedBeatSchedulerEntry
+from redbeat.schedulers import get_redis
+from support.apps import disconnect
 from support.programs import Program
 from support.projects.describe import describe
 from support.projects.flask_factory import create_app
@@ -175,6 +177,7 @@ def test_entries_are_saved_by_a_flask_application(redis_server: RedisServer) -> 
         with flask.app_context():
             app = flask.extensions["celery"]
             RedBeatSchedulerEntry(f"entry-{number}", "tasks.hello", 60, app=app).save()
+            disconnect(get_redis(app))
     for number in (1, 2):
         with contextlib.closing(redis_server.client(number)) as client:
             assert client.zrange("redbeat::schedule", 0, -1) == [f"redbeat:entry-{number}"]
