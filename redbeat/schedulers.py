@@ -2190,7 +2190,8 @@ def _spare_no_more() -> None:
     """What is not needed any more, as a scheduler that is closed, can be collected again.
 
     Finalizers run in the collector's order, and alone ``unfreeze`` puts what is old behind what is
-    new: then a socket would go, with a warning, before the connection that closes it.
+    new: then a socket would go, with a warning, before the connection that closes it. So all that
+    is new is made one generation, frozen behind the old, and thawed with it.
     """
     if hasattr(gc, "unfreeze"):
         gc.collect()

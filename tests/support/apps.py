@@ -34,17 +34,15 @@ class TidyApp(Celery):  # type: ignore[misc]  # Celery has no types
         for connection in self.connections:
             connection.collect()  # type: ignore[no-untyped-call]  # kombu's own gap
         pools.reset()  # type: ignore[no-untyped-call]  # too
-        if getattr(self, REDBEAT_REDIS_KEY, None) is not None:
-            disconnect(getattr(self, REDBEAT_REDIS_KEY))
+        disconnect(getattr(self, REDBEAT_REDIS_KEY, None))
         super().close()
 
 
 def disconnect(client: Any) -> None:
-    """Close all connections of a client, which connects anew with the next command.
+    """Close all connections of a client, if there is one; it connects anew with the next command.
 
     Its own `close` spares those of pools that were made from a URL.
     """
-    client.close()
     pool = getattr(client, "connection_pool", None)
     if isinstance(pool, ConnectionPool):
         pool.disconnect()
