@@ -18,7 +18,12 @@ until it expires. While nobody waits, a holder that was cut off for a minute sti
 
 The *heartbeat* is a thread that renews the lock twice per failover timeout, whatever the main
 thread is doing, and stops when the main thread is wedged: when it made no progress for the stall
-timeout past the moment at which it meant to wake. Each tick renews as well.
+timeout past the moment at which it meant to wake. Each tick renews as well. If nobody has taken
+over by a failover timeout later, the process of a wedged beat ends, so that its supervisor starts
+it again. A beat that shares its process with others, as in a worker, does not end it.
+
+A lock that was assigned by hand is that of a program: only ticks renew it, since it may know only
+the thread that took it.
 
 A leader *trusts* the lock for a part of the failover timeout, counted from when the last renewal
 began; past that it renews before it dispatches. So a standby that takes over finds that the old
@@ -42,6 +47,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal, Protocol
@@ -61,6 +67,15 @@ BEATS_PER_FAILOVER = 2
 
 #: Seconds until a renewal that failed is tried again.
 RETRY_INTERVAL = 1.0
+
+#: Seconds beyond the failover timeout that a standby, which looks once a second, may need.
+TAKEOVER_TIME = 5.0
+
+#: Seconds at most for a report on a main thread that may have wedged while it was logging.
+REPORTING_TIME = 2.0
+
+#: The exit status of a beat that ends because it is wedged.
+EXIT_STALLED = os.EX_SOFTWARE
 
 #: The part of the failover timeout for which a renewed lock is trusted.
 TRUST = 2 / 3
@@ -185,7 +200,7 @@ class LeaderLock(Lock):
 
     def do_extend(self, additional_time: float, replace_ttl: bool) -> Literal[True]:
         """See :meth:`extend`."""
-        token = new = self._token
+        token = new = self.token
         if additional_time != self._seconds:
             new = self._new_token(additional_time)
         milliseconds = int(additional_time * 1000)
@@ -207,7 +222,8 @@ class LeaderLock(Lock):
         return self.timeout
 
     @property
-    def _token(self) -> str:
+    def token(self) -> str:
+        """Under which this lock is held."""
         return text(self.local.token)
 
     def _new_token(self, seconds: float) -> str:
@@ -233,8 +249,9 @@ class Leadership:
     """The way of one candidate between standby and leader.
 
     ``failover_timeout`` and ``stall_timeout`` are seconds; the heartbeat's thread calls ``on_beat``
-    at each beat that reached Redis. Methods that talk to Redis raise what
-    redis-py raises when it cannot be reached.
+    at each beat that reached Redis, and ``end_process`` with an exit status if this beat is wedged
+    and nobody leads in its place; ``None``: the process stays. Methods that talk to Redis raise
+    what redis-py raises when it cannot be reached.
     """
 
     def __init__(
@@ -245,9 +262,11 @@ class Leadership:
         stall_timeout: float,
         clock: Callable[[], float] = time.monotonic,
         on_beat: Callable[[], None] = lambda: None,
+        end_process: Callable[[int], object] | None = None,
     ) -> None:
         self.candidate = candidate
         self.on_beat = on_beat
+        self.end_process = end_process
         self.clock = clock
         self.get_storage = get_storage
         self.failover_timeout = failover_timeout
@@ -258,6 +277,8 @@ class Leadership:
         self.lost = threading.Event()
         self._heartbeat: Heartbeat | None = None
         self._is_campaigning = False
+        #: A lock that the heartbeat found lost; the main thread may be just about to use it.
+        self._lost_lock: Any = None
         self._renewed_at = float("-inf")
         self._expected_at = float("inf")
         self._waits_for: str | None = None
@@ -278,11 +299,14 @@ class Leadership:
         Raises :exc:`~redbeat.errors.BeatInitError` (an ``AttributeError``) if there is a lock to
         hold and the campaign has not begun.
         """
+        if self.candidate.lock is not None and self.candidate.lock is self._lost_lock:
+            self._stand_by()
         key, lock = self.candidate.lock_key, self.candidate.lock
         if isinstance(lock, LeaderLock) and lock.name != key:
             self.release()
         self.lost.clear()
         if not key:
+            self._begin_heartbeat()
             return True
         if self.candidate.lock is not None:
             return self._go_on() or self.acquire(key)
@@ -332,17 +356,19 @@ class Leadership:
         logger.info("beat: Acquired lock")
         logger.info("beat: This beat leads, by the lock %s: %s", lock.name, how)
         self.expect(0)
-        if self._heartbeat is not None:
-            self._heartbeat.begin()
+        self._begin_heartbeat()
 
     # Leader
 
     def _go_on(self) -> bool:
         if not self.renew():
             return False
+        self._begin_heartbeat()
+        return True
+
+    def _begin_heartbeat(self) -> None:
         if self._heartbeat is not None:
             self._heartbeat.begin()
-        return True
 
     def renew(self) -> bool:
         """Renew the lock to its full time to live, ``False`` if it is lost; one round trip."""
@@ -351,8 +377,10 @@ class Leadership:
             return False
         logger.debug("beat: Extending lock...")
         began = self.clock()
+        # redis-py's lock adds up, unless it is told to replace.
+        options = {"replace_ttl": True} if isinstance(lock, Lock) else {}
         try:
-            lock.extend(self.candidate.lock_timeout)
+            lock.extend(self.candidate.lock_timeout, **options)
         except LockNotOwnedError as exc:
             if not self._is_campaigning:
                 raise
@@ -362,13 +390,22 @@ class Leadership:
         return True
 
     def lose(self, lock: Any, why: str) -> None:
-        """Go back to standby."""
-        if self.candidate.lock is lock:
-            self.candidate.lock = None
-            if self._heartbeat is not None:
-                self._heartbeat.end()
+        """Go back to standby.
+
+        Called by the heartbeat, this only ends the trust: the main thread, which may be just about
+        to use the lock, stands by from its next turn on.
+        """
+        if self.candidate.lock is lock and self._lost_lock is not lock:
+            self._lost_lock, self._renewed_at = lock, float("-inf")
             logger.warning("beat: Lost the lock, on standby until it is free: %s", why)
+            if self._heartbeat is None or not self._heartbeat.is_current_thread:
+                self._stand_by()
         self.lost.set()
+
+    def _stand_by(self) -> None:
+        self.candidate.lock = self._lost_lock = None
+        if self._heartbeat is not None:
+            self._heartbeat.end()
 
     def ensure_trusted(self) -> bool:
         """Whether the lock is held for certain; a round trip where it was not renewed in time."""
@@ -376,17 +413,24 @@ class Leadership:
             return True
         if self.clock() < self._renewed_at + self._trust:
             return True
+        if self.candidate.lock is self._lost_lock:
+            return False
         try:
-            return self.candidate.lock is not None and self.renew()
+            return self.renew()
         except REDIS_ERRORS:
             return False
 
     @property
     def _trust(self) -> float:
         lifetime = self.candidate.lock_timeout
-        if self._heartbeat is not None:
+        if self._keeps_lock:
             lifetime = min(lifetime, self.failover_timeout)
         return lifetime * TRUST
+
+    @property
+    def _keeps_lock(self) -> bool:
+        """Whether the heartbeat renews the lock, so that a silent lock is that of a dead beat."""
+        return self._heartbeat is not None and isinstance(self.candidate.lock, LeaderLock)
 
     def patience(self) -> Callable[[], float]:
         """How many seconds are left, from now on, to try a request to Redis again.
@@ -444,16 +488,31 @@ class Leadership:
         """Whether the main thread is overdue by more than the stall timeout."""
         return self.clock() > self._expected_at + self.stall_timeout
 
+    def is_replaced(self) -> bool:
+        """Whether another beat leads by now, for all that can be known; one round trip."""
+        key, lock = self.candidate.lock_key, self.candidate.lock
+        holder = None
+        with suppress(*REDIS_ERRORS), patience(not_again):
+            holder = read_holder(self.get_storage(), key) if key else None
+        if holder is None or not holder.is_alive:
+            return False
+        return not isinstance(lock, LeaderLock) or holder.token != lock.token
+
     @property
     def heartbeat_interval(self) -> float:
         """Seconds between two renewals by the heartbeat."""
         return min(self.failover_timeout, self.candidate.lock_timeout) / BEATS_PER_FAILOVER
 
     def beat(self) -> bool:
-        """Renew the lock if no tick just did; ``False`` if Redis could not be reached."""
+        """Renew the lock if no tick just did; ``False`` if Redis could not be reached.
+
+        A lock that was assigned by hand is left to the ticks.
+        """
         try:
             with patience(not_again):
-                if self.clock() >= self._renewed_at + self.heartbeat_interval / 2:
+                is_time = self.clock() >= self._renewed_at + self.heartbeat_interval / 2
+                lock = self.candidate.lock
+                if is_time and isinstance(lock, LeaderLock) and lock is not self._lost_lock:
                     self.renew()
                 self.on_beat()
         except REDIS_ERRORS as exc:
@@ -467,13 +526,21 @@ class Leadership:
 
 
 class Heartbeat:
-    """The thread that renews the lock; it ends with the lead, and begins with the next one."""
+    """The thread that renews the lock, and watches the main thread, of a beat that may dispatch.
+
+    It ends with the lead, and begins with the next one.
+    """
 
     def __init__(self, leadership: Leadership) -> None:
         self._leadership = leadership
         self._main_thread = threading.get_ident()
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether it is this thread that asks."""
+        return threading.current_thread() is self._thread
 
     def begin(self) -> None:
         """Start, unless it is running; one that is about to end renews nothing any more."""
@@ -490,10 +557,10 @@ class Heartbeat:
 
     def _run(self, stop: threading.Event) -> None:
         pause = self._leadership.heartbeat_interval
-        while not stop.wait(pause) and self._leadership.candidate.lock is not None:
+        while not stop.wait(pause):
             if self._leadership.is_stalled and self._stays_stalled(stop):
-                self._report_stall()
-                return
+                self._report(self._describe_stall())
+                self._outlast_stall(stop)
             reached = self._leadership.beat()
             pause = self._leadership.heartbeat_interval if reached else RETRY_INTERVAL
 
@@ -501,12 +568,31 @@ class Heartbeat:
         """After a suspended process is resumed, this thread may just be the first one to run."""
         return not stop.wait(RETRY_INTERVAL) and self._leadership.is_stalled
 
-    def _report_stall(self) -> None:
+    def _outlast_stall(self, stop: threading.Event) -> None:
+        """Renew nothing until the main thread goes on; end the process if nobody takes over."""
+        leadership = self._leadership
+        patient_until = time.monotonic() + leadership.failover_timeout + TAKEOVER_TIME
+        while not stop.wait(RETRY_INTERVAL) and leadership.is_stalled:
+            if time.monotonic() < patient_until or leadership.end_process is None:
+                continue
+            if not leadership.is_replaced():
+                self._report(
+                    "beat: The main thread still hangs, and no other beat leads. Ending this "
+                    "process, so that its supervisor starts it again."
+                )
+                leadership.end_process(EXIT_STALLED)
+
+    def _report(self, message: str) -> None:
+        """Log at critical, as far as that is possible: the main thread may hang while it logs."""
+        reporter = threading.Thread(target=logger.critical, args=("%s", message), daemon=True)
+        reporter.start()
+        reporter.join(REPORTING_TIME)
+
+    def _describe_stall(self) -> str:
         frame = sys._current_frames().get(self._main_thread)
-        logger.critical(
-            "beat: The main thread has hung for more than %d seconds past the time at which it "
-            "meant to go on. The lock is not renewed any more, so that another beat can lead. It "
-            "hangs here:\n%s",
-            self._leadership.stall_timeout,
-            "".join(traceback.format_stack(frame)),
+        place = "".join(traceback.format_stack(frame))
+        return (
+            f"beat: The main thread has hung for more than {self._leadership.stall_timeout:g} "
+            "seconds past the time at which it meant to go on. The lock is not renewed any more, "
+            f"so that another beat can lead. It hangs here:\n{place}"
         )

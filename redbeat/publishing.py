@@ -6,15 +6,22 @@ and there is nothing that a retry could mend.
 
 And Celery looks up some settings for each message, each under all its names in one mapping after
 the other: a tenth of what a message costs.
+
+A connection that went silent, as behind a firewall that forgot it, must not hold beat for ever: see
+:func:`connection_for_sending`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, metadata
 from typing import Any
 
 from kombu.messaging import Producer
+
+from .errors import SettingError
+from .urls import scheme_of
 
 #: The settings that Celery looks up for each message; older versions do not know all of them.
 LOOKED_UP_PER_MESSAGE = (
@@ -24,6 +31,73 @@ LOOKED_UP_PER_MESSAGE = (
     "task_repr_maxlevels",
     "task_send_sent_event",
 )
+
+#: Seconds after which a Redis broker that does not answer counts as away.
+REDIS_TIMEOUT = 5
+
+#: The same of RabbitMQ, which may block publishers for a while when it runs short of memory.
+AMQP_TIMEOUT = 30
+
+_REDIS_OPTIONS = {"socket_timeout": REDIS_TIMEOUT}
+_AMQP_OPTIONS = {
+    "confirm_publish": True,
+    "read_timeout": AMQP_TIMEOUT,
+    "write_timeout": AMQP_TIMEOUT,
+}
+
+#: The options of a connection that sends, by transport, unless the application gives them.
+SENDING_OPTIONS: dict[str, dict[str, Any]] = {
+    "redis": _REDIS_OPTIONS,
+    "rediss": _REDIS_OPTIONS,
+    "sentinel": _REDIS_OPTIONS,
+    "amqp": _AMQP_OPTIONS,
+    "amqps": _AMQP_OPTIONS,
+    "pyamqp": _AMQP_OPTIONS,
+}
+
+
+def connection_for_sending(app: Any) -> Any:
+    """A connection to the broker that ends a wait for an answer; not connected yet.
+
+    A Redis broker is given up on after ``REDIS_TIMEOUT`` (5) seconds of silence, RabbitMQ after
+    ``AMQP_TIMEOUT`` (30). And RabbitMQ confirms each message: else py-amqp takes for sent what is
+    in the buffer of a socket. What the application says in ``broker_transport_options`` counts.
+    """
+    connection = app.connection_for_write()
+    for name, value in SENDING_OPTIONS.get(connection.transport_cls, {}).items():
+        connection.transport_options.setdefault(name, value)
+    return connection
+
+
+#: Transports that need what kombu installs under another name.
+_EXTRAS = {"kafka": "confluentkafka", "rediss": "redis", "sentinel": "redis", "sqla": "sqlalchemy"}
+
+
+def require_transport(app: Any) -> None:
+    """Refuse a broker whose transport cannot be imported: it would never be reached. No round trip.
+
+    Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``), which says what to install.
+    """
+    try:
+        connection = app.connection_for_write()
+        name = str(connection.transport_cls)
+        _ = connection.transport
+    except ImportError as exc:
+        scheme = scheme_of(app.conf.broker_write_url) or name
+        raise SettingError(
+            f"The transport of the broker, {scheme!r}, cannot be imported ({exc}). "
+            f"{_how_to_install(scheme)}, or correct broker_url."
+        ) from None
+    except LookupError as exc:
+        raise SettingError(f"broker_url cannot be used: {exc.args[0]}") from None
+
+
+def _how_to_install(scheme: str) -> str:
+    extra = _EXTRAS.get(scheme, scheme)
+    with suppress(PackageNotFoundError):
+        if extra in (metadata("kombu").get_all("Provides-Extra") or ()):
+            return f'Install what it needs: python3 -m pip install "kombu[{extra}]"'
+    return "Install the module that is missing"
 
 
 class BatchProducer(Producer):

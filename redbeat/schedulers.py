@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import math
 import os
 import ssl
 import sys
@@ -26,7 +25,7 @@ import redis.sentinel
 from celery.app import app_or_default
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.schedules import schedstate
-from celery.signals import beat_init
+from celery.signals import beat_embedded_init, beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 from kombu.exceptions import KombuError, OperationalError
@@ -64,7 +63,8 @@ from .dispatch import (
 )
 from .errors import EntryError, SettingError
 from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
-from .publishing import batching, settle_settings
+from .publishing import batching, connection_for_sending, require_transport, settle_settings
+from .resting import PULSE, Outlook, Rest
 from .retrying import (
     FOR_EVER,
     RetryingConnection,
@@ -90,7 +90,6 @@ from .storage import (
     REDIS_ERRORS,
     SET_ASIDE,
     Draft,
-    Listener,
     Member,
     Outcome,
     OwnKeys,
@@ -135,17 +134,6 @@ DISABLED_CHECK_INTERVAL = 5.0
 
 #: Seconds between a standby's tries to become leader.
 STANDBY_INTERVAL = 1.0
-
-#: A busy beat ticks so many times a second. What is due between two of them goes together; their
-#: number is a whole one, so that an entry's due times always lie alike among them.
-PULSES_PER_SECOND = 10
-PULSE = 1 / PULSES_PER_SECOND
-
-#: Names of the transport that speaks AMQP in Python.
-PY_AMQP = ("amqp", "pyamqp")
-
-#: Seconds at the least between two ticks, for entries that are due again within a pulse.
-SHORTEST_PULSE = 0.01
 
 #: Less than this, two readings of a clock do not tell apart.
 RESOLUTION = timedelta(microseconds=1)
@@ -208,6 +196,10 @@ def _is_mapping(value: Any) -> bool:
 
 def _is_ssl(value: Any) -> bool:
     return isinstance(value, (bool, Mapping))
+
+
+def _is_switch(value: Any) -> bool:
+    return isinstance(value, bool)
 
 
 def _is_anything(value: Any) -> bool:
@@ -279,6 +271,13 @@ SETTINGS = {
             "How long a leader's main thread may hang before the lead is given up.",
         ),
         Setting(
+            "redbeat_exit_when_stalled",
+            True,
+            "True or False",
+            _is_switch,
+            "Whether a beat whose main thread hangs, with no other to take over, ends its process.",
+        ),
+        Setting(
             "redbeat_poll_interval",
             5,
             SECONDS,
@@ -333,6 +332,7 @@ class RedBeatConfig:
         self.key_expiry_check = _key_expiry_mode(self._read("redbeat_key_expiry_check"))
         self.failover_timeout: float = self._read("redbeat_failover_timeout")
         self.stall_timeout: float = self._read("redbeat_stall_timeout")
+        self.exit_when_stalled: bool = self._read("redbeat_exit_when_stalled")
         self.poll_interval: float = self._read("redbeat_poll_interval")
         self.claim_timeout: float = self._read("redbeat_claim_timeout")
         self.batch_size: int = self._read("redbeat_batch_size")
@@ -1251,24 +1251,24 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     _is_in_office = False
     _has_statics = False
     _had_entries = False
-    _has_set_aside = False
     _retries_set_aside_at = 0.0
     _retried: Member | None = None
 
     _is_service = False
     _is_closed = False
     _has_reported = False
-    _reports_at = 0.0
 
-    #: When the next tick is wanted, in seconds since the epoch; ``None``: this beat stands by.
-    _first_due: float | None = None
+    #: Whether the constructor is done: only then `setup_schedule` removes anything.
+    _is_built = False
 
-    #: When the first of the entries that just ran, and that repeat within a pulse, is due again.
-    _first_again = float("inf")
+    #: What the last tick of ours left behind; ``None``: an override has not called it.
+    outlook: Outlook | None = None
 
-    #: The *now* of the last tick, and when the rest after it was meant to end.
-    _ticked_at = 0.0
-    _wakes_at = 0.0
+    #: Whether nobody knows yet that the broker's transport can be imported.
+    _requires_transport = True
+
+    #: A ``tick`` that was assigned to this scheduler and not defined in its class.
+    _assigned_tick: Callable[[], Any] | None = None
 
     #: What a tick has sent and Redis does not know yet.
     _uncommitted: Batch | None = None
@@ -1286,7 +1286,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: Whether the broker has had no room for a message of this tick.
     _is_broker_full = False
 
-    _listener: Listener | None = None
     _wind_up: threading.Thread | None = None
     _has_let_go = False
 
@@ -1308,20 +1307,25 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             conf.stall_timeout,
             on_beat=self._report,
         )
+        self.rest = Rest(lambda: get_storage(app), self.leadership, lambda: conf.poll_interval)
         #: Tries in a row that failed, by what they failed of.
         self._outages: Counter[type[Exception]] = Counter()
         #: The keys of entries in batches that broke off. Nobody knows which the broker has taken,
         #: and it is not to take those again and again: they go one by one until they have run.
         self._doubtful: set[str] = set()
-        #: Whether the server was reached, so that what is known of it stands.
-        self._is_server_checked, self.key_expiry_findings = _check_server(app)
+        #: Whether the server was reached, so that what is known of it stands; ``None``: not asked.
+        self._is_server_checked: bool | None = None
+        self.key_expiry_findings: list[str] = []
         super().__init__(app, lazy=True, **kwargs)
         self.Producer: Any = batching(self.Producer)
         self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
         if not lazy:
             # Celery's handlers would build a second scheduler in the middle of this one.
             with deferred_signals():
-                self._store_statics_unless_led()
+                self._begin_with_statics()
+        if self._may_connect and self._is_server_checked is None:
+            self._check_server()
+        self._is_built = True
 
     @property
     def info(self) -> str:
@@ -1339,8 +1343,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _read_holders(self) -> list[Holder]:
         """The holder of the lock, if there is one and Redis can be asked."""
+        if not self._may_connect:
+            return []
         try:
-            holder = read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None
+            holder = self._read_leader()
         except Exception:
             # A banner must not keep beat from starting.
             return []
@@ -1348,18 +1354,22 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     # Static entries
 
-    def _store_statics_unless_led(self) -> None:
-        """Store them now, if no other beat leads; else, or if Redis is away, the leader will."""
+    @property
+    def _may_connect(self) -> bool:
+        """Whether the client is known: a `setup_schedule` of a subclass may bring its own."""
+        has_client = getattr(self.app, REDBEAT_REDIS_KEY, None) is not None
+        return has_client or _unbound(type(self).setup_schedule) is _SETUP_SCHEDULE
+
+    def _check_server(self) -> None:
+        self._is_server_checked, self.key_expiry_findings = _check_server(self.app)
+
+    def _begin_with_statics(self) -> None:
+        """Store ``beat_schedule`` in the constructor; if Redis is away, the leader will."""
+        is_ours = _unbound(type(self).setup_schedule) is _SETUP_SCHEDULE
         try:
-            holder = read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None
-            if holder is None:
-                self._store_statics()
-            else:
-                logger.info(
-                    "beat: beat_schedule is not stored: %s leads. This beat stores its own as "
-                    "soon as it leads.",
-                    holder,
-                )
+            self.setup_schedule()
+            # A `setup_schedule` of a subclass is called again: that of a leader may do more.
+            self._has_statics = is_ours and self._read_leader() is None
         except REDIS_ERRORS as exc:
             logger.error(
                 "beat: Cannot reach Redis at %s to store beat_schedule: %s",
@@ -1367,22 +1377,49 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 exc,
             )
 
-    def _store_statics(self) -> None:
-        self.setup_schedule()
-        self._has_statics = True
-
     def setup_schedule(self) -> None:
-        """Store ``beat_schedule``, and remove what was stored from an earlier one."""
+        """Store ``beat_schedule``, and remove what was stored from an earlier one.
+
+        In the constructor it removes nothing, for a program that only looks at the schedule may
+        have another ``beat_schedule`` than beat; and while another beat leads, it stores only what
+        is missing. The rest is the leader's.
+        """
         conf, storage = ensure_conf(self.app), get_storage(self.app)
+        if self._is_server_checked is None:
+            self._check_server()
         self.install_default_entries(conf.schedule)
-        known, wanted = storage.read_statics(), {str(name) for name in conf.schedule}
-        gone = known - wanted - self._find_owned_by_others(known - wanted)
+        known, schedule = storage.read_statics(), conf.schedule
+        if self._is_built:
+            self._remove_statics(known - set(map(str, schedule)))
+        elif leader := self._read_leader():
+            schedule = self._find_missing(schedule)
+            logger.info(
+                "beat: %s leads, so only what is missing of beat_schedule is stored: %s. This "
+                "beat stores the rest as soon as it leads.",
+                leader,
+                ", ".join(map(repr, schedule)) or "nothing",
+            )
+        names = {str(name) for name in schedule}
+        storage.write_statics(added=names - known, removed=())
+        self.update_from_dict(schedule)
+        self._own(names)
+
+    def _read_leader(self) -> Holder | None:
+        return read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None
+
+    def _find_missing(self, schedule: Mapping[str, Any]) -> dict[str, Any]:
+        """The static entries that are not in Redis; one round trip at the most."""
+        keys = {name: self.Entry.generate_key(self.app, str(name)) for name in schedule}
+        scores = self._read_scores(keys.values())
+        return {name: schedule[name] for name, key in keys.items() if scores.get(key) is None}
+
+    def _remove_statics(self, names: set[str]) -> None:
+        """Remove static entries that the code does not have any more, but for those of others."""
+        gone, storage = names - self._find_owned_by_others(names), get_storage(self.app)
         for name in sorted(gone):
             logger.info("beat: Removing %r: beat_schedule does not have it any more", name)
             storage.change_entries([], [self.Entry.generate_key(self.app, name)])
-        storage.write_statics(added=wanted - known, removed=gone)
-        self.update_from_dict(conf.schedule)
-        self._own(wanted)
+        storage.write_statics(added=(), removed=gone)
 
     @property
     def _owner(self) -> str | None:
@@ -1439,19 +1476,23 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
         keys = {name: self.Entry.generate_key(self.app, str(name)) for name in dict_}
-        # A mock that stands in for the client knows no scores.
-        found = get_storage(self.app).read_scores(list(keys.values()))
-        scores = dict(zip(keys, found, strict=False))
+        scores = self._read_scores(keys.values())
         for name, fields in dict_.items():
             # There may be thousands, and a standby waits for no thread that hangs.
             self.leadership.expect(0)
             try:
                 entry = self._maybe_entry(name, fields)
-                self._store_static(entry, fields, scores.get(name))
+                self._store_static(entry, fields, scores.get(keys[name]))
             except REDIS_ERRORS:
                 raise
             except Exception as exc:
                 logger.error(ADD_ENTRY_ERROR, name, exc, fields)
+
+    def _read_scores(self, keys: Iterable[str]) -> dict[str, float | None]:
+        """The scores of entries by key; one round trip, none for no keys."""
+        wanted = list(keys)
+        # A mock that stands in for the client knows no scores.
+        return dict(zip(wanted, get_storage(self.app).read_scores(wanted), strict=False))
 
     def _store_static(self, entry: RedBeatSchedulerEntry, fields: Any, score: float | None) -> None:
         """Store an entry as the code has it, with what Redis knows of it, unless it is there.
@@ -1563,12 +1604,50 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._end_if_closed()
         self.leadership.expect(0)
         with patience(self.leadership.patience()):
-            wait = self._run_tick(min)
-        if self._is_service:
-            self._rest(wait)
-            return 0.0
-        self.leadership.expect(wait)
-        return wait
+            outlook = self.outlook = self._run_tick(min)
+        self.leadership.expect(outlook.wait)
+        return outlook.wait
+
+    def _serve(self) -> float:
+        """One turn of a running beat service: a tick, whoever wrote it, and the rest after it.
+
+        It rests here and not in Celery's service, so that a change can end the rest.
+        """
+        self._end_if_closed()
+        if self._requires_transport:
+            require_transport(self.app)
+            self._requires_transport = False
+        self.rest.take(self._take_turn(), self.max_interval)
+        return 0.0
+
+    def _take_turn(self) -> Outlook:
+        """Tick; an override, which may not ask who leads, only while this beat does."""
+        is_ours = self._assigned_tick is None and type(self).tick is _TICK
+        try:
+            if not is_ours and not self._has_lead():
+                return Outlook(STANDBY_INTERVAL)
+            self.outlook = None
+            answer = self._assigned_tick() if self._assigned_tick else type(self).tick(self)
+        except LockNotOwnedError as exc:
+            if not isinstance(self.lock, LeaderLock):
+                raise
+            self.leadership.lose(self.lock, str(exc))
+            return Outlook(0.0)
+        except REDIS_ERRORS as exc:
+            return self._pause(exc, ensure_conf(self.app).poll_interval)
+        if self.outlook is not None:
+            return self.outlook if answer is None else self.outlook.answered(answer)
+        self._outages.clear()
+        return Outlook(answer or 0.0, first_due=time.time() + (answer or 0.0))
+
+    def _has_lead(self) -> bool:
+        """Whether this beat may dispatch now; no round trip if it has just made sure of that."""
+        self.leadership.expect(0)
+        leads = self._is_in_office and self._term == self.leadership.term
+        if leads and self.leadership.ensure_trusted():
+            return True
+        with patience(self.leadership.patience()):
+            return self._lead_or_wait()
 
     def _end_if_closed(self) -> None:
         """A service whose scheduler is closed is to end.
@@ -1579,14 +1658,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._is_service and self._is_closed:
             raise SystemExit
 
-    def _run_tick(self, min: Callable[..., Any]) -> float:
-        self._first_due = self._broker_answers = None
+    def _run_tick(self, min: Callable[..., Any]) -> Outlook:
+        self._broker_answers = None
         self._is_broker_full = False
         try:
             self._settle()
             if not self._lead_or_wait():
-                return STANDBY_INTERVAL
-            waits = self._run_due()
+                return Outlook(STANDBY_INTERVAL)
+            outlook = self._run_due(min)
         except LockNotOwnedError:
             # Only of a lock that was given by hand: there is no campaign that could go on.
             raise
@@ -1599,75 +1678,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._has_doubtful_channel:
             self._has_doubtful_channel = False
             self._forget_channel()
-        wait: float = min([self.max_interval, *(wait for wait in waits if wait is not None)])
-        return wait
-
-    def _rest(self, wait: float) -> None:
-        """Sleep here and not in Celery's service, so that a change can end the sleep.
-
-        Until the first due time if this beat leads, else for ``wait`` seconds. One round trip per
-        ``redbeat_poll_interval``.
-        """
-        if self._first_due is None:
-            self.leadership.expect(wait)
-            self.leadership.lost.wait(wait)
-            return
-        now = time.time()
-        self._wakes_at = wakes_at = min(max(self._next_turn(), now), now + self.max_interval)
-        self._report_unless_led()
-        while (remaining := wakes_at - time.time()) > 0 and not self.leadership.lost.is_set():
-            # Anew each time: the clock may have been set back.
-            self.leadership.expect(remaining)
-            pause = min(remaining, ensure_conf(self.app).poll_interval)
-            if self._listen(pause, wakes_at) or (pause < remaining and self._is_due_early()):
-                return
-            self._report_unless_led()
-
-    def _next_turn(self) -> float:
-        """When this leader's next tick is due: at the end of a pulse, if that is not over.
-
-        An interval that is shorter than a pulse is due at its own time, and loses no runs.
-        """
-        assert self._first_due is not None, "a standby has no turn"
-        next_pulse = (math.floor(self._ticked_at * PULSES_PER_SECOND) + 1) / PULSES_PER_SECOND
-        again = max(self._first_again, self._ticked_at + SHORTEST_PULSE)
-        return min(max(self._first_due, next_pulse), again)
-
-    def _listen(self, seconds: float, before: float) -> bool:
-        """Sleep for so many seconds, or until told of an entry that is due before ``before``.
-
-        A subscription that breaks off may have missed a change, so that ends the sleep as well.
-        """
-        listener, self._listener = self._listener, None
-        has_listened = listener is not None
-        try:
-            listener = listener or get_storage(self.app).listen()
-            woken = listener.wait(seconds, before)
-        except (*REDIS_ERRORS, ValueError) as exc:
-            # A ValueError: what somebody told is no text.
-            logger.debug("beat: Cannot listen for changes: %s", without_secrets(exc))
-            if listener is not None:
-                listener.close()
-            return has_listened or self.leadership.lost.wait(seconds)
-        # Not kept while it is in use: a signal handler that closes beat must not close it then.
-        self._listener = listener
-        return woken
-
-    def _stop_listening(self) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            listener.close()
-
-    def _is_due_early(self) -> bool:
-        """Whether something is due that the last tick did not know of, or may be mended."""
-        if self._has_set_aside:
-            return True
-        try:
-            with patience(not_again):
-                first = get_storage(self.app).read_first()
-        except REDIS_ERRORS:
-            return True
-        return first is not None and first.score <= time.time()
+        return outlook
 
     def _lead_or_wait(self) -> bool:
         """Whether this beat may dispatch; a new leader first takes office."""
@@ -1687,7 +1698,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         First of all check a server that was away when this scheduler was built.
         """
         if not self._is_server_checked:
-            self._is_server_checked, self.key_expiry_findings = _check_server(self.app)
+            self._check_server()
         conf, storage = ensure_conf(self.app), get_storage(self.app)
         is_back = self._term is not None
         if is_back and self._had_entries and not storage.count_members():
@@ -1697,7 +1708,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 storage.schedule_key,
             )
         if is_back or not self._has_statics:
-            self._store_statics()
+            self.setup_schedule()
+            self._has_statics = True
+        else:
+            names = set(map(str, conf.schedule))
+            self._remove_statics(storage.read_statics() - names)
         if self.lock_key:
             now = as_utc(self.app.now())
             released = release_abandoned(
@@ -1716,39 +1731,47 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._is_in_office = False
             signals.leadership_lost.send(self)
 
-    def _pause(self, exc: Exception, longest: float) -> float:
+    def _pause(self, exc: Exception, longest: float) -> Outlook:
         """What is due stays due, for a time that grows with each try that fails alike."""
-        self._first_due = None
         kind = _BrokerAwayError if isinstance(exc, _BrokerAwayError) else RedisError
         pause: float = min(2.0 ** min(self._outages[kind], 10), longest)
         self._outages[kind] += 1
         told = str(exc).rstrip(".")
         logger.error("beat: %s. Nothing is lost; trying again in %g seconds", told, pause)
-        return pause
+        return Outlook(pause)
 
-    def _run_due(self) -> list[float | None]:
-        """Run batch after batch, and return what ``maybe_due`` gave for the entries looked at."""
+    def _run_due(self, min_: Callable[..., Any]) -> Outlook:
+        """Run batch after batch.
+
+        The wait is the smallest of what ``maybe_due`` gave for the entries that were looked at.
+        """
         logger.debug("beat: Selecting tasks")
         now, began = self._read_clock(), _clocks()
+        ticked_at = now.timestamp()
         waits: list[float | None] = []
-        self._first_due = self._first_again = float("inf")
+        first_due = first_again = float("inf")
         while True:
             with deferred_signals() as stop:
                 batch = self._claim(now, age=_passed_since(began))
-                self._has_set_aside = batch.set_aside > 0
-                if self._has_set_aside:
+                if batch.set_aside:
                     self._retry_set_aside(batch.now)
                 if not batch.is_empty:
                     self._had_entries = True
                     self._run_batch(batch, stop, waits)
             if batch.is_empty and self._has_lost_the_schedule(batch):
                 self._leave_office()
-                self._first_due = batch.now.timestamp()
-                return [0.0]
-            self._first_due = min(self._first_due, batch.first_due())
-            self._first_again = min(self._first_again, batch.first_again(PULSE))
+                return Outlook(0.0, first_due=ticked_at, ticked_at=ticked_at)
+            first_due = min(first_due, batch.first_due())
+            first_again = min(first_again, batch.first_again(PULSE))
             if stop or not batch.leaves_more or not self._lead_or_wait():
-                return waits
+                break
+        return Outlook(
+            min_([self.max_interval, *(wait for wait in waits if wait is not None)]),
+            first_due,
+            ticked_at,
+            first_again,
+            may_find_more=batch.set_aside > 0,
+        )
 
     def _has_lost_the_schedule(self, batch: Batch) -> bool:
         """Whether Redis has lost its data; a leader learns it from the lock, which is gone as well.
@@ -1768,10 +1791,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         read: datetime = self.app.now()
         # In UTC: arithmetic in a zone knows nothing of the change of its clocks.
         now = as_utc(read)
-        late = now.timestamp() - self._wakes_at
+        late = now.timestamp() - self.rest.wakes_at
         if 0 <= late < PULSE:
             now += RESOLUTION - timedelta(seconds=late)
-        self._ticked_at = now.timestamp()
         return now.astimezone(read.tzinfo)
 
     def _claim(self, now: datetime, age: float) -> Batch:
@@ -1902,6 +1924,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self.leadership.expect(0)
         return self.leadership.ensure_trusted() if self.lock_key else batch.may_be_sent
 
+    def _may_send_unclaimed(self) -> bool:
+        """Whether an override of `tick`, which claims nothing, may go on with its loop.
+
+        A beat that was frozen in the midst of it finds here that another one leads.
+        """
+        self.leadership.expect(0)
+        return self.leadership.ensure_trusted()
+
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
         if peeked.is_gone:
@@ -1953,15 +1983,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     @cached_property
     def connection(self) -> Any:
-        """The connection to the broker, on which RabbitMQ confirms each message.
-
-        Else py-amqp takes for sent what is in the buffer of a socket. If the application says
-        otherwise in ``broker_transport_options``, that counts.
-        """
-        connection = self.app.connection_for_write()
-        if connection.transport_cls in PY_AMQP:
-            connection.transport_options.setdefault("confirm_publish", True)
-        return connection
+        """The connection to the broker; see :func:`~redbeat.publishing.connection_for_sending`."""
+        return connection_for_sending(self.app)
 
     def _forget_channel(self) -> None:
         """Let the next tick make a producer with a new channel: a closed one stays closed."""
@@ -1993,6 +2016,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         claim = getattr(entry, "claim", None)
         if claim is not None:
             claim.was_due = is_due
+        elif self._is_service and not self._may_send_unclaimed():
+            return wait
         if not is_due:
             return wait
         self._send(entry, claim, **kwargs)
@@ -2069,7 +2094,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Whether the broker can be reached anew; asked once in a tick."""
         if self._broker_answers is None:
             try:
-                with self.app.connection_for_write() as probe:
+                with connection_for_sending(self.app) as probe:
                     _connect_once(probe)
                 self._broker_answers = True
             except Exception:
@@ -2102,12 +2127,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             except REDIS_ERRORS as exc:
                 logger.debug("beat: The report of this beat was not removed: %s", exc)
 
-    def _report_unless_led(self) -> None:
-        """Report from the main thread where there is no lock, and so no heartbeat."""
-        if not self.lock_key and time.monotonic() >= self._reports_at:
-            self._reports_at = time.monotonic() + self.leadership.heartbeat_interval
-            self._report()
-
     def _forget_reports_of_the_gone(self) -> None:
         """A leader's only equals are gone; a beat that shares the work waits for a while."""
         storage, now = get_storage(self.app), time.time()
@@ -2127,11 +2146,20 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         ``is_service``: a running beat service drives the ticks, so a heartbeat keeps the lock, and
         what Celery looks up for each message is put where it is found at once, into ``app.conf``.
         """
-        self._is_service = is_service
-        if is_service:
+        if is_service and not self._is_service:
+            self._is_service = True
             settle_settings(self.app.conf)
+            self._assigned_tick = vars(self).get("tick")
+            # Celery's service looks it up at each turn.
+            self.__dict__["tick"] = self._serve
+            if ensure_conf(self.app).exit_when_stalled and _is_main_thread():
+                self.leadership.end_process = os._exit
             _spare_what_stays()
         self.leadership.campaign(with_heartbeat=is_service)
+
+    def stay_when_stalled(self) -> None:
+        """Never end this process: it is not only beat's, or nobody would start it again."""
+        self.leadership.end_process = None
 
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat.
@@ -2153,7 +2181,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         elif self._has_let_go:
             log_release()
         self._leave_office()
-        self._stop_listening()
+        self.rest.close()
         if self._is_service:
             _spare_no_more()
         super().close()
@@ -2173,6 +2201,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             logger.warning("beat: The last runs were not committed, they may repeat: %s", exc)
         else:
             self._withdraw_report()
+
+
+#: As they were made: subclasses override them, and programs patch them on the class.
+_TICK = RedBeatScheduler.tick
+_SETUP_SCHEDULE = RedBeatScheduler.setup_schedule
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _spare_what_stays() -> None:
@@ -2283,3 +2320,10 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
     except REDIS_ERRORS as exc:
         # Celery logs it with its traceback; what redis-py did inside says nothing more.
         raise exc.with_traceback(None) from None
+
+
+@beat_embedded_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
+def _keep_embedded_beat(sender: Any = None, **kwargs: Any) -> None:
+    """In a worker nobody starts a beat again that has ended."""
+    if isinstance(sender.scheduler, RedBeatScheduler):
+        sender.scheduler.stay_when_stalled()

@@ -364,6 +364,7 @@ def test_static_entries_follow_the_code(make_topology_app: MakeApp) -> None:
     entry(first.app, "saved").save()
     kept = next(stored(first.app, "kept"))
     second = static("kept", "new")
+    second.setup_schedule()
     assert get_storage(second.app).read_statics() == {"kept", "new"}
     assert stored(second.app, "kept").last_run_at == kept.last_run_at
     assert stored(second.app, "saved")

@@ -133,12 +133,12 @@ def test_a_subscription_that_died_without_a_word_is_made_anew(
     app: Celery, make_app_with: MakeApp, proxy: Proxy
 ) -> None:
     """Beat looks what it has missed, and hears of the next change at once."""
-    scheduler = RedBeatScheduler(make_app_with(redbeat_redis_url=proxy.url()))
-    assert not scheduler._listen(0.1, before=0)
+    rest = RedBeatScheduler(make_app_with(redbeat_redis_url=proxy.url())).rest
+    assert not rest.listen(0.1, before=0)
     proxy.mute()
     entry(app, every=10).save()
-    wait_until(lambda: scheduler._listen(0.1, before=0), 10, "the end of the subscription")
-    assert not scheduler._listen(0.1, before=0)
+    wait_until(lambda: rest.listen(0.1, before=0), 10, "the end of the subscription")
+    assert not rest.listen(0.1, before=0)
     entry(app, every=10).save()
-    assert scheduler._listen(5, before=time.time() + 300)
-    scheduler._stop_listening()
+    assert rest.listen(5, before=time.time() + 300)
+    rest.close()

@@ -329,9 +329,9 @@ def test_bytes_that_are_no_text_end_nothing(
     )
     scheduler = RedBeatScheduler(app)
     acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
-    scheduler._listen(0.01, before=0)
+    scheduler.rest.listen(0.01, before=0)
     redis_client.publish("redbeat::changed", b"\xff")
-    assert scheduler._listen(5, before=0)
+    assert scheduler.rest.listen(5, before=0)
     scheduler.tick()
     assert scheduler.lock is not None
 

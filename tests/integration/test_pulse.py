@@ -5,6 +5,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
@@ -14,7 +15,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.schedulers import PULSE, SHORTEST_PULSE
+from redbeat.resting import PULSE, SHORTEST_PULSE, Outlook
 from support.messages import read_messages
 from support.waiting import wait_until
 
@@ -59,7 +60,7 @@ def test_beat_wakes_for_a_lonely_entry_at_its_due_time(
     store(scheduler.app, "a", due_at - timedelta(seconds=1))
     redis_client.zadd("redbeat::schedule", {"redbeat:a": due_at.timestamp()})
     scheduler.tick()
-    assert scheduler._wakes_at == due_at.timestamp()
+    assert scheduler.rest.wakes_at == due_at.timestamp()
     assert not read_messages(redis_client)
     scheduler.tick()
     assert len(read_messages(redis_client)) == 1
@@ -80,29 +81,29 @@ def test_an_interval_shorter_than_a_pulse_loses_no_run(
     scheduler.tick()
     due_at = redis_client.zscore("redbeat::schedule", fast.key)
     assert due_at == pytest.approx(now.timestamp() + every, abs=1e-5)
-    assert scheduler._first_again == due_at
-    scheduler._ticked_at = due_at - every
-    assert scheduler._next_turn() == due_at
+    assert scheduler.outlook is not None
+    assert scheduler.outlook.first_again == due_at
+    outlook = replace(scheduler.outlook, ticked_at=due_at - every)
+    assert outlook.wakes_at(0.0, longest=due_at + 1) == due_at
 
 
 @pytest.mark.parametrize(
     ("ticked_at", "pulse"), [(0.0, 0.1), (0.02, 0.1), (0.099, 0.1), (0.3, 0.4)]
 )
 def test_what_is_due_soon_waits_for_the_pulse_that_follows_a_tick(
-    scheduler: RedBeatScheduler, ticked_at: float, pulse: float
+    ticked_at: float, pulse: float
 ) -> None:
     """Also for one that came at a pulse, to the microsecond."""
     second = 1_800_000_000
-    scheduler._ticked_at = second + ticked_at
-    scheduler._first_due = scheduler._ticked_at + 1e-6
-    assert scheduler._next_turn() == second + pulse
+    now = second + ticked_at
+    outlook = Outlook(wait=1.0, first_due=now + 1e-6, ticked_at=now)
+    assert outlook.wakes_at(now, longest=300) == second + pulse
 
 
-def test_an_interval_of_microseconds_leaves_beat_time_to_breathe(
-    scheduler: RedBeatScheduler,
-) -> None:
-    scheduler._first_due = scheduler._first_again = scheduler._ticked_at = 1_800_000_000.0
-    assert scheduler._next_turn() == 1_800_000_000.0 + SHORTEST_PULSE
+def test_an_interval_of_microseconds_leaves_beat_time_to_breathe() -> None:
+    now = 1_800_000_000.0
+    outlook = Outlook(wait=1e-6, first_due=now, ticked_at=now, first_again=now)
+    assert outlook.wakes_at(now, longest=300) == now + SHORTEST_PULSE
 
 
 def test_a_closed_scheduler_does_not_stay_in_memory(app: Celery) -> None:
@@ -175,7 +176,7 @@ def test_a_tick_reads_the_same_instant_whatever_clocks_show(
     meant = datetime.fromisoformat(change).replace(tzinfo=UTC) + timedelta(hours=hour)
     read = (meant + timedelta(seconds=late)).astimezone(ZoneInfo("Europe/Berlin"))
     monkeypatch.setattr(scheduler.app, "now", lambda: read)
-    scheduler._wakes_at = meant.timestamp()
+    scheduler.rest.wakes_at = meant.timestamp()
     taken = scheduler._read_clock()
     assert abs(taken.astimezone(UTC) - meant) < timedelta(microseconds=10)
     assert taken.tzinfo == read.tzinfo
@@ -189,7 +190,7 @@ def test_a_tick_that_comes_a_little_late_counts_as_in_time(
     pulse = 1_800_000_000.0
     now = datetime.fromtimestamp(pulse + late * PULSE, UTC)
     monkeypatch.setattr(scheduler.app, "now", lambda: now)
-    scheduler._wakes_at = pulse
+    scheduler.rest.wakes_at = pulse
     taken = (scheduler._read_clock() - datetime.fromtimestamp(pulse, UTC)).total_seconds()
     assert taken == pytest.approx(0 if is_put_back else late * PULSE, abs=1e-5)
     assert taken > 0
@@ -207,8 +208,8 @@ def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
     monkeypatch.setattr(time, "time", lambda: clock() + offset[0])
     sleeper = threading.Thread(target=scheduler.tick)
     sleeper.start()
-    wait_until(lambda: scheduler._wakes_at, 5, "the sleep")
-    wakes_at = scheduler._wakes_at
+    wait_until(lambda: scheduler.rest.wakes_at, 5, "the sleep")
+    wakes_at = scheduler.rest.wakes_at
     offset[0] = -1000.0
     wait_until(lambda: clock() > wakes_at + 0.2, 5, "the time at which it would have been wedged")
     assert sleeper.is_alive()

@@ -296,13 +296,13 @@ def test_a_subscription_that_breaks_off_wakes_beat_to_look(
     app.conf.redbeat_lock_key = None
     scheduler = RedBeatScheduler(app)
     channel = get_storage(app).channel
-    assert not scheduler._listen(0.1, before=0)
+    assert not scheduler.rest.listen(0.1, before=0)
     wait_until(lambda: redis_client.pubsub_numsub(channel) == [(channel, 1)])
     proxy.drop()
     began = time.monotonic()
-    assert scheduler._listen(10, before=0)
+    assert scheduler.rest.listen(10, before=0)
     assert time.monotonic() - began < 5
-    assert not scheduler._listen(0.1, before=0)
+    assert not scheduler.rest.listen(0.1, before=0)
     scheduler.close()
 
 

@@ -622,7 +622,7 @@ def test_static_entries_are_stored_and_removed_with_the_code(
     RedBeatScheduler(client_app)
     assert client.smembers("redbeat::statics") == {"one", "two"}
     client_app.conf.beat_schedule = {"two": STATIC}
-    RedBeatScheduler(client_app)
+    RedBeatScheduler(client_app).tick()
     assert client.smembers("redbeat::statics") == {"two"}
     assert client.exists("redbeat:one") == 0
     assert client.exists("redbeat:two", "redbeat:dynamic") == 2
@@ -1153,8 +1153,9 @@ def test_an_entry_that_an_override_skips_is_no_hot_loop(
     due(scheduler.app, "a")
     monkeypatch.setattr(RedBeatScheduler, "maybe_due", lambda self, entry, **kwargs: wait)
     scheduler.tick()
-    assert scheduler._first_due is not None
-    assert scheduler._first_due - time.time() == pytest.approx(1, abs=0.5)
+    assert scheduler.outlook is not None
+    assert scheduler.outlook.first_due is not None
+    assert scheduler.outlook.first_due - time.time() == pytest.approx(1, abs=0.5)
 
 
 def test_an_entry_that_says_it_is_not_due_is_asked_again_when_it_says(

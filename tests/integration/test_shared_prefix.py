@@ -36,7 +36,9 @@ def start(client: redis.Redis) -> Start:
             | settings
         )
         app.redbeat_redis = client
-        return RedBeatScheduler(app)
+        scheduler = RedBeatScheduler(app)
+        scheduler.tick()
+        return scheduler
 
     return start
 
