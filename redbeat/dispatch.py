@@ -35,6 +35,7 @@ from celery.utils.log import get_logger
 
 from . import signals
 from .calendars import as_utc
+from .greenlets import is_in_event_loop
 from .schedules import answers_for_itself, awaited_from, next_due
 from .storage import (
     FINISHED,
@@ -553,6 +554,9 @@ class DeferredSignals:
         if self.pending:
             raise SystemExit(128 + signum)
         self.pending.append((signum, frame))
+        if is_in_event_loop():
+            # Starting a thread would block it.
+            return
         self._reminder = threading.Timer(SIGNAL_PATIENCE, os.kill, (os.getpid(), signum))
         self._reminder.daemon = True
         self._reminder.start()

@@ -62,6 +62,7 @@ from .dispatch import (
     retry_set_aside,
 )
 from .errors import EntryError, SettingError
+from .greenlets import is_in_event_loop
 from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
 from .publishing import batching, connection_for_sending, require_transport, settle_settings
 from .resting import PULSE, Outlook, Rest
@@ -1381,37 +1382,30 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Store ``beat_schedule``, and remove what was stored from an earlier one.
 
         In the constructor it removes nothing, for a program that only looks at the schedule may
-        have another ``beat_schedule`` than beat; and while another beat leads, it stores only what
-        is missing. The rest is the leader's.
+        have another ``beat_schedule`` than beat; and while another beat leads, it stores nothing.
+        That is the leader's.
         """
-        conf, storage = ensure_conf(self.app), get_storage(self.app)
+        conf = ensure_conf(self.app)
         if self._is_server_checked is None:
             self._check_server()
+        storage = get_storage(self.app)
         self.install_default_entries(conf.schedule)
-        known, schedule = storage.read_statics(), conf.schedule
-        if self._is_built:
-            self._remove_statics(known - set(map(str, schedule)))
-        elif leader := self._read_leader():
-            schedule = self._find_missing(schedule)
+        if not self._is_built and (leader := self._read_leader()):
             logger.info(
-                "beat: %s leads, so only what is missing of beat_schedule is stored: %s. This "
-                "beat stores the rest as soon as it leads.",
+                "beat: beat_schedule is not stored: %s leads. This beat stores its own as soon as "
+                "it leads.",
                 leader,
-                ", ".join(map(repr, schedule)) or "nothing",
             )
-        names = {str(name) for name in schedule}
+            return
+        known, names = storage.read_statics(), set(map(str, conf.schedule))
+        if self._is_built:
+            self._remove_statics(known - names)
         storage.write_statics(added=names - known, removed=())
-        self.update_from_dict(schedule)
+        self.update_from_dict(conf.schedule)
         self._own(names)
 
     def _read_leader(self) -> Holder | None:
         return read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None
-
-    def _find_missing(self, schedule: Mapping[str, Any]) -> dict[str, Any]:
-        """The static entries that are not in Redis; one round trip at the most."""
-        keys = {name: self.Entry.generate_key(self.app, str(name)) for name in schedule}
-        scores = self._read_scores(keys.values())
-        return {name: schedule[name] for name, key in keys.items() if scores.get(key) is None}
 
     def _remove_statics(self, names: set[str]) -> None:
         """Remove static entries that the code does not have any more, but for those of others."""
@@ -1476,23 +1470,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
         keys = {name: self.Entry.generate_key(self.app, str(name)) for name in dict_}
-        scores = self._read_scores(keys.values())
+        # A mock that stands in for the client knows no scores.
+        found = get_storage(self.app).read_scores(list(keys.values()))
+        scores = dict(zip(keys, found, strict=False))
         for name, fields in dict_.items():
             # There may be thousands, and a standby waits for no thread that hangs.
             self.leadership.expect(0)
             try:
                 entry = self._maybe_entry(name, fields)
-                self._store_static(entry, fields, scores.get(keys[name]))
+                self._store_static(entry, fields, scores.get(name))
             except REDIS_ERRORS:
                 raise
             except Exception as exc:
                 logger.error(ADD_ENTRY_ERROR, name, exc, fields)
-
-    def _read_scores(self, keys: Iterable[str]) -> dict[str, float | None]:
-        """The scores of entries by key; one round trip, none for no keys."""
-        wanted = list(keys)
-        # A mock that stands in for the client knows no scores.
-        return dict(zip(wanted, get_storage(self.app).read_scores(wanted), strict=False))
 
     def _store_static(self, entry: RedBeatSchedulerEntry, fields: Any, score: float | None) -> None:
         """Store an entry as the code has it, with what Redis knows of it, unless it is there.
@@ -2166,7 +2156,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
         A Redis that does not answer holds the end up for ``CLOSING_TIME`` (2) seconds at the most:
         then the lock expires of itself, and what was not committed may repeat.
+
+        Called by a signal handler in the event loop of gevent or eventlet, it does nothing: the
+        service closes once more when it ends.
         """
+        if self._is_service and is_in_event_loop():
+            return
         self._is_closed = True
         if not isinstance(self.lock, LeaderLock):
             # One that was given by hand knows only the thread that took it.

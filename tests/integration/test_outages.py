@@ -440,22 +440,16 @@ def test_a_leader_whose_redis_lost_all_data_restores_the_static_entries(
     assert "has lost the schedule" in caplog.text
 
 
-def test_a_scheduler_built_while_another_leads_stores_only_what_is_missing(
+def test_a_scheduler_built_by_hand_while_another_leads_writes_nothing(
     make_app_with: MakeApp, redis_client: redis.Redis, redis_url: str, caplog: Any
 ) -> None:
-    """The leader's code may differ from this one's; it says so."""
+    """And says so."""
     caplog.set_level(logging.INFO, "celery.beat")
-    there = {"there": {"task": "tasks.add", "schedule": 30}}
-    gone = {"gone": {"task": "tasks.add", "schedule": 30}}
-    RedBeatScheduler(make_app_with(redbeat_redis_url=redis_url, beat_schedule=there | gone))
     redis_client.set("redbeat::lock", "another")
-    before = redis_client.hgetall("redbeat:there")
-    static = {"there": {"task": "tasks.other", "schedule": 60}, "new": there["there"]}
+    static = {"static": {"task": "tasks.add", "schedule": 30}}
     RedBeatScheduler(make_app_with(redbeat_redis_url=redis_url, beat_schedule=static))
-    assert redis_client.hgetall("redbeat:there") == before
-    assert redis_client.exists("redbeat:gone", "redbeat:new") == 2
-    assert redis_client.smembers("redbeat::statics") == {"there", "gone", "new"}
-    assert "another leads, so only what is missing" in caplog.text
+    assert redis_client.keys("*") == ["redbeat::lock"]
+    assert "beat_schedule is not stored: another leads" in caplog.text
 
 
 def test_an_outage_of_days_is_outlived(scheduler: RedBeatScheduler, store: RedisServer) -> None:

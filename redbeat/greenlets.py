@@ -1,0 +1,23 @@
+"""Programs that gevent or eventlet has patched: where code must not block.
+
+Their event loop runs signal handlers while the program waits. Whatever blocks there raises an
+error, so it has to be left for when the program itself goes on.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+
+
+def is_in_event_loop() -> bool:
+    """Whether the event loop of gevent or eventlet is what runs now; it must not block."""
+    # Only a program that has imported them can have such a loop.
+    with suppress(Exception):
+        if "gevent" in sys.modules:
+            gevent = sys.modules["gevent"]
+            return gevent.getcurrent() is gevent.get_hub()
+        if "eventlet.hubs" in sys.modules and "greenlet" in sys.modules:
+            hub = sys.modules["eventlet.hubs"].get_hub()
+            return sys.modules["greenlet"].getcurrent() is hub.greenlet
+    return False

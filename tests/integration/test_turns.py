@@ -1,0 +1,281 @@
+"""What a running beat service makes of a scheduler whose `tick`, lock or client is a user's own."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta, timezone
+from types import MethodType
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+from celery.beat import Service
+from celery.schedules import schedule
+from celery.signals import beat_init
+from redis.exceptions import LockNotOwnedError
+
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.schedulers import REDBEAT_REDIS_KEY
+from support.apps import MakeApp, disconnect
+from support.servers import RedisServer
+from support.waiting import wait_until
+
+LOCK = "redbeat::lock"
+STATIC = {"static": {"task": "tasks.static", "schedule": 3600}}
+
+Serve = Callable[..., RedBeatScheduler]
+
+
+@pytest.fixture
+def serve(app: Celery) -> Iterator[Serve]:
+    """Start a beat service with a scheduler of this class: each `tick()` is one of its turns."""
+    with contextlib.ExitStack() as stack:
+
+        def start(scheduler_class: type[RedBeatScheduler], app: Celery = app) -> RedBeatScheduler:
+            service = Service(app, scheduler_cls=scheduler_class)
+            beat_init.send(sender=service)
+            scheduler: RedBeatScheduler = service.scheduler
+            return stack.enter_context(contextlib.closing(scheduler))
+
+        yield start
+
+
+def due(app: Celery, name: str) -> RedBeatSchedulerEntry:
+    """An entry that should have run a minute ago."""
+    ran = datetime.now(timezone.utc) - timedelta(hours=2)
+    entry = RedBeatSchedulerEntry(name, f"tasks.{name}", schedule(3600), app=app, last_run_at=ran)
+    return entry.save()
+
+
+class Capped(RedBeatScheduler):
+    """Looks at something of its own at least every 0.3 seconds."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.answers: list[float] = []
+
+    def tick(self, *args: Any, **kwargs: Any) -> float:
+        self.answers.append(super().tick(*args, **kwargs))
+        return min(self.answers[-1], 0.3)
+
+
+class Copied(RedBeatScheduler):
+    """Ticks in the way of 2.x, without a call of ours."""
+
+    ticks = 0
+
+    def tick(self, min: Any = min, **kwargs: Any) -> float:
+        Copied.ticks += 1
+        if self.lock:
+            self.lock.extend(int(self.lock_timeout))
+        waits = [
+            self.maybe_due(entry, **self._maybe_due_kwargs) for entry in self.schedule.values()
+        ]
+        return float(min([wait for wait in waits if wait] + [0.05]))
+
+
+@pytest.fixture(autouse=True)
+def _uncounted() -> None:
+    Copied.ticks = 0
+
+
+def test_an_override_that_caps_the_wait_is_called_again_after_it(serve: Serve, app: Celery) -> None:
+    """What it caps is the seconds to wait, as Celery's contract has it."""
+    scheduler: Any = serve(Capped)
+    due(app, "a")
+    for _ in range(3):
+        began = time.time()
+        assert scheduler.tick() == 0.0
+        assert scheduler.rest.wakes_at - began < 60
+    assert scheduler.answers == [pytest.approx(300, abs=5)] * 3
+
+
+def test_an_override_that_answers_with_more_does_not_delay_what_is_due(
+    serve: Serve, app: Celery
+) -> None:
+    """Its answer is a bound."""
+
+    class Lazy(RedBeatScheduler):
+        def tick(self, *args: Any, **kwargs: Any) -> float:
+            return super().tick(*args, **kwargs) + 100
+
+    scheduler = serve(Lazy)
+    entry = due(app, "a")
+    entry.reschedule(datetime.now(timezone.utc) - timedelta(seconds=3598))
+    scheduler.tick()
+    assert scheduler.rest.wakes_at < time.time() + 50
+
+
+@pytest.mark.parametrize("is_assigned", [False, True], ids=["defined", "assigned"])
+def test_a_tick_that_asks_nobody_is_not_called_on_a_standby(
+    serve: Serve, redis_client: redis.Redis, sent: list[str], is_assigned: bool
+) -> None:
+    """It begins with the lead, and ends with it."""
+
+    class Assigned(RedBeatScheduler):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.__dict__["tick"] = MethodType(Copied.tick, self)
+
+    redis_client.set(LOCK, "another")
+    scheduler = serve(Assigned if is_assigned else Copied)
+    due(scheduler.app, "a")
+    scheduler.tick()
+    assert sent == []
+    redis_client.delete(LOCK)
+    wait_until(lambda: scheduler.tick() == 0 and sent == ["tasks.a"], 5, "the run")
+    redis_client.set(LOCK, "another")
+    scheduler.tick()
+    sent.clear()
+    due(scheduler.app, "b")
+    scheduler.tick()
+    assert sent == []
+    assert scheduler.lock is None
+
+
+def test_a_tick_that_extends_a_lost_lock_does_not_end_beat(
+    serve: Serve, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands by, as every beat of ours does."""
+    scheduler = serve(Copied)
+    scheduler.tick()
+    redis_client.set(LOCK, "another")
+    scheduler.tick()
+    assert scheduler.lock is None
+    assert "Lost the lock" in caplog.text
+
+
+def test_a_tick_of_ones_own_outlives_an_outage(
+    serve: Serve, make_app_with: MakeApp, start_redis: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What 2.x needs `retry_period` for."""
+    server: RedisServer = start_redis()
+    scheduler = serve(Copied, make_app_with(redbeat_redis_url=server.url()))
+    scheduler.tick()
+    server.stop()
+    scheduler.tick()
+    assert "Nothing is lost; trying again in 1 seconds" in caplog.text
+    server.start()
+    wait_until(lambda: scheduler.tick() == 0 and scheduler.lock is not None, 10, "the lead")
+    ticks = Copied.ticks
+    scheduler.tick()
+    assert Copied.ticks > ticks
+
+
+def test_a_beat_that_was_frozen_in_a_loop_of_its_own_sends_no_more(
+    serve: Serve, redis_client: redis.Redis, sent: list[str]
+) -> None:
+    """Another one leads by the time at which it goes on."""
+
+    class Frozen(Copied):
+        def maybe_due(self, *args: Any, **kwargs: Any) -> Any:
+            wait = super().maybe_due(*args, **kwargs)
+            redis_client.set(LOCK, "another")
+            self.leadership.clock = lambda: time.monotonic() + 60
+            return wait
+
+    scheduler = serve(Frozen)
+    due(scheduler.app, "a")
+    due(scheduler.app, "b")
+    scheduler.tick()
+    assert len(sent) == 1
+
+
+def test_a_lock_that_was_assigned_by_hand_is_renewed_by_ticks_only(
+    serve: Serve, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It may know only the thread that took it; and it is renewed to its time, not by it."""
+    caplog.set_level(logging.WARNING)
+
+    class ByHand(RedBeatScheduler):
+        def setup_schedule(self) -> None:
+            super().setup_schedule()
+            if self.lock is None:
+                self.lock = redis_client.lock("redbeat:mine", timeout=50)
+                self.lock.acquire()
+
+    scheduler = serve(ByHand)
+    scheduler.lock_timeout = 100
+    heartbeat = threading.Thread(target=scheduler.leadership.beat)
+    heartbeat.start()
+    heartbeat.join()
+    assert redis_client.ttl("redbeat:mine") <= 50
+    for _ in range(3):
+        scheduler.rest.take = lambda *args: None  # type: ignore[method-assign]  # no time to rest
+        scheduler.tick()
+        assert 90 < redis_client.ttl("redbeat:mine") <= 100
+    assert not redis_client.exists(LOCK)
+    assert caplog.records == []
+
+
+def test_a_lock_of_ones_own_that_is_lost_is_raised_from_tick(
+    app: Celery, redis_client: Any
+) -> None:
+    """Where no service drives the ticks: subclasses catch it."""
+    scheduler = RedBeatScheduler(app)
+    scheduler.lock = redis_client.lock("redbeat:mine", timeout=50)
+    scheduler.lock.acquire()
+    scheduler.tick()
+    redis_client.delete("redbeat:mine")
+    with pytest.raises(LockNotOwnedError):
+        scheduler.tick()
+
+
+def test_no_client_is_made_before_a_setup_of_ones_own(
+    serve: Serve, make_app_with: MakeApp, redis_server: RedisServer
+) -> None:
+    """It may bring the client, and the banner must not make another one before."""
+    clients: list[Any] = []
+
+    class Bringing(RedBeatScheduler):
+        def setup_schedule(self) -> None:
+            if getattr(self.app, REDBEAT_REDIS_KEY, None) is None:
+                clients.append(redis_server.client())
+                setattr(self.app, REDBEAT_REDIS_KEY, clients[-1])
+            super().setup_schedule()
+
+    app = make_app_with(redbeat_redis_url="redis://nowhere.invalid/0", beat_schedule=STATIC)
+    assert "nowhere.invalid" in Bringing(app, lazy=True).info
+    scheduler = serve(Bringing, app)
+    assert len(clients) == 1
+    assert scheduler.lock.owned()
+    assert RedBeatSchedulerEntry.from_key("redbeat:static", app=app).task == "tasks.static"
+    disconnect(clients[0])
+
+
+def test_a_scheduler_that_is_only_built_removes_nothing(
+    app: Celery, make_app_with: MakeApp, redis_url: str, redis_client: redis.Redis
+) -> None:
+    """A program that lists the schedule need not have the `beat_schedule` of beat."""
+    app.conf.beat_schedule = STATIC
+    RedBeatScheduler(app).close()
+    ran = RedBeatSchedulerEntry.from_key("redbeat:static", app=app).next()
+    other = make_app_with(redbeat_redis_url=redis_url)
+    for lister in (RedBeatScheduler(other), RedBeatScheduler(other, lazy=True)):
+        lister.close()
+        stored = RedBeatSchedulerEntry.from_key("redbeat:static", app=app)
+        assert stored.total_run_count == ran.total_run_count == 1
+        assert redis_client.smembers("redbeat::statics") == {"static"}
+
+
+@pytest.mark.parametrize("how", ["leading", "by hand"])
+def test_the_leader_removes_what_the_code_does_not_have_any_more(
+    serve: Serve,
+    app: Celery,
+    make_app_with: MakeApp,
+    redis_url: str,
+    redis_client: redis.Redis,
+    how: str,
+) -> None:
+    app.conf.beat_schedule = STATIC
+    RedBeatScheduler(app).close()
+    other = make_app_with(redbeat_redis_url=redis_url, beat_schedule={"other": STATIC["static"]})
+    if how == "leading":
+        serve(Capped, other).tick()
+    else:
+        RedBeatScheduler(other).setup_schedule()
+    assert redis_client.smembers("redbeat::statics") == {"other"}
+    assert not redis_client.exists("redbeat:static")
