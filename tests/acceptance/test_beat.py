@@ -108,7 +108,7 @@ def test_a_worker_with_an_embedded_beat_runs_the_tasks(
     """`celery worker --beat` dispatches an entry and runs its task."""
     entry = {"task": "proj.record", "schedule": 1, "args": ["ran"]}
     project = make_project(beat_schedule={"static": entry})
-    project.worker("--beat", "-S", "redbeat.RedBeatScheduler")
+    project.worker("--beat", "--scheduler", "redbeat.RedBeatScheduler")
     wait_until(lambda: broker.lrange(RUNS_KEY, 0, 1) == ["ran", "ran"], 40, "two runs")
 
 

@@ -142,7 +142,7 @@ def test_an_embedded_beat_whose_lock_is_deleted_goes_on_within_2_seconds(
     """In a worker it used to die silently."""
     entry = {"task": "proj.record", "schedule": 1, "args": ["ran"]}
     project = make_project(beat_schedule={"each-second": entry}, **DEFAULTS)
-    worker = project.worker("--beat", "-S", "redbeat.RedBeatScheduler")
+    worker = project.worker("--beat", "--scheduler", "redbeat.RedBeatScheduler")
     wait_until(lambda: broker.llen("runs") > 0, 30, "the first run")
     redis_client.delete(LOCK)
     runs = broker.llen("runs")

@@ -154,6 +154,11 @@ class Project:
         """Start `celery beat`, which waits for nobody's pid file."""
         return self._start(python, "beat", "-S", scheduler, "-l", level, "--pidfile=", *options)
 
+    def quiet_beat(self) -> Program:
+        """Start `celery --quiet beat`, whose banner does not ask the broker's transport."""
+        arguments = ("--quiet", "beat", "-S", "redbeat.RedBeatScheduler", "-l", "info")
+        return self._start(sys.executable, *arguments, "--pidfile=")
+
     def worker(self, *options: str) -> Program:
         """Start `celery worker` with one process for the tasks."""
         return self._start(sys.executable, "worker", "-l", "info", "-c", "1", *options)
@@ -182,7 +187,8 @@ class Project:
             program.kill()
 
     def _start(self, python: str, *arguments: str) -> Program:
-        log_path = self.directory / f"{arguments[0]}-{len(self._programs)}.log"
+        name = arguments[0].lstrip("-")
+        log_path = self.directory / f"{name}-{len(self._programs)}.log"
         command = [python, "-m", "celery", "-A", "proj", *arguments]
         self._programs.append(Program(command, self.directory, log_path))
         return self._programs[-1]
