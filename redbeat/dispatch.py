@@ -5,7 +5,7 @@ message is sent only under a claim that nobody else can hold. A claim is a *leas
 score is moved to a time shortly ahead, so that no other beat sees it as due; whoever dies leaves
 entries that are due again when the lease runs out. The commit writes an entry's next due time only
 if its score is still the lease, so an entry that was deleted or saved in between stays as its user
-left it.
+left it. What had no turn is given back as it was claimed, wherever a signal or an error strikes.
 
 How it can fail. A beat that is killed after the broker has accepted a batch and before the commit
 of that batch leaves leases behind, and those runs happen a second time. A broker that breaks off in
@@ -68,6 +68,11 @@ PUBLISHING_SHARE = 0.5
 
 #: Seconds that a batch may take to be filled with messages; what is left waits for the next batch.
 FILLING_TIME = 1.0
+
+#: The signals that end beat; of a closed terminal, too, where there are any.
+ENDING_SIGNALS = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
+]
 
 #: Seconds for which a signal to end the process is put off at the most.
 SIGNAL_PATIENCE = 1.5
@@ -222,7 +227,7 @@ class Claim:
 
     def outcome(self) -> Outcome:
         """What the commit has to write."""
-        if self.stored is None:
+        if self.stored is None or not (self.had_turn or self.reason or self.is_gone):
             return self._given_back()
         if self.is_gone:
             return Outcome(self.key, None)
@@ -236,6 +241,11 @@ class Claim:
             return Outcome(self.key, SET_ASIDE)
         note = {"reason": self.reason, "definition": fingerprint(self.stored)}
         return Outcome(self.key, SET_ASIDE, reason=json.dumps(note))
+
+    def unclaimed(self) -> Outcome:
+        """Due as it was claimed, whatever was loaded, noted or begun of it."""
+        self.is_given_back = True
+        return Outcome(self.key, self.score)
 
     def announce(self, sender: Any, ran_by: datetime) -> None:
         """Send the signal of what became of the entry, whose run was made by ``ran_by``."""
@@ -290,9 +300,9 @@ class Claim:
 
     def _given_back(self) -> Outcome:
         """Due as before; one that had its turn, not again in the same tick."""
-        self.is_given_back = True
         if not self.had_turn:
-            return Outcome(self.key, self.score)
+            return self.unclaimed()
+        self.is_given_back = True
         return Outcome(self.key, max(self.score, self.now.timestamp() + GIVEN_BACK_DELAY))
 
 
@@ -317,6 +327,8 @@ class Batch:
         self._is_full = is_full
         self._filled_by = float("inf")
         self._sent_by = sent_by
+        #: Whether all was loaded: before, nothing is known of any entry.
+        self._is_loaded = False
         self._outcomes: list[Outcome] | None = None
         #: When the runs of this batch had been made; its commit may be delayed by an outage.
         self._ran_by = now
@@ -362,6 +374,7 @@ class Batch:
         # From here on: loading over a slow network must leave time for more than one message, and
         # filling must leave time to publish.
         loaded = time.monotonic()
+        self._is_loaded = True
         self._filled_by = min(loaded + FILLING_TIME, (loaded + self._sent_by) / 2)
         return [claim for claim in self.claims if claim.entry is not None]
 
@@ -421,29 +434,39 @@ class Batch:
         """Write what became of every claimed entry; one round trip, and harmless to repeat."""
         if self._outcomes is None:
             self._ran_by = datetime.now(timezone.utc)
-            self._outcomes = [claim.outcome() for claim in self.claims]
+            self._outcomes = [
+                claim.outcome() if self._is_loaded else claim.unclaimed() for claim in self.claims
+            ]
         self.storage.commit(self._lease, self._outcomes)
 
 
 def claim_batch(
     storage: Storage,
     ticked_at: datetime,
-    age: float,
+    lease: float,
     limit: int,
     horizon: float,
     claim_timeout: float,
 ) -> Batch:
-    """Claim up to ``limit`` due entries for ``claim_timeout`` seconds; one round trip.
+    """Claim up to ``limit`` due entries under ``lease``; one round trip.
 
-    ``ticked_at`` is the tick's one reading of the clock, by now ``age`` seconds old; the first
-    later entry is looked for up to ``horizon`` seconds from then. The lease counts from now: a tick
-    of many batches may outlast the claim timeout.
+    ``ticked_at`` is the tick's one reading of the clock; the first later entry is looked for up to
+    ``horizon`` seconds from then. The lease, of :func:`unique_lease`, ends ``claim_timeout``
+    seconds from now: a tick of many batches may outlast the claim timeout.
     """
     sent_by = time.monotonic() + claim_timeout * PUBLISHING_SHARE
     now = as_utc(ticked_at).timestamp()
-    lease = unique_lease(now + age, claim_timeout)
     found = storage.claim_due(now, lease, limit, now + horizon)
     return Batch(storage, ticked_at, lease, found, len(found.due) >= limit, sent_by)
+
+
+def release_lease(storage: Storage, lease: float, limit: int, now: datetime) -> None:
+    """Make due now the up to ``limit`` entries that bear a lease; up to two round trips.
+
+    A process may be told to end when the claim has been made and nobody has taken it down.
+    """
+    leased = storage.read_page(lease, lease, limit)
+    storage.commit(lease, [Outcome(member.key, now.timestamp()) for member in leased])
 
 
 def retry_set_aside(storage: Storage, now: datetime, after: Member | None) -> Member | None:
@@ -569,7 +592,7 @@ class DeferredSignals:
 
 @contextmanager
 def deferred_signals() -> Iterator[DeferredSignals]:
-    """Put off ``SIGTERM`` and ``SIGINT`` to the end of the block; outside the main thread, nothing.
+    """Put off the signals that end beat to the end of the block; outside the main thread, none.
 
     Celery's handlers raise ``SystemExit`` wherever the program happens to be. Between a message and
     its commit that would leave a run both sent and due.
@@ -579,7 +602,9 @@ def deferred_signals() -> Iterator[DeferredSignals]:
         yield deferred
         return
     handlers: dict[int, Any] = {
-        signum: signal.signal(signum, deferred.note) for signum in (signal.SIGTERM, signal.SIGINT)
+        signum: signal.signal(signum, deferred.note)
+        for signum in ENDING_SIGNALS
+        if signal.getsignal(signum) is not signal.SIG_IGN
     }
     try:
         yield deferred
@@ -597,3 +622,14 @@ def _handle(handler: Any, signum: int, frame: FrameType | None) -> None:
         signal.raise_signal(signum)
     elif callable(handler):
         handler(signum, frame)
+
+
+def end_by_hang_up() -> None:
+    """Let a closed terminal (``SIGHUP``) end this process as ``SIGTERM`` does, in the main thread.
+
+    One that was started with ``nohup`` goes on, and so does one with a handler of its own.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGHUP"):
+        return
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, signal.getsignal(signal.SIGTERM))

@@ -57,9 +57,12 @@ from .dispatch import (
     DeferredSignals,
     claim_batch,
     deferred_signals,
+    end_by_hang_up,
     latest_lease,
     release_abandoned,
+    release_lease,
     retry_set_aside,
+    unique_lease,
 )
 from .errors import EntryError, SettingError
 from .greenlets import is_in_event_loop
@@ -1271,8 +1274,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: A ``tick`` that was assigned to this scheduler and not defined in its class.
     _assigned_tick: Callable[[], Any] | None = None
 
-    #: What a tick has sent and Redis does not know yet.
+    #: What a tick has sent and Redis does not know yet, and the lease of the last claim.
     _uncommitted: Batch | None = None
+    _lease: float | None = None
 
     #: The channel on which this tick publishes; it has no connection once that is lost.
     _channel: Any = None
@@ -1787,9 +1791,17 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         return now.astimezone(read.tzinfo)
 
     def _claim(self, now: datetime, age: float) -> Batch:
+        """Claim a batch; the reading of the clock is ``age`` seconds old."""
         conf = ensure_conf(self.app)
+        # Taken down first: a signal may end this process before the claim comes back.
+        self._lease = unique_lease(as_utc(now).timestamp() + age, conf.claim_timeout)
         return claim_batch(
-            get_storage(self.app), now, age, conf.batch_size, self.max_interval, conf.claim_timeout
+            get_storage(self.app),
+            now,
+            self._lease,
+            conf.batch_size,
+            self.max_interval,
+            conf.claim_timeout,
         )
 
     def _run_batch(self, batch: Batch, stop: DeferredSignals, waits: list[float | None]) -> None:
@@ -1816,7 +1828,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if batch is None:
             return
         batch.commit()
-        self._uncommitted = None
+        self._uncommitted = self._lease = None
         if runs := batch.runs():
             self._doubtful.difference_update(run.key for run in runs)
             # Some got through: if others did not, the pause begins anew.
@@ -2139,6 +2151,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if is_service and not self._is_service:
             self._is_service = True
             settle_settings(self.app.conf)
+            end_by_hang_up()
             self._assigned_tick = vars(self).get("tick")
             # Celery's service looks it up at each turn.
             self.__dict__["tick"] = self._serve
@@ -2190,6 +2203,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         try:
             with patience(not_again):
                 self._settle()
+                if self._lease is not None:
+                    limit, now = ensure_conf(self.app).batch_size, as_utc(self.app.now())
+                    release_lease(get_storage(self.app), self._lease, limit, now)
             self._has_let_go = self.leadership.let_go()
         except Exception as exc:
             self.leadership.abandon()

@@ -1,6 +1,7 @@
 """`celery beat` and `celery worker --beat` with the schedule in Redis."""
 
 import json
+import signal
 from typing import Any
 
 import pytest
@@ -89,6 +90,29 @@ def test_a_terminated_beat_ends_well_and_leaves_no_lock(
     assert redis_client.exists("redbeat::lock")
     assert beat.terminate() == 0
     assert not redis_client.exists("redbeat::lock")
+
+
+def test_a_closed_terminal_ends_beat_as_well(
+    make_project: MakeProject, redis_client: redis.Redis, broker: redis.Redis
+) -> None:
+    """SIGHUP, as an SSH session that breaks off sends it, is no crash."""
+    project = make_project(beat_schedule={"static": every_second(1, 2)})
+    beat = project.beat()
+    wait_for_sent(broker, 1, 2)
+    beat.signal(signal.SIGHUP)
+    assert beat.wait_for_exit() == 0
+    assert not redis_client.exists("redbeat::lock")
+
+
+def test_a_beat_that_was_started_to_outlive_its_terminal_does(
+    make_project: MakeProject, broker: redis.Redis
+) -> None:
+    """With `nohup`, which lets it ignore the signal."""
+    project = make_project(beat_schedule={"static": every_second(1, 2)})
+    beat = project.beat(prefix=["nohup"])
+    wait_for_sent(broker, 1, 2)
+    beat.signal(signal.SIGHUP)
+    wait_for_sent(broker, 1, 2, more=2)
 
 
 @pytest.mark.parametrize("moment", ["setup_schedule", "tick"])

@@ -140,6 +140,7 @@ class Field:
         """
         tally = self.runs.tally(strike)
         self.book.append(tally)
+        assert not self.runs.set_aside(), self._explain(tally)
         assert not tally.lost, self._explain(tally)
         assert not tally.doubled, self._explain(tally)
         assert len(tally.excused) <= BATCH_SIZE * batches, self._explain(tally)

@@ -6,7 +6,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ app.conf.update({settings!r})
 
 
 @app.task(name="proj.record")
-def record(text):
+def record(text, **kwargs):
     with redis.Redis.from_url(app.conf.broker_url) as client:
         client.rpush({runs_key!r}, text)
 
@@ -102,6 +102,10 @@ class Program:
         self._process.terminate()
         return self._process.wait(timeout)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Send the process a signal, and do not wait."""
+        self._process.send_signal(number)
+
     def interrupt(self, timeout: float = 30) -> int:
         """Ask the process to end, as Ctrl-C does; gives its exit status."""
         self._process.send_signal(signal.SIGINT)
@@ -150,9 +154,11 @@ class Project:
         scheduler: str = "redbeat.RedBeatScheduler",
         python: str = sys.executable,
         level: str = "info",
+        prefix: Sequence[str] = (),
     ) -> Program:
-        """Start `celery beat`, which waits for nobody's pid file."""
-        return self._start(python, "beat", "-S", scheduler, "-l", level, "--pidfile=", *options)
+        """Start `celery beat`, which waits for nobody's pid file; `prefix` is what starts it."""
+        arguments = ("beat", "-S", scheduler, "-l", level, "--pidfile=", *options)
+        return self._start(python, *arguments, prefix=prefix)
 
     def quiet_beat(self) -> Program:
         """Start `celery --quiet beat`, whose banner does not ask the broker's transport."""
@@ -186,10 +192,10 @@ class Project:
         for program in self._programs:
             program.kill()
 
-    def _start(self, python: str, *arguments: str) -> Program:
+    def _start(self, python: str, *arguments: str, prefix: Sequence[str] = ()) -> Program:
         name = arguments[0].lstrip("-")
         log_path = self.directory / f"{name}-{len(self._programs)}.log"
-        command = [python, "-m", "celery", "-A", "proj", *arguments]
+        command = [*prefix, python, "-m", "celery", "-A", "proj", *arguments]
         self._programs.append(Program(command, self.directory, log_path))
         return self._programs[-1]
 

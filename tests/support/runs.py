@@ -3,8 +3,10 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import cycle
 from typing import Any
 
 import redis
@@ -79,6 +81,17 @@ class Tally:
         )
 
 
+#: The kinds of entries: intervals; calendars; calendars that were written without a history.
+INTERVAL, CALENDAR, NEW_CALENDAR = "interval", "calendar", "calendar without meta"
+KINDS = (INTERVAL, CALENDAR, NEW_CALENDAR)
+
+
+def daily_at(slot: datetime) -> dict[str, Any]:
+    """A crontab as it is stored, with one slot a day, at the minute of this one (UTC)."""
+    fields = {"day_of_week": "*", "day_of_month": "*", "month_of_year": "*"}
+    return {"__type__": "crontab", "minute": str(slot.minute), "hour": str(slot.hour), **fields}
+
+
 class Runs:
     """Entries of one run a day, all of which can be made due at once.
 
@@ -88,10 +101,21 @@ class Runs:
         schedule: A client of the schedule's server.
         broker: A client of the broker's server.
         count: How many entries there are.
+        kinds: What kinds of entries there are, in turn.
+        size: How many characters each of them carries to its task.
     """
 
-    def __init__(self, schedule: redis.Redis, broker: redis.Redis, count: int) -> None:
+    def __init__(
+        self,
+        schedule: redis.Redis,
+        broker: redis.Redis,
+        count: int,
+        kinds: Sequence[str] = (INTERVAL,),
+        size: int = 0,
+    ) -> None:
         self.names = [f"entry-{number:03d}" for number in range(count)]
+        self._kinds = dict(zip(self.names, cycle(kinds), strict=False))
+        self._kwargs = {"padding": "x" * size} if size else {}
         self._schedule = schedule
         self._broker = broker
         self._armed = dict.fromkeys(self.names, 0)
@@ -101,8 +125,12 @@ class Runs:
         """Write the definitions; no entry is due yet."""
         with self._schedule.pipeline() as pipeline:
             for name in self.names:
-                pipeline.hset(f"{PREFIX}{name}", "definition", json.dumps(definition(name)))
+                self._define(pipeline, name)
             pipeline.execute()
+
+    def _define(self, pipeline: Any, name: str, **fields: Any) -> None:
+        written = json.dumps(definition(name, kwargs=self._kwargs, **fields))
+        pipeline.hset(f"{PREFIX}{name}", "definition", written)
 
     def clear(self) -> None:
         """Forget the messages and the runs that were due so far."""
@@ -117,13 +145,25 @@ class Runs:
         names = self.names if names is None else names
         if not names:
             return
-        ran = datetime.now(timezone.utc) - timedelta(days=2)
+        now = datetime.now(timezone.utc)
+        slot = now.replace(second=0, microsecond=0) - timedelta(minutes=1)
         self._counted_before |= self._read_counts(names)
+        scores: dict[str, float] = {}
         with self._schedule.pipeline() as pipeline:
             for name in names:
-                written = json.dumps(meta(ran, self._counted_before[name]))
-                pipeline.hset(f"{PREFIX}{name}", "meta", written)
-            pipeline.zadd(SCHEDULE_KEY, {f"{PREFIX}{name}": int(time.time()) - 1 for name in names})
+                key, kind = f"{PREFIX}{name}", self._kinds[name]
+                if kind == INTERVAL:
+                    scores[key] = int(now.timestamp()) - 1
+                else:
+                    scores[key] = slot.timestamp()
+                    self._define(pipeline, name, schedule=daily_at(slot))
+                if kind == NEW_CALENDAR:
+                    pipeline.hdel(key, "meta")
+                    self._counted_before[name] = 0
+                else:
+                    ran = now - timedelta(days=2)
+                    pipeline.hset(key, "meta", json.dumps(meta(ran, self._counted_before[name])))
+            pipeline.zadd(SCHEDULE_KEY, scores)
             pipeline.execute()
         for name in names:
             self._armed[name] += 1
@@ -152,6 +192,10 @@ class Runs:
         """The entries whose next run lies hours ahead: neither due nor leased."""
         limit = time.time() + HOUR
         return {name for name, score in self.scores().items() if score > limit}
+
+    def set_aside(self) -> set[str]:
+        """The entries that beat has set aside."""
+        return {name for name, score in self.scores().items() if score < 0}
 
     def unsettled(self) -> set[str]:
         """The entries that are due or leased."""

@@ -1,7 +1,7 @@
 """The field of the crash campaign, and the table of its outcome."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from support.campaign import Field, MakeField
 from support.programs import Project
-from support.runs import Runs, Tally
+from support.runs import INTERVAL, Runs, Tally
 from support.servers import StartRedis
 from support.tripwire import MakeTripwire, Tripwire
 
@@ -32,7 +32,12 @@ def make_field(
     book: list[Tally] = []
     with contextlib.ExitStack() as stack:
 
-        def make(entries: int = ENTRIES, **settings: Any) -> Field:
+        def make(
+            entries: int = ENTRIES,
+            kinds: Sequence[str] = (INTERVAL,),
+            size: int = 0,
+            **settings: Any,
+        ) -> Field:
             schedule_server, broker_server = (start_redis(**KEEPING_ALL) for _ in range(2))
             schedule = stack.enter_context(contextlib.closing(schedule_server.client()))
             broker = stack.enter_context(contextlib.closing(broker_server.client()))
@@ -44,7 +49,7 @@ def make_field(
                 schedule,
                 broker,
                 stack.enter_context(contextlib.closing(Project(directory))),
-                Runs(schedule, broker, entries),
+                Runs(schedule, broker, entries, kinds, size),
                 settings,
                 book,
             )

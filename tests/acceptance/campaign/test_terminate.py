@@ -1,11 +1,17 @@
 """SIGTERM in the middle of a tick."""
 
+import random
+import signal
+import threading
 import time
+from functools import partial
 
 import pytest
 
-from support.campaign import WITH_A_LEADER, Field, MakeField, take_share
+from support.campaign import BATCH_SIZE, WITH_A_LEADER, Field, MakeField, take_share
 from support.programs import Program
+from support.runs import KINDS
+from support.tripwire import MakeTripwire
 
 # What is promised for the end of a beat, and for the first run by the next.
 EXIT_SECONDS = 2.0
@@ -30,6 +36,12 @@ def terminate_in_mid_tick(field: Field, beat: Program) -> None:
     end_in_time(beat)
 
 
+def tell_twice(beat: Program) -> None:
+    """Two signals, as from a hasty service manager; the second one while the answer is read."""
+    beat.signal(signal.SIGTERM)
+    threading.Timer(random.uniform(0, 0.05), beat.signal, [signal.SIGTERM]).start()
+
+
 @pytest.mark.timeout(1200)
 def test_a_terminated_beat_commits_what_it_published_and_gives_the_rest_back(field: Field) -> None:
     """Each entry has its message and its next time, or has no message and is due."""
@@ -44,6 +56,32 @@ def test_a_terminated_beat_commits_what_it_published_and_gives_the_rest_back(fie
         assert next_beat.terminate() == 0
         assert not field.find_miscounted()
         field.note(strike)
+
+
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("size", [0, 1_000_000], ids=["small", "1 MB"])
+def test_a_beat_that_is_told_twice_sets_nothing_aside(
+    make_field: MakeField, make_tripwire: MakeTripwire, size: int
+) -> None:
+    """Two SIGTERMs within 50 ms, wherever they find it: what had no turn is as it was claimed."""
+    count = 20 if size else 500
+    field = make_field(count, KINDS, size, **(WITH_A_LEADER | {"redbeat_batch_size": count}))
+    tripwire = make_tripwire(field.schedule_server)
+    field.settings["redbeat_redis_url"] = tripwire.url()
+    for number in range(take_share(0.3)):
+        beat = field.start_beat()
+        beat.wait_for_line("Acquired lock")
+        # Of a tick: renew, claim, load, begin histories, renew, commit.
+        tripwire.arm(number % 6 + 1, partial(tell_twice, beat))
+        field.runs.arm()
+        tripwire.wait_until_struck()
+        beat.wait_for_exit()
+        strike = field.runs.find_struck()
+        assert not field.runs.set_aside(), beat.log
+        next_beat = field.start_beat()
+        field.runs.wait_until_settled()
+        assert next_beat.terminate() == 0
+        field.note(strike, batches=count // BATCH_SIZE + 1)
 
 
 @pytest.mark.timeout(1200)
