@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import json
 import os
 import ssl
 import sys
@@ -14,7 +15,8 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import MINYEAR, datetime, timedelta
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
@@ -29,6 +31,7 @@ from celery.signals import beat_embedded_init, beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 from kombu.exceptions import KombuError, OperationalError
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import (
@@ -39,6 +42,7 @@ from redis.exceptions import (
     ResponseError,
 )
 from redis.retry import Retry
+from redis.sentinel import Sentinel
 
 from . import signals
 from .addresses import sentinels_among, startup_nodes_in
@@ -106,7 +110,9 @@ from .urls import node_in, sanitized, scheme_of, sentinels_in, single_url
 
 __all__ = [
     "ADD_ENTRY_ERROR",
+    "DEFAULT_MAX_INTERVAL",
     "LUA_EXTEND_TO_SCRIPT",
+    "MINYEAR",
     "REDBEAT_REDIS_KEY",
     "REDBEAT_SENTINEL_KEY",
     "RedBeatConfig",
@@ -114,11 +120,14 @@ __all__ = [
     "RedBeatJSONEncoder",
     "RedBeatScheduler",
     "RedBeatSchedulerEntry",
+    "Redis",
     "RetryingConnection",
+    "Sentinel",
     "acquire_distributed_beat_lock",
     "ensure_conf",
     "get_logger",
     "get_redis",
+    "json",
     "logger",
     "to_timestamp",
 ]
@@ -129,6 +138,9 @@ REDBEAT_REDIS_KEY = "redbeat_redis"
 REDBEAT_SENTINEL_KEY = "redbeat_sentinel"
 ADD_ENTRY_ERROR = "beat: Cannot store entry %r: %r. It was left out. Its fields: %r"
 LUA_EXTEND_TO_SCRIPT = EXTEND_TO.text
+
+#: Seconds at most between two ticks, unless ``beat_max_loop_interval`` says otherwise.
+DEFAULT_MAX_INTERVAL = 300
 
 #: Characters at most in a definition and in a meta: one entry must not hold up all others.
 LONGEST_FIELD = 2**25
@@ -199,7 +211,8 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _is_ssl(value: Any) -> bool:
-    return isinstance(value, (bool, Mapping))
+    # A number stands for true or false, as a variable of the environment gives it.
+    return isinstance(value, (bool, Mapping)) or value in (0, 1)
 
 
 def _is_switch(value: Any) -> bool:
@@ -211,6 +224,20 @@ def _is_anything(value: Any) -> bool:
 
 
 SECONDS = "a positive number of seconds"
+
+#: What text means as ``redbeat_redis_use_ssl``; any other has no effect.
+USE_SSL_IN_TEXT: dict[str, bool | dict[str, Any]] = {
+    "true": True,
+    "false": False,
+    "required": {"ssl_cert_reqs": ssl.CERT_REQUIRED},
+    "none": {"ssl_cert_reqs": ssl.CERT_NONE},
+}
+
+#: What the names of all our settings begin with.
+OWN_PREFIX = "redbeat_"
+
+#: From here on (0 to 1) two names are so much alike that one of them may be a slip.
+LIKENESS = 0.75
 
 SETTINGS = {
     setting.name: setting
@@ -251,7 +278,7 @@ SETTINGS = {
             None,
             f"{SECONDS}, 0.1 or more",
             _is_from(0.1),
-            "Time to live of the lock; default: five times the longest sleep between two ticks.",
+            "Time to live of the lock; default, and 0: five times the longest sleep between ticks.",
         ),
         Setting(
             "redbeat_key_expiry_check",
@@ -317,29 +344,27 @@ class RedBeatConfig:
         self.app = app_or_default(app)
         # The first key of all: Celery swaps a pending configuration in at the first that is read.
         self.key_prefix: str = self._read("redbeat_key_prefix")
+        self._unlogged: list[str] = []
         self.schedule_key = f"{self.key_prefix}:schedule"
         self.statics_key = f"{self.key_prefix}:statics"
         self.reports_key = f"{self.key_prefix}:reports"
         self.channel = f"{self.key_prefix}:changed"
         self.redis_url: Any = self._read("redbeat_redis_url")
         if self.redis_url is None:
-            self.redis_url = self.app.conf.broker_url
-            _warn_of_fallback("redbeat_redis_url", "broker_url")
-        self.redis_use_ssl: Any = self._read("redbeat_redis_use_ssl")
-        #: Whether TLS was set up for the broker and not for us.
-        self.ssl_is_inherited = self.redis_use_ssl is None
-        if self.ssl_is_inherited:
-            self.redis_use_ssl = self.app.conf.broker_use_ssl or False
+            self.redis_url = self._read_of_broker("broker_url")
+            self._warn_of_fallback("redbeat_redis_url", "broker_url")
+        self._read_use_ssl()
         self._read_options()
         self.lock_key = self._read_lock_key()
-        self.lock_timeout: float | None = self._read("redbeat_lock_timeout")
-        self.key_expiry_check = _key_expiry_mode(self._read("redbeat_key_expiry_check"))
+        self.lock_timeout: float | None = self._read_lock_timeout()
+        self.key_expiry_check = self._read_key_expiry_check()
         self.failover_timeout: float = self._read("redbeat_failover_timeout")
         self.stall_timeout: float = self._read("redbeat_stall_timeout")
         self.exit_when_stalled: bool = self._read("redbeat_exit_when_stalled")
         self.poll_interval: float = self._read("redbeat_poll_interval")
         self.claim_timeout: float = self._read("redbeat_claim_timeout")
         self.batch_size: int = self._read("redbeat_batch_size")
+        self._warn_of_misspelled()
 
     @property
     def own_keys(self) -> OwnKeys:
@@ -379,18 +404,73 @@ class RedBeatConfig:
         """Whether ``name`` is set in lower or upper case, be it to ``None``."""
         return name.lower() in self.app.conf or name.upper() in self.app.conf
 
+    def warn(self, message: str, category: type[Warning] = UserWarning) -> None:
+        """Warn in Python and in the log; :meth:`repeat_warnings` logs what came too early for it.
+
+        The caller's caller is named as the place, one step further up than the constructor.
+        """
+        warnings.warn(message, category, stacklevel=4)
+        logger.warning("beat: %s", message)
+        self._note_unlogged(message)
+
+    def repeat_warnings(self) -> None:
+        """Log once more what was warned of before Celery had set up the log of this process."""
+        if _is_logging_set_up(self.app):
+            unlogged, self._unlogged = self._unlogged, []
+            for message in unlogged:
+                logger.warning("beat: %s", message)
+
+    def _note_unlogged(self, message: str) -> None:
+        if not _is_logging_set_up(self.app):
+            self._unlogged.append(message)
+
     def _read(self, name: str) -> Any:
         setting, value = SETTINGS[name], self.either_or(name)
         return setting.default if value is None else setting.check(value)
+
+    def _read_of_broker(self, name: str) -> Any:
+        """What is configured for the broker, as 2.x reads it: the old name finds either spelling.
+
+        The property of this name is asked only if nothing is configured: that of the URL follows
+        a variable of the environment, and the schedule must not move with it.
+        """
+        configured = self.app.conf.get(name.upper())
+        return getattr(self.app.conf, name) if configured in (None, "") else configured
+
+    def _warn_of_fallback(self, name: str, stand_in: str) -> None:
+        message = f"{name} is not set, so redbeat uses {stand_in}. Set {name}."
+        self.warn(message, DeprecationWarning)
+
+    def _read_use_ssl(self) -> None:
+        setting = SETTINGS["redbeat_redis_use_ssl"]
+        value = self.either_or(setting.name)
+        #: Whether TLS was set up for the broker and not for us.
+        self.ssl_is_inherited = value is None and not self.is_key_in_conf(setting.name)
+        if self.ssl_is_inherited:
+            value = self._read_of_broker("broker_use_ssl") or False
+        elif isinstance(value, str):
+            value = self._use_ssl_in_text(value)
+        else:
+            value = False if value is None else setting.check(value)
+        self.redis_use_ssl: Any = value
+
+    def _use_ssl_in_text(self, text: str) -> bool | dict[str, Any]:
+        setting, word = SETTINGS["redbeat_redis_use_ssl"], text.strip().lower()
+        is_known = word in USE_SSL_IN_TEXT
+        # Any other word may hold a password.
+        effect = f"is read as {word!r}" if is_known else "has no effect"
+        message = f"{setting.name} is text, and {effect}. Set it to {setting.type}."
+        self.warn(message)
+        return USE_SSL_IN_TEXT.get(word, False)
 
     def _read_options(self) -> None:
         options = self._read("redbeat_redis_options")
         #: Whether the options were set for the broker and not for us.
         self.options_are_inherited = options is None
         if options is None:
-            options = self.app.conf.broker_transport_options or {}
+            options = self._read_of_broker("broker_transport_options") or {}
             if options:
-                _warn_of_fallback("redbeat_redis_options", "broker_transport_options")
+                self._warn_of_fallback("redbeat_redis_options", "broker_transport_options")
         self.redbeat_redis_options: dict[str, Any] = options
 
     def _read_lock_key(self) -> str | None:
@@ -403,28 +483,62 @@ class RedBeatConfig:
             return f"{self.key_prefix}{setting.default}"
         return _with_prefix(key, self.key_prefix)
 
+    def _read_lock_timeout(self) -> Any:
+        """Judged only if there is a lock; 0 is the default."""
+        setting = SETTINGS["redbeat_lock_timeout"]
+        value = self.either_or(setting.name) or None
+        return value if self.lock_key is None else setting.check(value)
+
+    def _read_key_expiry_check(self) -> str:
+        setting = SETTINGS["redbeat_key_expiry_check"]
+        value = self._read(setting.name)
+        mode = str(value).lower()
+        if mode in KEY_EXPIRY_CHECK_MODES:
+            return mode
+        message = (
+            f"redbeat_key_expiry_check must be {setting.type}, got {value!r}; "
+            f"taken as {DEFAULT_KEY_EXPIRY_CHECK!r}"
+        )
+        warnings.warn(message, UserWarning, stacklevel=3)
+        self._note_unlogged(message)
+        return DEFAULT_KEY_EXPIRY_CHECK
+
+    def _warn_of_misspelled(self) -> None:
+        """Warn of settings that resemble one of ours, which nobody reads under such a name."""
+        namespace = getattr(self.app.conf, "prefix", None) or ""
+        for key in sorted(key for key in self.app.conf if isinstance(key, str)):
+            name = key.lower().removeprefix(namespace.lower())
+            meant = self._find_meant(name)
+            if meant is not None:
+                spelled = (key[: len(key) - len(name)] + meant).lower()
+                spelled = spelled.upper() if key[0].isupper() else spelled
+                hint = "" if spelled == meant else f" Here it is written {spelled}."
+                message = f"There is no setting {key}, so it has no effect. Did you mean {meant}?"
+                self.warn(message + hint)
+
+    def _find_meant(self, name: str) -> str | None:
+        """The setting that ``name``, in lower case, is a slip for; ``None`` if for none."""
+        if not name.startswith(OWN_PREFIX):
+            return None
+        if name in SETTINGS:
+            # Celery finds names that are all lower or all upper case, and no others.
+            return None if self.is_key_in_conf(name) else name
+        # What all settings begin with would make any two of them alike.
+        names = [setting.removeprefix(OWN_PREFIX) for setting in SETTINGS]
+        alike = get_close_matches(name.removeprefix(OWN_PREFIX), names, 1, LIKENESS)
+        return OWN_PREFIX + alike[0] if alike else None
+
 
 def _with_prefix(key: str, prefix: str) -> str:
     return key if key.startswith(prefix) else prefix + key
 
 
-def _warn_of_fallback(name: str, stand_in: str) -> None:
-    message = f"{name} is not set, so redbeat uses {stand_in}. Set {name}."
-    warnings.warn(message, DeprecationWarning, stacklevel=4)
-    logger.warning("beat: %s", message)
+def _is_logging_set_up(app: Any) -> bool:
+    """Whether Celery has set up the log of this process.
 
-
-def _key_expiry_mode(value: Any) -> str:
-    mode = str(value).lower()
-    if mode in KEY_EXPIRY_CHECK_MODES:
-        return mode
-    warnings.warn(
-        f"redbeat_key_expiry_check must be {SETTINGS['redbeat_key_expiry_check'].type}, "
-        f"got {value!r}; taken as {DEFAULT_KEY_EXPIRY_CHECK!r}",
-        UserWarning,
-        stacklevel=3,
-    )
-    return DEFAULT_KEY_EXPIRY_CHECK
+    ``app.log`` is looked at only if it is there: making it fixes the formats of the configuration.
+    """
+    return bool(getattr(vars(app).get("log"), "already_setup", False))
 
 
 def ensure_conf(app: Any = None) -> RedBeatConfig:
@@ -466,6 +580,58 @@ OWN_OPTIONS = (
 
 #: Options of clients that are numbers, and come as text from variables of the environment.
 NUMBERS_OF_SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
+
+
+#: Options of kombu's Redis transports that clients do not know: they are of no use to a schedule.
+TRANSPORT_OPTIONS = frozenset(
+    {
+        "ack_emulation",
+        "body_encoding",
+        "callback",
+        "connect_retries_timeout",
+        "deadletter_queue",
+        "errback",
+        "fanout_patterns",
+        "fanout_prefix",
+        "global_keyprefix",
+        "interval_max",
+        "interval_start",
+        "interval_step",
+        "master_name",
+        "max_retries",
+        "min_other_sentinels",
+        "polling_interval",
+        "priority_steps",
+        "queue_order_strategy",
+        "reauth_check_interval",
+        "sentinel_fanout_compat",
+        "sep",
+        "unacked_index_key",
+        "unacked_key",
+        "unacked_mutex_expire",
+        "unacked_mutex_key",
+        "unacked_restore_interval",
+        "unacked_restore_limit",
+        "unacked_restore_throttle",
+        "visibility_timeout",
+    }
+)
+
+#: Options that are no keywords of a connection: those of redis-py's pools, and of ``Sentinel``.
+POOL_OPTIONS = frozenset(
+    {"cache", "cache_config", "cache_factory", "connection_class", "max_connections"}
+)
+SENTINEL_POOL_OPTIONS = frozenset(
+    {"check_connection", "force_master_ip", "master_name", "min_other_sentinels", "ssl"}
+)
+
+#: The classes as redis-py has them: what is put in their place here, or there, is called instead.
+REDIS_CLASS, SENTINEL_CLASS = Redis, Sentinel
+
+
+def _patched(name_here: Any, original: Any) -> Any:
+    """What has been put in the place of a class in this module; ``None`` if nothing has."""
+    return None if name_here is original else name_here
 
 
 class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
@@ -549,6 +715,7 @@ def _connect(conf: RedBeatConfig) -> Any:
     else:
         client = RetryingConnection(period, retries(period)(_make_client, make, conf))
     _warn_of_missed_tls(conf)
+    _warn_of_ignored_options(conf)
     return client
 
 
@@ -561,8 +728,7 @@ def _warn_of_missed_tls(conf: RedBeatConfig) -> None:
         "redbeat_redis_use_ssl is set, but the link to Redis is not encrypted: redbeat_redis_url "
         "begins with redis://. Write rediss://."
     )
-    warnings.warn(message, UserWarning, stacklevel=4)
-    logger.warning("beat: %s", message)
+    conf.warn(message)
 
 
 def _make_client(make: ClientFactory, conf: RedBeatConfig) -> Any:
@@ -607,22 +773,66 @@ def _client_factory(conf: RedBeatConfig) -> ClientFactory:
 
 def _forwarded_options(conf: RedBeatConfig) -> dict[str, Any]:
     """The options for the client; those that the broker was given mean something else to it."""
-    forwarded = {
+    given = {
         name: value
         for name, value in conf.redbeat_redis_options.items()
         if name not in OWN_OPTIONS and name != "decode_responses"
     }
-    if not conf.options_are_inherited or _is_cluster(conf):
-        return forwarded
+    if not conf.options_are_inherited:
+        return {name: given[name] for name in given if name not in _ignored_options(conf)}
+    if _is_cluster(conf):
+        return given
     meant = SENTINEL_OPTIONS if _is_sentinel(conf) else ()
-    left_out = sorted(name for name in forwarded if name not in meant)
+    left_out = sorted(name for name in given if name not in meant)
     if left_out:
         logger.debug(
             "beat: Left out options of broker_transport_options: %s. Set redbeat_redis_options to "
             "hand them to the client of the schedule.",
             ", ".join(left_out),
         )
-    return {name: forwarded[name] for name in forwarded if name in meant}
+    return {name: given[name] for name in given if name in meant}
+
+
+def _ignored_options(conf: RedBeatConfig) -> list[str]:
+    """The names of options set for redbeat that 2.x did not hand to the client, and none knows."""
+    options = conf.redbeat_redis_options
+    names = {name for name in options if name not in OWN_OPTIONS and name != "decode_responses"}
+    is_sentinel = _is_sentinel(conf)
+    if _is_cluster(conf) or not (is_sentinel or _are_options_namespaced(conf)):
+        return sorted(names & TRANSPORT_OPTIONS)
+    connection = options.get("connection_class", _connection_class(conf))
+    known = _keywords_of(connection) | POOL_OPTIONS
+    return sorted(names - known - (SENTINEL_POOL_OPTIONS if is_sentinel else set()))
+
+
+def _are_options_namespaced(conf: RedBeatConfig) -> bool:
+    """Whether our options were set under Celery's namespace only: 2.x did not hand on any then."""
+    return not {"redbeat_redis_options", "REDBEAT_REDIS_OPTIONS"}.intersection(conf.app.conf)
+
+
+def _connection_class(conf: RedBeatConfig) -> type:
+    """The kind of connections to a server, or behind Sentinel."""
+    if _is_sentinel(conf):
+        is_encrypted = _asks_sentinel_for_tls(conf) or conf.redbeat_redis_options.get("ssl")
+        return redis.SSLConnection if is_encrypted else redis.Connection
+    return CONNECTION_CLASSES.get(scheme_of(conf.redis_url), redis.Connection)
+
+
+def _keywords_of(made: type) -> set[str]:
+    """The keywords that a class and those that it inherits from take by name."""
+    constructors = [vars(base)["__init__"] for base in made.__mro__ if "__init__" in vars(base)]
+    return {name for each in constructors for name in inspect.signature(each).parameters}
+
+
+def _warn_of_ignored_options(conf: RedBeatConfig) -> None:
+    """Once, by their names: their values may be secret."""
+    ignored = [] if conf.options_are_inherited else _ignored_options(conf)
+    if ignored:
+        message = (
+            "The client of the schedule does not know these options in redbeat_redis_options: "
+            f"{', '.join(ignored)}. They are ignored. Check how they are spelled, or remove them."
+        )
+        conf.warn(message)
 
 
 def _is_cluster(conf: RedBeatConfig) -> bool:
@@ -645,7 +855,8 @@ def _ssl_options(conf: RedBeatConfig) -> dict[str, Any]:
 
 def _single(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
     url = single_url(conf.redis_url)
-    return _bounded(redis.Redis.from_url(url, decode_responses=True, **options))
+    client_class = _patched(Redis, REDIS_CLASS) or redis.Redis
+    return _bounded(client_class.from_url(url, decode_responses=True, **options))
 
 
 def _single_tls(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
@@ -683,7 +894,7 @@ def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
     in_url, of_url = sentinels_in(conf.redis_url)
     in_options = sentinels_among(conf.redbeat_redis_options.get("sentinels"))
     options.pop("master_name", None)
-    master = _server_option(conf, "master_name") or _server_option(conf, "service_name")
+    master = _server_option(conf, "service_name") or _server_option(conf, "master_name")
     if scheme_of(conf.redis_url) == "redis-sentinel":
         master = master or "master"
         of_url = {} if in_options else of_url
@@ -694,10 +905,10 @@ def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
             "it or as redbeat_redis_options['sentinels'], and the name of the master, as "
             "redbeat_redis_options['master_name']."
         )
-    tls = _tls(conf) if conf.redis_use_ssl else {}
-    arguments = {**tls, **of_url, **options}
+    arguments = {**(_tls(conf) if _asks_sentinel_for_tls(conf) else {}), **of_url, **options}
     for_sentinels = _server_option(conf, "sentinel_kwargs")
-    sentinels = redis.sentinel.Sentinel(  # type: ignore[no-untyped-call]  # redis-py's own gap
+    sentinel_class: Any = _patched(Sentinel, SENTINEL_CLASS) or redis.sentinel.Sentinel
+    sentinels = sentinel_class(
         addresses,
         sentinel_kwargs=for_sentinels,
         decode_responses=True,
@@ -706,9 +917,18 @@ def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
     setattr(conf.app, REDBEAT_SENTINEL_KEY, sentinels)
     for sentinel in sentinels.sentinels:
         _bound_sentinel(sentinel, for_sentinels or {}, arguments)
-    return _bounded(
-        sentinels.master_for(master)  # type: ignore[no-untyped-call]  # redis-py's own gap
-    )
+    return _bounded(sentinels.master_for(master))
+
+
+def _asks_sentinel_for_tls(conf: RedBeatConfig) -> bool:
+    """Whether the data nodes speak TLS.
+
+    Options that were given to the broker count; that it uses TLS counts for its own URLs only.
+    """
+    use_ssl = conf.redis_use_ssl
+    if not conf.ssl_is_inherited or isinstance(use_ssl, Mapping):
+        return bool(use_ssl)
+    return use_ssl is True and scheme_of(conf.redis_url) == "sentinel"
 
 
 def _server_option(conf: RedBeatConfig, name: str) -> Any:
@@ -749,6 +969,12 @@ SENTINEL_OPTIONS = (
 )
 
 ClientFactory = Callable[[RedBeatConfig, dict[str, Any]], Any]
+
+CONNECTION_CLASSES: dict[str, type] = {
+    "rediss": redis.SSLConnection,
+    "unix": redis.UnixDomainSocketConnection,
+    "redis+socket": redis.UnixDomainSocketConnection,
+}
 
 CLIENT_FACTORIES: dict[str, ClientFactory] = {
     "redis": _single,
@@ -1323,7 +1549,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self.key_expiry_findings: list[str] = []
         super().__init__(app, lazy=True, **kwargs)
         self.Producer: Any = batching(self.Producer)
-        self.lock_timeout = lock_timeout or conf.lock_timeout or self.max_interval * 5
+        configured = _usable_lock_timeout(conf, self.lock_key)
+        self.lock_timeout = lock_timeout or configured or self.max_interval * 5
         if not lazy:
             # Celery's handlers would build a second scheduler in the middle of this one.
             with deferred_signals():
@@ -2247,6 +2474,14 @@ def _spare_no_more() -> None:
         gc.unfreeze()
 
 
+def _usable_lock_timeout(conf: RedBeatConfig, lock_key: str | None) -> float | None:
+    """The configured one; where there is no lock, one that cannot work counts as none."""
+    setting, value = SETTINGS["redbeat_lock_timeout"], conf.lock_timeout
+    if lock_key:
+        setting.check(value)
+    return value if setting.accepts(value) else None
+
+
 def _report_gone(key: str) -> None:
     """Log that a member of the schedule has no entry, and goes."""
     logger.error("beat: Failed to load %s: its hash is gone. Removing it.", printable(key))
@@ -2327,6 +2562,7 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
     try:
         # A stand-in that only passes for a service does not drive ticks from a loop of its own.
         if isinstance(sender.scheduler, RedBeatScheduler):
+            ensure_conf(sender.scheduler.app).repeat_warnings()
             sender.scheduler.join(is_service=issubclass(type(sender), Service))
     except REDIS_ERRORS as exc:
         # Celery logs it with its traceback; what redis-py did inside says nothing more.

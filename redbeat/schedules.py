@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, ClassVar
 
 from celery.schedules import BaseSchedule, schedstate
 from celery.schedules import crontab as celery_crontab
@@ -452,6 +452,12 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         ValueError: a parameter that no rule can have; the message names it.
     """
 
+    #: Frequencies of dateutil by their names.
+    FREQ_MAP: ClassVar[dict[str, int]] = {name: number for number, name in enumerate(FREQUENCIES)}
+
+    #: What `repr` shows: a format with the rule as its one argument.
+    RRULE_REPR = f"<rrule: {', '.join(f'{name}: {{0.{name}}}' for name in RULE_PARAMETERS)}>"
+
     def __init__(
         self,
         freq: int | str,
@@ -589,7 +595,7 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         return partial(type(self), **self.parameters(), nowfun=self.nowfun), ()
 
     def __repr__(self) -> str:
-        return f"<rrule: {', '.join(f'{k}: {v}' for k, v in self.parameters().items())}>"
+        return self.RRULE_REPR.format(self)
 
 
 def _before_first_run(start: datetime, now: datetime) -> datetime:

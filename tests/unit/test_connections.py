@@ -6,11 +6,13 @@ import threading
 from typing import Any
 from unittest import mock
 
+import kombu.transport.redis
 import pytest
 import redis
 import redis.cluster
 import redis.sentinel
 from celery import Celery
+from kombu.transport.redis import SentinelChannel
 
 from redbeat import RedBeatScheduler
 from redbeat.errors import SettingError
@@ -422,12 +424,8 @@ def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
         ("redis://redis.invalid", {"redbeat_redis_options": {"sokcet_timeout": 5}}),
         ("redis://redis.invalid?sokcet_timeout=5", {}),
         ("rediss://redis.invalid", {"redbeat_redis_use_ssl": {"sokcet_timeout": 5}}),
-        (
-            "redis-sentinel://",
-            {"redbeat_redis_options": {"sentinels": [("s.invalid", 1)], "sokcet_timeout": 5}},
-        ),
     ],
-    ids=["option", "query", "TLS", "sentinel"],
+    ids=["option", "query", "TLS"],
 )
 @pytest.mark.parametrize("retry", [{}, {"retry_period": 0}], ids=["plain", "retrying"])
 def test_an_option_that_the_client_does_not_know_is_refused_without_a_round_trip(
@@ -441,6 +439,169 @@ def test_an_option_that_the_client_does_not_know_is_refused_without_a_round_trip
         require_known_options(app)
     with pytest.raises(SettingError, match="sokcet_timeout"):
         RedBeatScheduler(app)
+
+
+SENTINELS = {"sentinels": [("sentinel.invalid", 26379)], "service_name": "m"}
+
+#: Options that some transport of kombu takes and no client of redis-py, as people copy them.
+OF_TRANSPORTS = {
+    "visibility_timeout": "hunter2",
+    "fanout_prefix": True,
+    "fanout_patterns": True,
+    "global_keyprefix": "p",
+    "queue_order_strategy": "priority",
+    "priority_steps": [0, 5],
+    "sep": ":",
+    "polling_interval": 1,
+    "max_retries": 3,
+    "interval_start": 0,
+    "interval_step": 0.2,
+    "interval_max": 0.5,
+}
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://redis.invalid", {"master_name": "m", "min_other_sentinels": 1}),
+        ("rediss://redis.invalid", {}),
+        ("unix:///run/redis.sock", {}),
+        ("redis-sentinel://", SENTINELS),
+        ("sentinel://sentinel.invalid", {"master_name": "m"}),
+        ("redis-cluster://redis.invalid", {}),
+        ("redis://redis.invalid", {"cluster": True}),
+    ],
+)
+def test_options_of_transports_are_ignored_with_one_warning(
+    url: str, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It names them all and shows no value; the others reach the client."""
+    given = {**options, **OF_TRANSPORTS, "socket_timeout": 3}
+    app = make_app(url, redbeat_redis_options=given)
+    names = ".*".join(sorted(OF_TRANSPORTS))
+    with (
+        mock.patch("redis.cluster.RedisCluster") as cluster,
+        mock.patch("redis.RedisCluster.from_url") as cluster_from_url,
+        pytest.warns(UserWarning, match=names) as warned,
+    ):
+        client = get_redis(app)
+    require_known_options(app)
+    assert get_redis(app) is client
+    assert len(warned) == len(caplog.records) == 1
+    assert "hunter2" not in caplog.text
+    calls = [*cluster.call_args_list, *cluster_from_url.call_args_list]
+    reached = calls[0].kwargs if calls else connection_options(client)
+    assert reached["socket_timeout"] == 3
+    assert not set(OF_TRANSPORTS).intersection(reached)
+    assert given["visibility_timeout"] == "hunter2"
+
+
+@pytest.mark.parametrize("transport", [kombu.transport.redis.Channel, SentinelChannel])
+def test_no_option_of_a_redis_transport_is_refused(transport: Any) -> None:
+    """Whatever this version of kombu takes is forwarded or ignored."""
+    options = dict.fromkeys(transport.from_transport_options)
+    app = make_app("redis://redis.invalid", redbeat_redis_options=options)
+    with pytest.warns(UserWarning, match="visibility_timeout"):
+        require_known_options(app)
+
+
+@pytest.mark.parametrize("retry", [{}, {"retry_period": 0}], ids=["plain", "retrying"])
+def test_an_unknown_option_beside_sentinel_is_ignored_with_a_warning(retry: dict[str, Any]) -> None:
+    """As 2.x ignores it; what the client knows reaches it."""
+    unknown = {"sokcet_timeout": 5, "socket_foo": 1, "ssl_ca_certs": "ca.pem", "nonsense": {}}
+    known = {"health_check_interval": 3, "max_connections": 4, "client_name": "beat"}
+    app = make_app("redis-sentinel://", redbeat_redis_options=SENTINELS | unknown | known | retry)
+    with pytest.warns(UserWarning, match="nonsense, socket_foo, sokcet_timeout, ssl_ca_certs"):
+        client = get_redis(app)
+    require_known_options(app)
+    assert client.connection_pool.max_connections == 4
+    assert connection_options(client)["client_name"] == "beat"
+    assert not set(unknown).intersection(connection_options(client))
+    (sentinel,) = app.redbeat_sentinel.sentinels
+    assert "socket_foo" not in connection_options(sentinel)
+
+
+def test_options_of_tls_are_known_beside_sentinel_where_tls_is_used() -> None:
+    """Told by the option `ssl`, or by our setting."""
+    options = SENTINELS | {"ssl": True, "ssl_ca_certs": "ca.pem"}
+    app = make_app("redis-sentinel://", redbeat_redis_options=options)
+    assert connection_options(get_redis(app))["ssl_ca_certs"] == "ca.pem"
+    require_known_options(app)
+
+
+@pytest.mark.parametrize("namespace", ["CELERY", "celery"])
+@pytest.mark.parametrize(
+    "url", ["redis://redis.invalid", "rediss://redis.invalid", "unix:///run/redis.sock"]
+)
+def test_an_unknown_option_under_a_namespace_is_ignored_with_a_warning(
+    url: str, namespace: str
+) -> None:
+    """As in 2.x, which hands on none that is set so."""
+    app = Celery("proj", set_as_current=False)
+    options = {"sokcet_timeout": 5, "visibility_timeout": 3, "client_name": "beat"}
+    settings = {"redbeat_redis_url": url, "redbeat_redis_options": options}
+    in_case = str.upper if namespace.isupper() else str.lower
+    app.config_from_object(
+        {in_case(f"{namespace}_{name}"): value for name, value in settings.items()},
+        namespace=namespace,
+    )
+    with pytest.warns(UserWarning, match="sokcet_timeout, visibility_timeout"):
+        client = get_redis(app)
+    require_known_options(app)
+    assert connection_options(client)["client_name"] == "beat"
+
+
+@pytest.mark.parametrize("url", ["redis-sentinel://", "sentinel://sentinel.invalid"])
+@pytest.mark.parametrize(
+    ("settings", "is_encrypted"),
+    [
+        ({}, {"redis-sentinel": False, "sentinel": False}),
+        ({"broker_use_ssl": True}, {"redis-sentinel": False, "sentinel": True}),
+        ({"broker_use_ssl": "true"}, {"redis-sentinel": False, "sentinel": False}),
+        ({"broker_use_ssl": {}}, {"redis-sentinel": False, "sentinel": False}),
+        (
+            {"broker_use_ssl": {"ssl_ca_certs": "ca.pem"}},
+            {"redis-sentinel": True, "sentinel": True},
+        ),
+        ({"redbeat_redis_use_ssl": True}, {"redis-sentinel": True, "sentinel": True}),
+        (
+            {"redbeat_redis_use_ssl": None, "broker_use_ssl": {"ssl_ca_certs": "ca.pem"}},
+            {"redis-sentinel": False, "sentinel": False},
+        ),
+    ],
+)
+def test_a_broker_with_tls_switches_sentinel_to_tls_only_by_options(
+    url: str, settings: dict[str, Any], is_encrypted: dict[str, bool]
+) -> None:
+    """That the broker's own `sentinel://` uses TLS is another matter."""
+    client = get_redis(make_app(url, redbeat_redis_options=SENTINELS, **settings))
+    is_tls = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
+    assert is_tls == is_encrypted[url.split(":")[0]]
+
+
+@pytest.mark.parametrize("url", ["redis-sentinel://", "sentinel://sentinel.invalid"])
+def test_the_name_of_2x_for_the_master_wins(url: str) -> None:
+    """Over that of the broker, which may stand beside it."""
+    options = SENTINELS | {"master_name": "of the broker", "service_name": "of the schedule"}
+    pool = get_redis(make_app(url, redbeat_redis_options=options)).connection_pool
+    assert pool.service_name == "of the schedule"
+
+
+@pytest.mark.parametrize("module", ["redbeat.schedulers", "redis"])
+@pytest.mark.parametrize("url", ["redis://redis.invalid", "rediss://redis.invalid"])
+def test_a_class_that_is_patched_here_or_there_makes_the_client(module: str, url: str) -> None:
+    """Applications' tests patch the name in `redbeat.schedulers`, as with 2.x."""
+    with mock.patch(f"{module}.Redis") as client_class:
+        assert get_redis(make_app(url)) is client_class.from_url.return_value
+
+
+@pytest.mark.parametrize("module", ["redbeat.schedulers", "redis.sentinel"])
+def test_a_patched_class_of_sentinels_makes_the_client(module: str) -> None:
+    """Likewise."""
+    with mock.patch(f"{module}.Sentinel") as sentinels:
+        client = get_redis(make_app("redis-sentinel://", redbeat_redis_options=SENTINELS))
+    assert client is sentinels.return_value.master_for.return_value
+    sentinels.return_value.master_for.assert_called_once_with("m")
 
 
 @pytest.mark.parametrize(
