@@ -388,11 +388,10 @@ def test_a_misspelled_setting_is_found_under_a_namespace(
         "redbeat",
         "redis_ur",
         "my_redbeat_redis_ur",
-        5,
     ],
 )
 def test_settings_of_others_are_not_taken_for_misspelled_ones(
-    name: Any, caplog: pytest.LogCaptureFixture
+    name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Extensions have settings of their own, and configurations other keys."""
     app = Celery("proj", set_as_current=False)

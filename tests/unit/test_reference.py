@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 from redbeat import errors
 from redbeat.schedulers import ADD_ENTRY_ERROR, SETTINGS
@@ -113,6 +114,18 @@ def test_the_layout_names_every_module() -> None:
 
     unnamed = [source.name for source in SOURCES if f"`{source.name}`" not in layout]
     assert unnamed == ["__init__.py"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_command_that_installs_the_package_installs_this_version(page: str) -> None:
+    """While it is a pre-release, that takes `--pre`, and the page says so."""
+    text = (ROOT / page).read_text()
+    commands = re.findall(r"pip install\b.*\bcelery-redbeat\b(?!<).*", text)
+    (version,) = re.findall(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(), re.M)
+    is_prerelease = Version(version).is_prerelease
+
+    assert all(("--pre " in command) == is_prerelease for command in commands)
+    assert not commands or not is_prerelease or "ithout --pre, pip" in _plain(text)
 
 
 @pytest.mark.parametrize("page", PAGES)
