@@ -179,6 +179,7 @@ def servers(
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::UserWarning")
 # redis-py leaves a socket to the garbage collector when it cannot read the key.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("server", ["away", "refusing", "repeating"])

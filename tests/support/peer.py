@@ -8,16 +8,29 @@ from pathlib import Path
 VERSION = "2.4.2"
 REQUIREMENTS = ["celery[redis]", f"celery-redbeat=={VERSION}"]
 
+# Where this package is found by the variable, the peer would find it in place of 2.x.
+PROGRAM = """#!/bin/sh
+unset PYTHONPATH
+exec "{python}" "$@"
+"""
+
 
 def peer_python(cache: Path) -> str:
-    """The interpreter of an environment with the peer, made once and kept in `cache`."""
-    python = f"python-{sys.version_info.major}.{sys.version_info.minor}"
-    directory = cache / f"celery-redbeat-{VERSION}-{python}"
+    """A program that runs the interpreter of an environment with the peer.
+
+    The environment is made once and kept in `cache`.
+    """
+    version = f"python-{sys.version_info.major}.{sys.version_info.minor}"
+    directory = cache / f"celery-redbeat-{VERSION}-{version}"
     with (cache / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (directory / "complete").exists():
             _build(directory)
-    return str(directory / "bin" / "python")
+        program = directory / "peer"
+        if not program.exists():
+            program.write_text(PROGRAM.format(python=directory / "bin" / "python"))
+            program.chmod(0o755)
+    return str(program)
 
 
 def _build(directory: Path) -> None:

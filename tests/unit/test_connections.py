@@ -1,8 +1,10 @@
 """Clients: which one the settings give, and how it is made, without a server."""
 
+import copy
 import logging
 import ssl
 import threading
+import warnings
 from typing import Any
 from unittest import mock
 
@@ -585,6 +587,38 @@ def test_the_name_of_2x_for_the_master_wins(url: str) -> None:
     options = SENTINELS | {"master_name": "of the broker", "service_name": "of the schedule"}
     pool = get_redis(make_app(url, redbeat_redis_options=options)).connection_pool
     assert pool.service_name == "of the schedule"
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://redis.invalid", {"visibility_timeout": 3, "decode_responses": False}),
+        ("rediss://redis.invalid", {"retry_period": 3}),
+        ("redis-sentinel://", SENTINELS | {"sentinel_kwargs": {"password": "x"}, "nonsense": 1}),
+        ("sentinel://sentinel.invalid", {"master_name": "m", "socket_timeout": 3}),
+        ("redis-cluster://", {"startup_nodes": [{"host": "h", "port": "1"}]}),
+        ("redis://redis.invalid", {"cluster": True}),
+    ],
+)
+@pytest.mark.parametrize("owner", ["redbeat_redis", "broker"])
+@pytest.mark.filterwarnings("ignore:redbeat_redis_options is not set:DeprecationWarning")
+def test_the_dicts_of_a_configuration_are_left_as_they_were(
+    url: str, options: dict[str, Any], owner: str
+) -> None:
+    """Ours and the broker's, which others read as well."""
+    name = "redbeat_redis_options" if owner == "redbeat_redis" else "broker_transport_options"
+    settings = {name: options, f"{owner}_use_ssl": {"ssl_cert_reqs": "CERT_NONE"}}
+    before = copy.deepcopy(settings)
+    app = Celery("proj", set_as_current=False)
+    app.conf.update({"redbeat_redis_url": url} | settings)
+    with (
+        mock.patch("redis.cluster.RedisCluster"),
+        mock.patch("redis.RedisCluster.from_url"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore", UserWarning)
+        get_redis(app)
+    assert settings == before
 
 
 @pytest.mark.parametrize("module", ["redbeat.schedulers", "redis"])
