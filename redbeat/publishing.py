@@ -124,11 +124,29 @@ class BatchProducer(Producer):
             options.update(declare=None, retry=False)
         return super().publish(body, *args, **options)  # type: ignore[no-untyped-call]  # kombu's
 
+    def _publish(self, *args: Any, **kwargs: Any) -> Any:
+        """What kombu does with a message that has been built: declare its queue, and send it."""
+        try:
+            return super()._publish(*args, **kwargs)  # type: ignore[no-untyped-call]  # kombu's
+        except Exception as exc:
+            with suppress(AttributeError):
+                vars(exc)[_OF_SENDING] = True
+            raise
+
     def _are_declared(self, entities: Sequence[Any]) -> bool:
         known = self.connection.declared_entities
         return bool(known) and all(
             entity.can_cache_declaration and hash(entity) in known for entity in entities
         )
+
+
+#: Marks an error that came while a message was on its way, and not while it was built.
+_OF_SENDING = "redbeat_is_of_sending"
+
+
+def is_of_sending(exc: BaseException) -> bool:
+    """Whether this error came from the transport: the message had been built and serialised."""
+    return getattr(exc, _OF_SENDING, False) is True
 
 
 def batching(producer: Any) -> Any:

@@ -71,7 +71,13 @@ from .dispatch import (
 from .errors import EntryError, SettingError
 from .greenlets import is_in_event_loop
 from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
-from .publishing import batching, connection_for_sending, require_transport, settle_settings
+from .publishing import (
+    batching,
+    connection_for_sending,
+    is_of_sending,
+    require_transport,
+    settle_settings,
+)
 from .resting import PULSE, Outlook, Rest
 from .retrying import (
     FOR_EVER,
@@ -153,6 +159,9 @@ STANDBY_INTERVAL = 1.0
 
 #: Less than this, two readings of a clock do not tell apart.
 RESOLUTION = timedelta(microseconds=1)
+
+#: What a message fails with that cannot be serialised, or whose options do not exist.
+OWN_FAULTS = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
 #: Seconds at most for which closing waits for Redis.
 CLOSING_TIME = 2.0
@@ -2276,9 +2285,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.reserve(entry)
 
     def _require_own_fault(self, entry: RedBeatSchedulerEntry, exc: Exception) -> None:
-        """Return if it is the message that failed; raise if something else did, or may have."""
+        """Return if the message cannot be built or serialised; raise if all else failed.
+
+        What failed on its way leaves the run due, whatever the transport made of the error.
+        """
         first = _raised_first(exc)
-        if self._is_refusal(first):
+        if self._is_refusal(first) and not _is_of_files(exc):
             told = f"The broker refuses {entry.name} ({_told(exc)})"
             raise _NotSentError(told, MAX_PAUSE) from exc
         if isinstance(first, OutOfMemoryError) and not self._is_broker_full:
@@ -2286,10 +2298,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._is_broker_full = True
             told = f"The broker has no room for {entry.name} ({_told(exc)})"
             raise _NotSentError(told, MAX_PAUSE) from exc
-        if not self._is_broker_away(exc):
-            return
         is_news = self._broker_answers is None
-        if isinstance(first, OSError) and self._answers():
+        if not self._is_broker_away(exc):
+            if _is_of_the_message(exc):
+                return
+            raise _NotSentError(f"{entry.name} was not sent ({_told(exc)})", MAX_PAUSE) from exc
+        if (isinstance(first, OSError) or _is_of_files(exc)) and self._answers():
             # Of the old connection, or of a service that the task's own code asked.
             told = f"{entry.name} was not sent ({_told(exc)}), though the broker can be reached"
             raise _NotSentError(told, HELD_BACK_DELAY, is_news) from exc
@@ -2314,7 +2328,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._channel is not None and self._channel.connection is None:
             return True
         first = _raised_first(exc)
-        if isinstance(first, LookupError) or getattr(first, "filename", None) is not None:
+        if isinstance(first, LookupError):
+            return False
+        if _is_of_files(exc):
+            return True
+        if getattr(first, "filename", None) is not None:
             return False
         errors = (OperationalError, *self.connection.connection_errors)
         return any(isinstance(cause, errors) for cause in _causes(exc))
@@ -2544,6 +2562,20 @@ def _raised_first(exc: BaseException) -> BaseException:
     """The error that Celery and kombu have wrapped into their own."""
     wrappers = (SchedulingError, KombuError)
     return next((cause for cause in _causes(exc) if not isinstance(cause, wrappers)), exc)
+
+
+def _is_of_the_message(exc: BaseException) -> bool:
+    """Whether a message cannot be built or serialised; some transports serialise as they send."""
+    is_of_transport = any(map(is_of_sending, _causes(exc)))
+    return not is_of_transport or isinstance(_raised_first(exc), OWN_FAULTS)
+
+
+def _is_of_files(exc: BaseException) -> bool:
+    """Whether a broker that consists of files could not be written, as while its folder is away."""
+    causes = list(_causes(exc))
+    return any(map(is_of_sending, causes)) and any(
+        isinstance(cause, OSError) and cause.filename is not None for cause in causes
+    )
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import kombu.messaging
@@ -161,3 +162,70 @@ def test_rabbitmq_confirms_what_it_has_taken_unless_the_application_says_otherwi
     connection = RedBeatScheduler(app).connection
     assert connection.transport_options.get("confirm_publish") is expected
     assert app.conf.broker_transport_options == options
+
+
+@pytest.fixture
+def folder_app(make_app_with: MakeApp, redis_url: str, tmp_path: Path) -> Celery:
+    """An application whose broker is a folder, which is not there yet."""
+    folder = str(tmp_path / "broker")
+    options = {"data_folder_in": folder, "data_folder_out": folder, "control_folder": folder}
+    return make_app_with(
+        broker_url="filesystem://",
+        broker_transport_options=options,
+        redbeat_redis_url=redis_url,
+        redbeat_redis_options={},
+        redbeat_lock_key=None,
+    )
+
+
+def test_a_broker_whose_folder_is_away_loses_no_run(
+    folder_app: Celery, tmp_path: Path, redis_client: redis.Redis
+) -> None:
+    """Its errors name a file, as those of a task's own code may: they are the transport's."""
+    names = [f"entry-{number}" for number in range(10)]
+    scheduler = RedBeatScheduler(folder_app)
+    due(folder_app, *names)
+    scheduler.tick()
+    for name in names:
+        entry = RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=folder_app)
+        assert entry.total_run_count == 0
+        score = redis_client.zscore("redbeat::schedule", entry.key)
+        assert score is not None
+        assert 0 < score < time.time() + 60
+    folder = tmp_path / "broker"
+    folder.mkdir()
+    redis_client.zadd("redbeat::schedule", {f"redbeat:{name}": 1 for name in names})
+    scheduler.tick()
+    assert len(list(folder.glob("*.celery.msg"))) == len(names)
+    scheduler.close()
+
+
+class QuotaError(Exception):
+    """An error of a transport that kombu does not count among its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "is_counted"),
+    [(QuotaError("try later"), False), (OSError(28, "No space left"), False), (TypeError(), True)],
+    ids=repr,
+)
+def test_what_fails_on_its_way_stays_due_unless_it_cannot_be_written(
+    make_app_with: MakeApp,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    is_counted: bool,
+) -> None:
+    """A transport may raise whatever its library does."""
+    app = make_app_with(redbeat_redis_url=redis_url, redbeat_lock_key=None)
+
+    def put(self: Any, queue: str, message: Any, **kwargs: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("kombu.transport.memory.Channel._put", put)
+    scheduler = RedBeatScheduler(app)
+    due(app, "a")
+    scheduler.tick()
+    entry = RedBeatSchedulerEntry.from_key("redbeat:a", app=app)
+    assert entry.total_run_count == int(is_counted)
+    scheduler.close()
