@@ -329,9 +329,11 @@ class Batch:
         self._sent_by = sent_by
         #: Whether all was loaded: before, nothing is known of any entry.
         self._is_loaded = False
-        self._outcomes: list[Outcome] | None = None
+        #: What has been decided of entries, and which of that Redis knows, by their keys.
+        self._outcomes: dict[str, Outcome] = {}
+        self._written: set[str] = set()
         #: When the runs of this batch had been made; its commit may be delayed by an outage.
-        self._ran_by = now
+        self._ran_by: datetime | None = None
         self.claims = [Claim(member, now, ticked_at) for member in found.due]
         #: The first entry that is due later, within the horizon.
         self.peeked = Claim(found.later, now, ticked_at, is_leased=False) if found.later else None
@@ -381,7 +383,7 @@ class Batch:
     def announce(self, sender: Any) -> None:
         """Send the signals of what became of the entries."""
         for claim in self.claims:
-            claim.announce(sender, self._ran_by)
+            claim.announce(sender, self._ran_by or self.now)
 
     def runs(self) -> list[Claim]:
         """The claims of entries whose messages were made."""
@@ -395,22 +397,22 @@ class Batch:
         runs = self.runs()
         failures = sum(claim.failure is not None for claim in runs)
         first_due = min((claim.score for claim in runs if claim.score > 0), default=float("inf"))
-        return len(runs), failures, max(self._ran_by.timestamp() - first_due, 0.0)
+        ran_by = self._ran_by or self.now
+        return len(runs), failures, max(ran_by.timestamp() - first_due, 0.0)
 
     def first_due(self) -> float:
         """When the first of the entries looked at wants its next turn, once this is committed."""
         now = self.now.timestamp()
         scores = [self.peeked.score] if self.peeked else []
-        for claim, outcome in zip(self.claims, self._outcomes or [], strict=False):
+        for claim, outcome in self._decided():
             scores.append(now + claim.holding_back if claim.is_given_back else outcome.due_at)
         return min(scores, default=float("inf"))
 
     def first_again(self, within: float) -> float:
         """When the first of the entries that run again within so many seconds is due, committed."""
-        committed = zip(self.claims, self._outcomes or [], strict=False)
         repeated = (
             outcome.due_at
-            for claim, outcome in committed
+            for claim, outcome in self._decided()
             if claim.advanced is not None and outcome.due_at - claim.score < within
         )
         return min(repeated, default=float("inf"))
@@ -426,18 +428,43 @@ class Batch:
 
     def retract(self) -> None:
         """Nothing of this batch has reached the broker, for all that is known: no run counts."""
+        self._outcomes.clear()
         for claim in self.claims:
             claim.advanced = claim.failure = claim.wait = None
             claim.had_turn = True
 
+    def decide_runs(self) -> None:
+        """Work out what the runs that were made leave behind, before their messages are sent."""
+        self._outcomes |= {
+            claim.key: claim.outcome() for claim in self.runs() if claim.key not in self._outcomes
+        }
+
+    def commit_runs(self) -> None:
+        """Write what the runs leave behind whose messages have been sent; one round trip."""
+        self.decide_runs()
+        self._write()
+
     def commit(self) -> None:
         """Write what became of every claimed entry; one round trip, and harmless to repeat."""
-        if self._outcomes is None:
-            self._ran_by = datetime.now(timezone.utc)
-            self._outcomes = [
-                claim.outcome() if self._is_loaded else claim.unclaimed() for claim in self.claims
-            ]
-        self.storage.commit(self._lease, self._outcomes)
+        self._ran_by = self._ran_by or datetime.now(timezone.utc)
+        self.decide_runs()
+        for claim in self.claims:
+            if claim.key not in self._outcomes:
+                outcome = claim.outcome() if self._is_loaded else claim.unclaimed()
+                self._outcomes[claim.key] = outcome
+        self._write()
+
+    def _write(self) -> None:
+        unwritten = [each for key, each in self._outcomes.items() if key not in self._written]
+        self.storage.commit(self._lease, unwritten)
+        self._written.update(outcome.key for outcome in unwritten)
+
+    def _decided(self) -> Iterator[tuple[Claim, Outcome]]:
+        return (
+            (claim, self._outcomes[claim.key])
+            for claim in self.claims
+            if claim.key in self._outcomes
+        )
 
 
 def claim_batch(

@@ -160,6 +160,9 @@ STANDBY_INTERVAL = 1.0
 #: Less than this, two readings of a clock do not tell apart.
 RESOLUTION = timedelta(microseconds=1)
 
+#: How many messages go out one by one before their runs are committed: as many may be repeated.
+HANDFUL = 25
+
 #: What a message fails with that cannot be serialised, or whose options do not exist.
 OWN_FAULTS = (AttributeError, LookupError, OverflowError, TypeError, ValueError)
 
@@ -2081,11 +2084,17 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         has_batches = getattr(producer, "supports_batch_publish", False) is True
         is_doubtful = not self._doubtful.isdisjoint(claim.key for claim in loaded)
         if self._sends_singly or is_doubtful or not has_batches:
-            self._run_claims(batch, loaded, kwargs, stop, waits)
+            handfuls = (loaded[start : start + HANDFUL] for start in range(0, len(loaded), HANDFUL))
+            for handful in handfuls:
+                if not self._run_claims(batch, handful, kwargs, stop, waits):
+                    return
+                batch.commit_runs()
             return
         try:
             with producer.batch(max_size=sys.maxsize):
                 self._run_claims(batch, loaded, kwargs, stop, waits)
+                # Between the messages and their commit nothing is left to be worked out.
+                batch.decide_runs()
                 if not self._may_send(batch):
                     raise _TooLateError
         except _TooLateError:
@@ -2124,14 +2133,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         kwargs: dict[str, Any],
         stop: DeferredSignals,
         waits: list[float | None],
-    ) -> None:
+    ) -> bool:
+        """Give each claim its turn; ``False`` if the rest has to wait for another batch."""
         for claim in loaded:
             if stop or not self._may_send(batch):
                 waits.append(0.0)
-                return
+                return False
             waits.append(self._run_claim(claim, kwargs))
             if not batch.may_grow:
-                return
+                return False
+        return True
 
     def _run_claim(self, claim: Claim, kwargs: dict[str, Any]) -> float | None:
         """One entry's turn; whatever is wrong with it stays its own."""

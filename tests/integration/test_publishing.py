@@ -13,6 +13,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.schedulers import HANDFUL
 from support.apps import MakeApp
 from support.messages import QUEUE, read_messages
 from support.wire import Proxy
@@ -228,4 +229,33 @@ def test_what_fails_on_its_way_stays_due_unless_it_cannot_be_written(
     scheduler.tick()
     entry = RedBeatSchedulerEntry.from_key("redbeat:a", app=app)
     assert entry.total_run_count == int(is_counted)
+    scheduler.close()
+
+
+class PulledPlugError(BaseException):
+    """Ends a tick where it stands, as a kill does: nothing is committed any more."""
+
+
+def test_where_messages_go_one_by_one_a_handful_is_in_doubt_at_the_most(
+    make_app_with: MakeApp, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beat that is killed repeats what it has sent since the last commit."""
+    app = make_app_with(redbeat_redis_url=redis_url, redbeat_lock_key=None)
+    names = [f"entry-{number}" for number in range(200)]
+    due(app, *names)
+    scheduler = RedBeatScheduler(app)
+    sent: list[str] = []
+
+    def send(self: Any, task: str, args: list[str], *others: Any, **options: Any) -> None:
+        if len(sent) == 130:
+            raise PulledPlugError
+        sent.append(args[0])
+
+    monkeypatch.setattr(RedBeatScheduler, "send_task", send)
+    with pytest.raises(PulledPlugError):
+        scheduler.tick()
+    entries = [RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=app) for name in names]
+    counted = {entry.name for entry in entries if entry.total_run_count}
+    assert counted <= set(sent)
+    assert 0 <= len(sent) - len(counted) <= HANDFUL
     scheduler.close()
