@@ -43,6 +43,17 @@ def environment(**variables: str) -> dict[str, str]:
     return os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | variables
 
 
+def environment_for(python: str) -> dict[str, str]:
+    """That for an interpreter; another one than ours imports what it has installed, and not ours.
+
+    `PYTHONPATH` may name our checkout, which would hide the `redbeat` of the other one.
+    """
+    variables = environment()
+    if python != sys.executable:
+        variables.pop("PYTHONPATH", None)
+    return variables
+
+
 class Program:
     """A running process whose output goes to a file.
 
@@ -178,7 +189,7 @@ class Project:
         completed = subprocess.run(
             [python, "-c", source],
             cwd=self.directory,
-            env=environment(),
+            env=environment_for(python),
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -196,7 +207,8 @@ class Project:
         name = arguments[0].lstrip("-")
         log_path = self.directory / f"{name}-{len(self._programs)}.log"
         command = [*prefix, python, "-m", "celery", "-A", "proj", *arguments]
-        self._programs.append(Program(command, self.directory, log_path))
+        variables = environment_for(python)
+        self._programs.append(Program(command, self.directory, log_path, variables))
         return self._programs[-1]
 
 
