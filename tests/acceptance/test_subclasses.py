@@ -33,6 +33,9 @@ PERIOD = 1.0
 #: How much earlier or later than a period after the last run a run may be made, on a busy host.
 EARLY, LATE = 0.3, 1.0
 
+#: How many seconds after a run none is under way, nor about to be.
+QUIET = 0.6
+
 #: Seconds that the lock outlives a beat that was killed.
 LOCK_TIMEOUT = 4
 
@@ -46,6 +49,7 @@ SUBCLASSES = Path(subclasses.__file__).parent
 # Prints whether an interpreter imports the `redbeat` that it has installed, and no checkout.
 IS_INSTALLED = "import redbeat, sys; print(redbeat.__file__.startswith(sys.prefix))"
 
+Act = Callable[[Program], object]
 
 KILLED, TERMINATED, FROZEN = "killed", "terminated", "frozen"
 
@@ -306,7 +310,8 @@ class Race:
 
     def find_leader(self) -> None:
         """Wait until one of the beats has sent, and the other one is up."""
-        first = wait_until(self.side.messages, 30, f"a message{self._logs()}")[0]
+        self._wait(lambda: bool(self.side.messages()), 30, "a message")
+        first = self.side.messages()[0]
         self._beats.sort(key=lambda beat: beat.pid != sender(first))
         self.leader, self.standby = self._beats
         assert self.leader.pid == sender(first)
@@ -320,20 +325,18 @@ class Race:
             sent = self.side.sent(beat.pid)
             return all(sent[name] - before[name] >= runs for name in self.side.shape.names)
 
-        wait_until(has_run, 20 + runs, f"{runs} more runs from {beat.pid}{self._logs()}")
+        self._wait(has_run, 20 + runs, f"{runs} more runs from {beat.pid}")
 
     def strike(self) -> None:
         """Do to the leader what its fate is, at a moment at which no run is under way."""
-        with contextlib.suppress(TimeoutError):  # The check of the counts will tell.
-            wait_until(self.side.is_settled, 3, "the counts of all messages")
+        self.await_quiet()
         self.struck_at = time.time()
-        match self.side.shape.fate:
-            case "killed":
-                self.leader.kill()
-            case "terminated":
-                self.leader.terminate()
-            case "frozen":
-                self.leader.freeze()
+        acts: dict[str, Act] = {
+            KILLED: Program.kill,
+            TERMINATED: Program.terminate,
+            FROZEN: Program.freeze,
+        }
+        acts[self.side.shape.fate](self.leader)
 
     def open_gate(self) -> None:
         """Let the entries through that are held back."""
@@ -343,15 +346,39 @@ class Race:
     def await_gated(self) -> None:
         """Wait until the entries that were held back have run."""
         gated = set(self.side.shape.gated)
-        wait_until(lambda: gated <= set(self.side.sent()), 10, f"{gated}{self._logs()}")
+        self._wait(lambda: gated <= set(self.side.sent()), 10, f"runs of {gated}")
 
     def end(self) -> int:
         """End the standby that leads now; gives its exit status."""
+        self.await_quiet()
         self.ended_at = time.time()
         return self.standby.terminate()
 
-    def _logs(self) -> str:
-        return "".join(f", the log of {beat.pid}:\n{beat.log}" for beat in self._beats)
+    def see_whether_it_came_back(self) -> None:
+        """Let a beat that was frozen lead again, if it stood by."""
+        if self.leader.is_running():
+            self.await_runs(self.leader, 1)
+            self.await_quiet()
+            self.came_back = self.leader.terminate() == 0
+
+    def await_quiet(self) -> None:
+        """Wait until all entries have just run; the next runs are a while away.
+
+        2.x loses a run in whose midst it is ended.
+        """
+        with contextlib.suppress(TimeoutError):  # The check of the counts will tell.
+            wait_until(self._is_quiet, 3, "a moment between two runs")
+
+    def _is_quiet(self) -> bool:
+        last = [self.side.times(name)[-1] for name in self.side.shape.names]
+        return time.time() - min(last) < QUIET and self.side.is_settled()
+
+    def _wait(self, condition: Callable[[], bool], timeout: float, message: str) -> None:
+        try:
+            wait_until(condition, timeout, message)
+        except TimeoutError as error:
+            logs = [f"The log of {beat.pid}:\n{beat.log}" for beat in self._beats]
+            raise TimeoutError("\n".join([str(error), *logs])) from None
 
 
 Races = dict[str, Race]
@@ -381,9 +408,7 @@ def run_both(sides: Sides) -> tuple[Races, dict[str, int]]:
     statuses = {name: race.end() for name, race in races.items()}
     if both[0].side.shape.fate == FROZEN:
         for race in both:
-            if race.leader.is_running():
-                race.await_runs(race.leader, 1)
-                race.came_back = race.leader.terminate() == 0
+            race.see_whether_it_came_back()
     return races, statuses
 
 
