@@ -380,6 +380,25 @@ class Batch:
         self._filled_by = min(loaded + FILLING_TIME, (loaded + self._sent_by) / 2)
         return [claim for claim in self.claims if claim.entry is not None]
 
+    def restrict(self, shown: dict[str, Any]) -> list[Claim]:
+        """Let only those of the loaded entries run that are shown, and as they are shown, by key.
+
+        Returns their claims, and takes them out of ``shown``. The rest is left alone for a while.
+        """
+        for claim in self.claims:
+            entry, loaded = shown.pop(claim.key, None), claim.entry
+            if loaded is None or claim.reason:
+                continue
+            if entry is None:
+                claim.had_turn = True
+                claim.put_off(HELD_BACK_DELAY)
+                continue
+            if entry.last_run_at is None:
+                entry.last_run_at = loaded.last_run_at
+            entry.claim = claim
+            claim.entry = entry
+        return [claim for claim in self.claims if claim.entry is not None and not claim.had_turn]
+
     def announce(self, sender: Any) -> None:
         """Send the signals of what became of the entries."""
         for claim in self.claims:

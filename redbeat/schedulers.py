@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import MINYEAR, datetime, timedelta
 from difflib import get_close_matches
+from enum import Enum
 from functools import cached_property
 from typing import Any
 
@@ -1476,6 +1477,14 @@ class _TooLateError(Exception):
     """What a batch has prepared must not be sent any more: it is given back."""
 
 
+class Statics(Enum):
+    """What this beat has done of ``beat_schedule``; ``None``: nothing yet, as Redis was away."""
+
+    DEFERRED = "left to the leader"
+    ADDED = "stored, and nothing removed"
+    STORED = "stored, and what is gone removed"
+
+
 class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     """Runs what is due in Redis; several may run, of which the holder of the lock leads.
 
@@ -1491,7 +1500,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: The leadership term in which the office was taken, and what was found and done in it.
     _term: int | None = None
     _is_in_office = False
-    _has_statics = False
+    _statics: Statics | None = None
     _had_entries = False
     _retries_set_aside_at = 0.0
     _retried: Member | None = None
@@ -1609,11 +1618,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _begin_with_statics(self) -> None:
         """Store ``beat_schedule`` in the constructor; if Redis is away, the leader will."""
-        is_ours = _unbound(type(self).setup_schedule) is _SETUP_SCHEDULE
         try:
             self.setup_schedule()
-            # A `setup_schedule` of a subclass is called again: that of a leader may do more.
-            self._has_statics = is_ours and self._read_leader() is None
+            # One of a subclass that does not call ours has done what it wants.
+            self._statics = self._statics or Statics.STORED
         except REDIS_ERRORS as exc:
             logger.error(
                 "beat: Cannot reach Redis at %s to store beat_schedule: %s",
@@ -1634,6 +1642,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         storage = get_storage(self.app)
         self.install_default_entries(conf.schedule)
         if not self._is_built and (leader := self._read_leader()):
+            self._statics = Statics.DEFERRED
             logger.info(
                 "beat: beat_schedule is not stored: %s leads. This beat stores its own as soon as "
                 "it leads.",
@@ -1646,6 +1655,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         storage.write_statics(added=names - known, removed=())
         self.update_from_dict(conf.schedule)
         self._own(names)
+        self._statics = Statics.STORED if self._is_built else Statics.ADDED
 
     def _read_leader(self) -> Holder | None:
         return read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None
@@ -1919,7 +1929,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if not leads or self._term != self.leadership.term:
             self._leave_office()
         if not leads:
-            self._has_statics = False
+            self._statics = Statics.DEFERRED
             return False
         if not self._is_in_office:
             self._take_office()
@@ -1940,12 +1950,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 "again; those that programs had saved are gone.",
                 storage.schedule_key,
             )
-        if is_back or not self._has_statics:
+        if is_back or self._statics in (None, Statics.DEFERRED):
             self.setup_schedule()
-            self._has_statics = True
-        else:
-            names = set(map(str, conf.schedule))
-            self._remove_statics(storage.read_statics() - names)
+            self._statics = Statics.STORED
+        elif self._statics is Statics.ADDED:
+            self._remove_statics(storage.read_statics() - set(map(str, conf.schedule)))
+            self._statics = Statics.STORED
         if self.lock_key:
             now = as_utc(self.app.now())
             released = release_abandoned(
@@ -1981,6 +1991,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         logger.debug("beat: Selecting tasks")
         now, began = self._read_clock(), _clocks()
         ticked_at = now.timestamp()
+        shown = self._read_own_schedule()
         waits: list[float | None] = []
         first_due = first_again = float("inf")
         while True:
@@ -1990,7 +2001,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                     self._retry_set_aside(batch.now)
                 if not batch.is_empty:
                     self._had_entries = True
-                    self._run_batch(batch, stop, waits)
+                    self._run_batch(batch, stop, waits, shown)
             if batch.is_empty and self._has_lost_the_schedule(batch):
                 self._leave_office()
                 return Outlook(0.0, first_due=ticked_at, ticked_at=ticked_at)
@@ -1998,6 +2009,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             first_again = min(first_again, batch.first_again(PULSE))
             if stop or not batch.leaves_more or not self._lead_or_wait():
                 break
+        if shown and not stop:
+            waits += self._run_unclaimed(shown.values())
         return Outlook(
             min_([self.max_interval, *(wait for wait in waits if wait is not None)]),
             first_due,
@@ -2043,10 +2056,37 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             conf.claim_timeout,
         )
 
-    def _run_batch(self, batch: Batch, stop: DeferredSignals, waits: list[float | None]) -> None:
+    def _read_own_schedule(self) -> dict[str, Any] | None:
+        """What a ``schedule`` of a subclass shows, by key; ``None`` if it is ours.
+
+        Such a class decides there what may run, as it could with 2.x.
+        """
+        if type(self).schedule is _SCHEDULE:
+            return None
+        return {entry.key: entry for entry in self.schedule.values()}
+
+    def _run_unclaimed(self, entries: Iterable[Any]) -> Iterator[float | None]:
+        """Run what a ``schedule`` of a subclass shows beside what is due in Redis."""
+        for entry in entries:
+            try:
+                yield self.maybe_due(entry, **self._reach_broker())
+            except (_BrokerAwayError, *REDIS_ERRORS):
+                raise
+            except Exception as exc:
+                logger.error("beat: %s did not run: %r", entry, exc)
+
+    def _run_batch(
+        self,
+        batch: Batch,
+        stop: DeferredSignals,
+        waits: list[float | None],
+        shown: dict[str, Any] | None,
+    ) -> None:
         self._uncommitted = batch
         try:
             loaded, gone = batch.load(self._build), batch.gone()
+            if shown is not None:
+                loaded = batch.restrict(shown)
             for key in gone:
                 _report_gone(key)
             if loaded:
@@ -2058,7 +2098,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             raise
         self._settle()
         self._restore_statics(gone)
-        if batch.peeked:
+        if batch.peeked and shown is None:
             waits.append(self._look_ahead(batch.peeked))
 
     def _settle(self) -> None:
@@ -2472,6 +2512,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
 #: As they were made: subclasses override them, and programs patch them on the class.
 _TICK = RedBeatScheduler.tick
+_SCHEDULE = RedBeatScheduler.schedule
 _SETUP_SCHEDULE = RedBeatScheduler.setup_schedule
 
 

@@ -13,7 +13,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.beat import Service
-from celery.schedules import schedule
+from celery.schedules import crontab, schedule
 from celery.signals import beat_init
 from redis.exceptions import LockNotOwnedError
 
@@ -25,6 +25,8 @@ from support.waiting import wait_until
 
 LOCK = "redbeat::lock"
 STATIC = {"static": {"task": "tasks.static", "schedule": 3600}}
+
+EARLIER = datetime.now(timezone.utc) - timedelta(hours=2)
 
 Serve = Callable[..., RedBeatScheduler]
 
@@ -45,8 +47,9 @@ def serve(app: Celery) -> Iterator[Serve]:
 
 def due(app: Celery, name: str) -> RedBeatSchedulerEntry:
     """An entry that should have run a minute ago."""
-    ran = datetime.now(timezone.utc) - timedelta(hours=2)
-    entry = RedBeatSchedulerEntry(name, f"tasks.{name}", schedule(3600), app=app, last_run_at=ran)
+    entry = RedBeatSchedulerEntry(
+        name, f"tasks.{name}", schedule(3600), app=app, last_run_at=EARLIER
+    )
     return entry.save()
 
 
@@ -279,3 +282,64 @@ def test_the_leader_removes_what_the_code_does_not_have_any_more(
         RedBeatScheduler(other).setup_schedule()
     assert redis_client.smembers("redbeat::statics") == {"other"}
     assert not redis_client.exists("redbeat:static")
+
+
+class Choosing(RedBeatScheduler):
+    """Decides in `schedule` what may run, and how."""
+
+    held_back: frozenset[str] = frozenset()
+
+    @property
+    def schedule(self) -> dict[str, RedBeatSchedulerEntry]:
+        entries = {n: e for n, e in super().schedule.items() if n not in self.held_back}
+        for entry in entries.values():
+            entry.args = ["changed"]
+        made_up = RedBeatSchedulerEntry(
+            "made-up", "tasks.made-up", schedule(3600), app=self.app, last_run_at=EARLIER
+        )
+        made_up.last_run_at = EARLIER
+        return entries if "made-up" in self.held_back else entries | {"made-up": made_up}
+
+
+def test_a_schedule_of_ones_own_decides_what_runs_and_how(
+    serve: Serve, app: Celery, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with 2.x: it may leave out entries, change them, and add some that are nowhere else."""
+    sent: list[tuple[str, Any]] = []
+    monkeypatch.setattr(
+        RedBeatScheduler,
+        "send_task",
+        lambda self, name, args, *others, **options: sent.append((name, args)),
+    )
+    scheduler: Any = serve(Choosing)
+    due(app, "a")
+    due(app, "b")
+    scheduler.held_back = frozenset({"b"})
+    scheduler.tick()
+    assert sorted(sent) == [("tasks.a", ["changed"]), ("tasks.made-up", [])]
+    assert RedBeatSchedulerEntry.from_key("redbeat:a", app=app).total_run_count == 1
+    assert RedBeatSchedulerEntry.from_key("redbeat:b", app=app).total_run_count == 0
+    score = redis_client.zscore("redbeat::schedule", "redbeat:b")
+    assert score is not None
+    assert score <= time.time() + 1
+    scheduler.held_back = frozenset({"made-up"})
+    sent.clear()
+    wait_until(lambda: scheduler.tick() == 0 and sent, 10, "the run that was held back")
+    assert sent == [("tasks.b", ["changed"])]
+
+
+def test_a_calendar_without_a_history_runs_through_a_schedule_of_ones_own(
+    serve: Serve, app: Celery, redis_client: redis.Redis, sent: list[str]
+) -> None:
+    """Written by another language, with its slot as the score."""
+    slot = datetime.now(timezone.utc).replace(second=0, microsecond=0)
+    entry = RedBeatSchedulerEntry(
+        "a", "tasks.a", crontab(minute=slot.minute, hour=slot.hour), app=app
+    ).save()
+    redis_client.hdel(entry.key, "meta")
+    redis_client.zadd("redbeat::schedule", {entry.key: slot.timestamp()})
+    scheduler: Any = serve(Choosing)
+    scheduler.held_back = frozenset({"made-up"})
+    scheduler.rest.take = lambda *args: None
+    scheduler.tick()
+    assert sent == ["tasks.a"]

@@ -43,17 +43,6 @@ def environment(**variables: str) -> dict[str, str]:
     return os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | variables
 
 
-def environment_for(python: str) -> dict[str, str]:
-    """That for an interpreter; another one than ours imports what it has installed, and not ours.
-
-    `PYTHONPATH` may name our checkout, which would hide the `redbeat` of the other one.
-    """
-    variables = environment()
-    if python != sys.executable:
-        variables.pop("PYTHONPATH", None)
-    return variables
-
-
 class Program:
     """A running process whose output goes to a file.
 
@@ -189,7 +178,7 @@ class Project:
         completed = subprocess.run(
             [python, "-c", source],
             cwd=self.directory,
-            env=environment_for(python),
+            env=environment(),
             check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -207,8 +196,7 @@ class Project:
         name = arguments[0].lstrip("-")
         log_path = self.directory / f"{name}-{len(self._programs)}.log"
         command = [*prefix, python, "-m", "celery", "-A", "proj", *arguments]
-        variables = environment_for(python)
-        self._programs.append(Program(command, self.directory, log_path, variables))
+        self._programs.append(Program(command, self.directory, log_path))
         return self._programs[-1]
 
 
