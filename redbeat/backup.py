@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from .blocks import read_pairs
-from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder
 from .errors import EntryError
-from .schedulers import RedBeatSchedulerEntry
+from .schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
 from .storage import printable
 from .timetable import Timetable, paged
 
@@ -55,10 +54,9 @@ class Difference:
 
 def dump(entries: Iterable[tuple[str, RedBeatSchedulerEntry]]) -> Iterator[str]:
     """The text of the file for these entries, one by one; fit for UTF-8, whatever names hold."""
-    encoder = RedBeatJSONEncoder(indent=2, ensure_ascii=False)
     opening = "{"
     for name, entry in entries:
-        block = encoder.encode(_fields(entry))
+        block = encode_json(_fields(entry), indent=2, ensure_ascii=False)
         text = f"{opening}\n{json.dumps(name, ensure_ascii=False)}: {block}"
         yield printable(text)
         opening = ","
@@ -106,7 +104,7 @@ class Import:
         none of entries, with the place; at its end, if there are entries that cannot be stored,
         with the first of them and how many more there are.
         """
-        for page in paged(read_pairs(self._pieces, RedBeatJSONDecoder())):
+        for page in paged(read_pairs(self._pieces, json_decoder())):
             yield _compare(dict(self._entries(page)), self._timetable)
         if self._wrong:
             more = f" ({self._wrong - 1} more are wrong)" if self._wrong > 1 else ""
@@ -178,7 +176,8 @@ def _changed_fields(
 
 
 def _encoded_fields(entry: RedBeatSchedulerEntry) -> dict[str, str]:
-    encoder = RedBeatJSONEncoder(ensure_ascii=False)
     return {
-        name: encoder.encode(value) for name, value in _fields(entry).items() if name not in HISTORY
+        name: encode_json(value, ensure_ascii=False)
+        for name, value in _fields(entry).items()
+        if name not in HISTORY
     }

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import MINYEAR, datetime, timedelta
 from difflib import get_close_matches
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import celery.schedules
@@ -1095,7 +1095,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
         It may be bytes, as a client of the application's own may have read it.
         """
-        fields: dict[str, Any] = _DECODER.decode(text(definition))
+        fields: dict[str, Any] = json_decoder().decode(text(definition))
         return fields
 
     @classmethod
@@ -1117,7 +1117,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         """The fields in a stored ``meta``; raises ``ValueError`` if it is malformed."""
         if not meta:
             return {"last_run_at": None}
-        fields: dict[str, Any] = _DECODER.decode(text(meta))
+        fields: dict[str, Any] = json_decoder().decode(text(meta))
         return fields
 
     @classmethod
@@ -1316,7 +1316,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             "enabled": self.enabled,
         }
         try:
-            definition = _encode(fields)
+            definition = encode_json(fields)
         except (TypeError, ValueError, RecursionError):
             for field, value in fields.items():
                 self._require_encodable(field, value)
@@ -1329,11 +1329,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         meta: dict[str, Any] = {"last_run_at": self.last_run_at}
         if self.total_run_count:
             meta["total_run_count"] = self.total_run_count
-        return _encode(meta)
+        return encode_json(meta)
 
     def _require_encodable(self, field: str, value: Any) -> None:
         try:
-            _encode(value)
+            encode_json(value)
         except (TypeError, ValueError, RecursionError) as exc:
             raise EntryError(
                 f"Entry {self.name!r} cannot be stored: JSON cannot hold its {field}: {exc}"
@@ -1437,13 +1437,33 @@ def _require_bounded(key: str, field: str) -> None:
         )
 
 
-#: One for all: making them costs as much as using them.
-_DECODER = RedBeatJSONDecoder()
-_ENCODER = RedBeatJSONEncoder()
+def json_decoder() -> Any:
+    """A decoder of the class that is :data:`RedBeatJSONDecoder` in this module by now."""
+    return _decoder_of(RedBeatJSONDecoder, getattr(RedBeatJSONDecoder, "dict_to_object", None))
 
 
-def _encode(value: Any) -> str:
-    return _ENCODER.encode(value)
+def encode_json(value: Any, **options: Any) -> str:
+    """JSON by the class that is :data:`RedBeatJSONEncoder` in this module by now.
+
+    ``options`` are those of :func:`json.dumps`.
+    """
+    encoder = RedBeatJSONEncoder(**options) if options else _encoder_of(RedBeatJSONEncoder)
+    text: str = encoder.encode(value)
+    return text
+
+
+# Making them costs as much as using them, so one of each class is kept.
+
+
+@lru_cache(maxsize=8)
+def _decoder_of(cls: Any, hook: Any) -> Any:
+    # A hook that was patched on its class is taken up by a new decoder only.
+    return cls()
+
+
+@lru_cache(maxsize=8)
+def _encoder_of(cls: Any) -> Any:
+    return cls()
 
 
 def _has_current_app() -> bool:

@@ -27,13 +27,13 @@ from celery.beat import Scheduler
 from kombu.utils.imports import symbol_by_name
 
 from .calendars import as_utc
-from .decoder import RedBeatJSONEncoder
 from .errors import EntryError
 from .leadership import Holder, read_holder
 from .schedulers import (
     RedBeatConfig,
     RedBeatScheduler,
     RedBeatSchedulerEntry,
+    encode_json,
     ensure_conf,
     get_storage,
     store_entries,
@@ -675,7 +675,7 @@ def _schedule_awaited_by(entry: RedBeatSchedulerEntry) -> str:
     if entry.last_run_at is not None or entry.has_own_score:
         return ""
     try:
-        return json.dumps(entry.schedule, cls=RedBeatJSONEncoder)
+        return encode_json(entry.schedule)
     except TypeError:
         return ""
 
