@@ -151,7 +151,10 @@ def _require_cron_field(name: str, value: str) -> None:
 
 
 def read_rrule(text: str, zone: tzinfo | None) -> Any:
-    r"""The rule or set of rules of RFC 5545 text, lines separated by `\n`; raises `ValueError`."""
+    r"""The rule or set of rules of RFC 5545 text, lines separated by `\n`; raises `ValueError`.
+
+    Without a zone, here or in the text, it follows the app that it is bound to.
+    """
     lines = text.replace("\\n", "\n")
     if not re.search(r"^(DTSTART|RRULE|RDATE|EXDATE|EXRULE)", lines, re.IGNORECASE | re.MULTILINE):
         lines = f"RRULE:{lines}"
@@ -163,7 +166,5 @@ def read_rrule(text: str, zone: tzinfo | None) -> Any:
 
 
 def _require_no_zone(lines: Lines) -> None:
-    for line in lines.lines:
-        is_zoned = "TZID" in line.parameters or line.value.strip().upper().endswith("Z")
-        if line.name == "DTSTART" and is_zoned:
-            raise ValueError("its DTSTART says in which zone it is; leave --tz out")
+    if "DTSTART" in lines.names and not lines.is_floating:
+        raise ValueError("its DTSTART says in which zone it is; leave --tz out")

@@ -34,7 +34,7 @@ from celery.utils.log import get_logger
 from dateutil.rrule import weekday
 
 from .calendars import NOTHING, as_utc, has_one_offset, named_zone, shown, zone_name
-from .schedules import EPOCH, crontab, once, rrule, rruleset
+from .schedules import EPOCH, as_ours, crontab, once, own_zone, rrule, rruleset
 
 __all__ = (
     "RedBeatJSONDecoder",
@@ -108,6 +108,7 @@ class RedBeatJSONEncoder(json.JSONEncoder):
 
     def default(self, o: Any) -> Fields:
         """The tagged fields of an object that JSON does not know."""
+        o = as_ours(o)
         codec = _codec_for(type(o))
         if codec is None:
             raise TypeError(_refusal(o))
@@ -218,7 +219,7 @@ def _place_of_the_unstorable(value: Any) -> str:
 
 def _is_storable(part: Any) -> bool:
     plain = isinstance(part, (str, int, float, bool, dict, list, tuple)) or part is None
-    return plain or _codec_for(type(part)) is not None
+    return plain or _codec_for(type(as_ours(part))) is not None
 
 
 def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -248,12 +249,22 @@ def _with_signatures_tagged(value: Any) -> Any:
 
 def _encode_interval(schedule: interval) -> Fields:
     every = schedule.run_every.total_seconds()
-    return {"every": _positive_seconds(every), "relative": bool(schedule.relative)}
+    fields = {"every": _positive_seconds(every), "relative": bool(schedule.relative)}
+    # Only then it looks at a clock. 2.x reads over the field.
+    return {**fields, **_zone_of(schedule)} if schedule.relative else fields
+
+
+def _zone_of(schedule: interval | celery_crontab) -> Fields:
+    zone = own_zone(schedule)
+    return {} if zone is None else {"tz": _zone_or_seconds(zone, EPOCH)}
 
 
 def _decode_interval(fields: Fields) -> interval:
     every = _positive_seconds(_required(fields, "every"))
-    return interval(timedelta(seconds=every), relative=bool(fields.get("relative", False)))
+    schedule = interval(timedelta(seconds=every), relative=bool(fields.get("relative", False)))
+    if schedule.relative and "tz" in fields:
+        schedule.tz = _zone(fields["tz"])
+    return schedule
 
 
 def _positive_seconds(every: Any) -> float:
@@ -268,7 +279,8 @@ CRONTAB_FIELDS = ("minute", "hour", "day_of_week", "day_of_month", "month_of_yea
 
 
 def _encode_crontab(schedule: celery_crontab) -> Fields:
-    return {name: _cron_field(getattr(schedule, f"_orig_{name}")) for name in CRONTAB_FIELDS}
+    fields = {name: _cron_field(getattr(schedule, f"_orig_{name}")) for name in CRONTAB_FIELDS}
+    return {**fields, **_zone_of(schedule)}
 
 
 def _cron_field(given: Any) -> Any:
@@ -276,13 +288,6 @@ def _cron_field(given: Any) -> Any:
         return given
     numbers = sorted(given) if isinstance(given, (set, frozenset)) else list(given)
     return _whole_numbers("a field of a crontab", numbers)
-
-
-def _encode_zoned_crontab(schedule: crontab) -> Fields:
-    fields = _encode_crontab(schedule)
-    if schedule.zone is not None:
-        fields["tz"] = _zone_or_seconds(schedule.zone, EPOCH)
-    return fields
 
 
 def _decode_crontab(fields: Fields) -> celery_crontab:
@@ -524,7 +529,7 @@ def _warn_of_base(type_: type, base: type) -> None:
 
 for _codec in CODECS:
     _add(_codec)
-_add(Codec("crontab", crontab, _encode_zoned_crontab, _decode_crontab))
+_add(Codec("crontab", crontab, _encode_crontab, _decode_crontab))
 
 
 # Values at the door

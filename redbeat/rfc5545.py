@@ -52,6 +52,15 @@ class Lines:
         """The names of the lines, in their order."""
         return [line.name for line in self.lines]
 
+    @property
+    def is_floating(self) -> bool:
+        """Whether the zone in which the text is read decides on when it starts."""
+        return not any(
+            "TZID" in line.parameters or line.value.strip().upper().endswith("Z")
+            for line in self.lines
+            if line.name == "DTSTART"
+        )
+
     def rules(self, name: str) -> list[dict[str, Any]]:
         """What `rrule` takes, for each line of that name."""
         lines = [line for line in self.lines if line.name == name]

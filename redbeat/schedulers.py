@@ -27,7 +27,7 @@ import redis.cluster
 import redis.sentinel
 from celery.app import app_or_default
 from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
-from celery.schedules import schedstate
+from celery.schedules import BaseSchedule, schedstate
 from celery.signals import beat_embedded_init, beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
@@ -92,6 +92,7 @@ from .retrying import (
     without_secrets,
 )
 from .schedules import (
+    bound,
     due_state,
     follows_calendar,
     last_run_of_new,
@@ -1037,7 +1038,6 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     name: str
     task: str | None
-    schedule: Any
     args: Any
     kwargs: Any
     options: Any
@@ -1063,6 +1063,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             raise EntryError(f"no codec is registered for the schedule {schedule!r}")
         if isinstance(schedule, str):
             raise EntryError(f"a schedule must be one of Celery's, got the text {schedule!r}")
+        if isinstance(schedule, BaseSchedule):
+            # Celery sets the app, and leaves the zone that a schedule has asked of another one.
+            schedule = bound(schedule, clsargs.get("app"))
         super().__init__(
             name=str(name),
             task=task,
@@ -1076,6 +1079,23 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             self.last_run_at = last_run_of_new(self.schedule, made_at)
         self.enabled = enabled
         ensure_conf(self.app)
+
+    @property
+    def schedule(self) -> Any:
+        """When it runs: a schedule that is bound to the entry's app, whichever was assigned.
+
+        Seconds and a ``timedelta`` become an interval.
+        """
+        fields = self.__dict__
+        schedule, app = fields.get("schedule"), fields.get("app")
+        # Celery's `update` writes it where it is kept, and the app may be another one by now.
+        if app is not None and getattr(schedule, "_app", None) is not app:
+            schedule = fields["schedule"] = bound(schedule, app)
+        return schedule
+
+    @schedule.setter
+    def schedule(self, schedule: Any) -> None:
+        self.__dict__["schedule"] = bound(schedule, self.__dict__.get("app"))
 
     # Reading
 

@@ -24,12 +24,13 @@ a calendar; stored with the time of a slot as its score, it awaits that one.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property, partial
 from typing import Any, ClassVar
 
-from celery.schedules import BaseSchedule, schedstate
+from celery.schedules import BaseSchedule, maybe_schedule, schedstate
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule as interval
 from celery.utils.time import remaining
@@ -61,6 +62,7 @@ from .rfc5545 import Lines
 __all__ = (
     "answers_for_itself",
     "awaited_from",
+    "bound",
     "crontab",
     "due_state",
     "follows_calendar",
@@ -191,6 +193,89 @@ def _later(moment: datetime, delta: timedelta) -> datetime:
         return LATEST if delta > NOTHING else EARLIEST
 
 
+# Whose clock and zone a schedule follows
+
+
+def bound(schedule: Any, app: Any) -> Any:
+    """`schedule` as an entry of `app` has it, bound to the app as by Celery's `maybe_schedule`.
+
+    A number of seconds or a timedelta becomes an interval. A schedule that is known to equal one
+    of ours becomes that. Where `app` is None, a schedule keeps the app that it has.
+    """
+    if isinstance(schedule, (int, float, timedelta)):
+        return maybe_schedule(schedule, app=app)
+    schedule = as_ours(schedule)
+    if app is not None and getattr(schedule, "_app", None) is not app:
+        _forget_zone_of_app(schedule, app)
+        # What is no schedule is refused when it is saved.
+        with suppress(AttributeError):
+            schedule.app = app
+    return schedule
+
+
+def _forget_zone_of_app(schedule: Any, app: Any) -> None:
+    """Let the zone be asked of `app` that Celery keeps in a schedule once it was asked for."""
+    if not isinstance(schedule, BaseSchedule):
+        return
+    kept = vars(schedule)
+    kept.pop("utc_enabled", None)
+    if "tz" not in kept or getattr(schedule, "zone", None) is not None:
+        return
+    may_be_own = isinstance(schedule, (interval, celery_crontab))
+    if not may_be_own or kept["tz"] in (schedule.app.timezone, app.timezone):
+        del kept["tz"]
+
+
+def own_zone(schedule: Any) -> tzinfo | None:
+    """The zone that a crontab or an interval carries itself; None if it follows its app.
+
+    Celery keeps a zone that it has asked of the app in the same place as one that a user has put
+    there. So one that equals the app's counts as the app's.
+    """
+    zone = schedule.tz if _has_zone(schedule) else None
+    if zone is None:
+        return None
+    is_fixed = getattr(schedule, "zone", None) is not None or _is_in_class(schedule, zone)
+    return named_zone(zone) if is_fixed or zone != schedule.app.timezone else None
+
+
+def _has_zone(schedule: Any) -> bool:
+    return "tz" in vars(schedule) or any("tz" in vars(base) for base in _own_bases(schedule))
+
+
+def _is_in_class(schedule: Any, zone: Any) -> bool:
+    return any(vars(base).get("tz") is zone for base in _own_bases(schedule))
+
+
+def _own_bases(schedule: Any) -> list[type]:
+    """Its class and bases of that which are neither Celery's nor ours."""
+    return [base for base in type(schedule).__mro__ if base not in KNOWN_BASES]
+
+
+def _clocked_as_once(schedule: Any) -> once:
+    return once(schedule.clocked_time, nowfun=schedule.nowfun, app=schedule._app)
+
+
+def _zoned_as_crontab(schedule: Any) -> crontab:
+    _, fields, _ = celery_crontab.__reduce__(schedule)
+    return crontab(*fields, tz=schedule.tz, app=schedule._app)
+
+
+#: Schedules of others that equal one of ours, by module and name: they are not imported for that.
+#: https://github.com/celery/django-celery-beat
+EQUALS: dict[tuple[str, str], Callable[[Any], BaseSchedule]] = {
+    ("django_celery_beat.clockedschedule", "clocked"): _clocked_as_once,
+    ("django_celery_beat.tzcrontab", "TzAwareCrontab"): _zoned_as_crontab,
+}
+
+
+def as_ours(schedule: Any) -> Any:
+    """The schedule of ours that `schedule` is known to equal, else `schedule` itself."""
+    made = type(schedule)
+    equal = EQUALS.get((made.__module__, made.__qualname__))
+    return schedule if equal is None else equal(schedule)
+
+
 # Intervals
 
 
@@ -316,6 +401,19 @@ class _Calendar:
 
 class _CalendarSchedule(_Calendar, BaseSchedule):  # type: ignore[misc]  # celery is untyped
     """A calendar that Celery can ask, by its own clock."""
+
+    @property
+    def app(self) -> Any:
+        """The app whose clock and zone it follows."""
+        return BaseSchedule.app.fget(self)
+
+    @app.setter
+    def app(self, app: Any) -> None:
+        self._app = app
+        self._follow_app()
+
+    def _follow_app(self) -> None:
+        """Read anew what was given without a zone: the app may have another one."""
 
     def remaining_estimate(self, last_run_at: datetime | None) -> timedelta | None:
         """The time from `now()` to the first occurrence after `last_run_at`, None if none is left.
@@ -480,7 +578,18 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
     ) -> None:
         super().__init__(**kwargs)
         self.freq = _frequency(freq)
-        self.dtstart = self._aware("dtstart", self.now() if dtstart is None else dtstart)
+        start = self.now() if dtstart is None else dtstart
+        #: The moments that were given without a zone, and so follow the app.
+        self._given = {
+            name: moment
+            for name, moment in (("dtstart", start), ("until", until))
+            if isinstance(moment, datetime) and moment.tzinfo is None
+        }
+        if dtstart is None and self.nowfun is None:
+            self._given["dtstart"] = as_utc(start)
+        #: The text in which it was given without a zone.
+        self._text: rruleset | None = None
+        self.dtstart = self._aware("dtstart", start)
         self.interval = _positive("interval", interval)
         self.wkst = _week_start(wkst)
         self.count = None if count is None else _positive("count", count)
@@ -511,7 +620,10 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         found = rruleset(text, **kwargs)
         if [name for name in found.names if name != "DTSTART"] != ["RRULE"]:
             return found
-        return rrule(**found.rules[0].parameters(), **kwargs)
+        rule = rrule(**found.rules[0].parameters(), **kwargs)
+        if found.is_floating:
+            rule._text = found
+        return rule
 
     def parameters(self) -> dict[str, Any]:
         """The parameters by name, as attributes hold them."""
@@ -531,6 +643,20 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
     def before_first_run(self, now: datetime) -> datetime:
         """The instant before `now`; before the start, if that is only just over."""
         return _before_first_run(self._start, now)
+
+    def _follow_app(self) -> None:
+        if not self._given and self._text is None:
+            return
+        if self._text is not None:
+            self._text = rruleset(self._text.given, nowfun=self._text.began, app=self._app)
+            rule = self._text.rules[0]
+            self.dtstart, self.until = rule.dtstart, rule.until
+        for name, moment in self._given.items():
+            aware = moment if moment.tzinfo is None else moment.astimezone(named_zone(self.tz))
+            setattr(self, name, self._aware(name, aware))
+        for name in ("_zone", "_start", "_end", "_walls", "_starts_with_an_occurrence"):
+            self.__dict__.pop(name, None)
+        self.rrule = self._dateutil_rule(self.parameters())
 
     def _aware(self, name: str, moment: Any) -> datetime:
         if not isinstance(moment, datetime):
@@ -669,7 +795,17 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
 
     def __init__(self, text: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        lines = Lines(text, named_zone(self.tz), as_utc(self.now()))
+        self.given = text
+        self._began = as_utc(self.now())
+        self._read()
+
+    def began(self) -> datetime:
+        """When it was made: a set without `DTSTART` starts then."""
+        return self._began
+
+    def _read(self) -> None:
+        lines = Lines(self.given, named_zone(self.tz), self._began)
+        self.is_floating = lines.is_floating
         self.text = lines.text
         self.names = lines.names
         self.dtstart = lines.start
@@ -680,6 +816,10 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
         if not self.rules:
             self._dates = sorted({as_utc(self.dtstart), *self._dates})
         self.rrule = self._dateutil_set()
+
+    def _follow_app(self) -> None:
+        if self.is_floating:
+            self._read()
 
     def following(self, moment: datetime) -> datetime | None:
         """The first occurrence after the UTC instant `moment`; None when there is none."""
@@ -767,6 +907,9 @@ class once(_CalendarSchedule):  # noqa: N801  # beside crontab and rrule
 
 
 OUR_CALENDARS = frozenset({crontab, rrule, rruleset, once})
+
+#: The classes of crontabs and intervals, as Celery and we make them.
+KNOWN_BASES = frozenset({*crontab.__mro__, *interval.__mro__})
 
 #: The schedules that are calculated here, and the methods that are not asked therefore.
 METHODS = {
