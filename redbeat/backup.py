@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from .blocks import read_pairs
+from .decoder import with_zones
 from .errors import EntryError
 from .schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
 from .storage import printable
@@ -66,6 +67,8 @@ def dump(entries: Iterable[tuple[str, RedBeatSchedulerEntry]]) -> Iterator[str]:
 def _fields(entry: RedBeatSchedulerEntry) -> dict[str, Any]:
     definition = entry.decode_definition(entry.encode_definition())
     del definition["name"]
+    if zones := entry.encode_zones():
+        definition["schedule"] = with_zones(definition["schedule"], json.loads(zones))
     return {**definition, **entry.decode_meta(entry.encode_meta())}
 
 

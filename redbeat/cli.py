@@ -41,6 +41,7 @@ from .retrying import direct
 from .schedulers import (
     REDBEAT_REDIS_KEY,
     RedBeatSchedulerEntry,
+    encode_json,
     ensure_conf,
     get_redis,
     require_known_options,
@@ -321,6 +322,8 @@ def _listing_record(listing: Listing) -> dict[str, Any]:
         record["reason"] = listing.reason
     if entry is not None:
         record |= json.loads(entry.encode_definition())
+        if entry.encode_zones():
+            record["schedule"] = json.loads(encode_json(entry.schedule))
         record |= {
             "last_run_at": _iso(_ran_at(entry)),
             "total_run_count": entry.total_run_count,

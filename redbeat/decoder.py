@@ -5,10 +5,12 @@ leaves an object with no tag, or with one that nobody knows, as the dict that it
 
 The text is that of celery-redbeat 2.x for all that 2.x can express, byte for byte. What says
 more is added only where there is more to say, in a place where 2.x reads over it: `fold` of a
-datetime, `n` of a weekday, and the time zone of an rrule, for which `dtstart_tz` (`until_tz`) is
-written twice: first with the name of the zone, then, as ever, with the offset in minutes. Of
-two values under one name JSON readers keep the last, and 2.x refuses any name it does not know.
-Types that 2.x cannot store at all have tags of ours.
+datetime, `n` of a weekday, `tz` of a relative interval. In an rrule 2.x refuses any name that it
+does not know, and takes numbers for offsets. Only `until_tz` it does not look at where there is no
+`until`: there the zone of `dtstart` has its name. A rule with `until` names its zones in
+`dtstart_zone` and `until_zone`, which 2.x does not read: `without_zones` gives it as a definition
+has it. `zones_of` is what is stored beside definitions, for `with_zones` to put back. Types that
+2.x cannot store at all have tags of ours.
 
 Reading raises `ValueError` whatever the text is, in time proportional to its length.
 """
@@ -198,7 +200,10 @@ def _decoded(codec: Codec, fields: Fields) -> Any:
 
 
 def _zones_given_first(pairs: list[tuple[str, Any]]) -> Fields:
-    """The `dtstart_tz` and `until_tz` that are names, of those given twice."""
+    """The `dtstart_tz` and `until_tz` that are names, of those given twice.
+
+    So 3.0.0a1 wrote them.
+    """
     return {name: value for name, value in pairs if name.endswith("_tz") and isinstance(value, str)}
 
 
@@ -348,22 +353,67 @@ RRULE_FIELDS = (
 )
 
 
-class _Repeated(str):
-    """A JSON name that may follow an equal one in the same object."""
-
-    __slots__ = ()
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other
+#: The moments of an rrule.
+RRULE_MOMENTS = ("dtstart", "until")
 
 
 def _encode_rrule(rule: rrule) -> Fields:
     fields = {name: _part_field(getattr(rule, name)) for name in RRULE_FIELDS}
-    fields.update(_encode_moment("dtstart", rule.dtstart))
-    if rule.until is not None:
-        fields.update(_encode_moment("until", rule.until))
-    return fields
+    zones = {name: zone for name, (*_, zone) in zones_of(rule).items()}
+    start = _encode_moment("dtstart", rule.dtstart)
+    if rule.until is None:
+        return {**fields, **start, **({"until_tz": zones["dtstart"]} if zones else {})}
+    fields.update({f"{name}_zone": zone for name, zone in zones.items()})
+    return {**fields, **start, **_encode_moment("until", rule.until)}
+
+
+def zones_of(schedule: Any) -> dict[str, tuple[int, float, str]]:
+    """The zones of a rule that an offset cannot express.
+
+    By `dtstart` and `until`: the moment as a definition has it, in seconds and in minutes from UTC,
+    and the name of its zone. So a zone is never given to another moment that was written since.
+    """
+    if not isinstance(schedule, rrule):
+        return {}
+    moments = {name: getattr(schedule, name) for name in RRULE_MOMENTS}
+    return {
+        name: (to_timestamp(moment), get_utcoffset_minutes(moment), str(zone_name(moment.tzinfo)))
+        for name, moment in moments.items()
+        if moment is not None
+        and not has_one_offset(moment.tzinfo)
+        and zone_name(moment.tzinfo) is not None
+    }
+
+
+def without_zones(schedule: Any) -> Any:
+    """The schedule as 2.x can read it: a rule with `until` has offsets in place of zones."""
+    if not zones_of(schedule) or schedule.until is None:
+        return schedule
+    parameters = schedule.parameters()
+    for name in zones_of(schedule):
+        offset = parameters[name].utcoffset()
+        parameters[name] = parameters[name].astimezone(timezone(offset))
+    return rrule(**parameters)
+
+
+def with_zones(schedule: Any, zones: Mapping[str, Any]) -> Any:
+    """The schedule with the zones that `zones_of` gave, where it has the same moments with offsets.
+
+    Raises:
+        ValueError: `zones` are not what `zones_of` gives, or there is no such zone.
+    """
+    if not isinstance(schedule, rrule):
+        return schedule
+    parameters, found = schedule.parameters(), {}
+    for name in RRULE_MOMENTS:
+        moment, given = parameters[name], zones.get(name)
+        if moment is None or given is None or not has_one_offset(moment.tzinfo):
+            continue
+        if not isinstance(given, (list, tuple)) or len(given) != 3:
+            raise ValueError(f"the zone of {name} must be [seconds, minutes, name], got {given!r}")
+        if (to_timestamp(moment), get_utcoffset_minutes(moment)) == tuple(given[:2]):
+            found[name] = moment.astimezone(named_zone(given[2]))
+    return rrule(**{**parameters, **found}, nowfun=schedule.nowfun) if found else schedule
 
 
 def _part_field(given: Any) -> Any:
@@ -373,17 +423,13 @@ def _part_field(given: Any) -> Any:
 
 
 def _encode_moment(name: str, moment: datetime) -> Fields:
-    fields: Fields = {name: to_timestamp(moment)}
-    offset_name = f"{name}_tz"
-    if not has_one_offset(moment.tzinfo) and zone_name(moment.tzinfo) is not None:
-        fields[offset_name] = zone_name(moment.tzinfo)
-        offset_name = _Repeated(offset_name)
-    fields[offset_name] = get_utcoffset_minutes(moment)
-    return fields
+    return {name: to_timestamp(moment), f"{name}_tz": get_utcoffset_minutes(moment)}
 
 
 def _decode_rrule(fields: Fields) -> rrule:
     # A start that was never written down must be the same at every reading.
+    if fields.get("until") is None and isinstance(fields.get("until_tz"), str):
+        fields.setdefault("dtstart_zone", fields.pop("until_tz"))
     dtstart = _decode_moment("dtstart", fields) or EPOCH
     until = _decode_moment("until", fields)
     return rrule(dtstart=dtstart, until=until, **_known(fields, RRULE_FIELDS))
@@ -391,6 +437,7 @@ def _decode_rrule(fields: Fields) -> rrule:
 
 def _decode_moment(name: str, fields: Fields) -> datetime | None:
     seconds, zone = fields.pop(name, None), fields.pop(f"{name}_tz", None)
+    zone = fields.pop(f"{name}_zone", zone)
     if seconds is None:
         return None
     if isinstance(zone, str):

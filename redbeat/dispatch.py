@@ -600,8 +600,9 @@ def latest_lease(now: float, claim_timeout: float) -> float:
 def fingerprint(stored: Stored | None) -> str:
     """Tells one definition from another."""
     definition = (stored.definition if stored else None) or ""
+    zones = (stored.zones if stored else None) or ""
     return hashlib.sha1(
-        definition.encode("utf-8", "surrogateescape"), usedforsecurity=False
+        (definition + zones).encode("utf-8", "surrogateescape"), usedforsecurity=False
     ).hexdigest()
 
 

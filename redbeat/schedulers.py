@@ -54,7 +54,14 @@ from .checks import (
     check_key_expiry,
     check_version,
 )
-from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp
+from .decoder import (
+    RedBeatJSONDecoder,
+    RedBeatJSONEncoder,
+    to_timestamp,
+    with_zones,
+    without_zones,
+    zones_of,
+)
 from .dispatch import (
     HELD_BACK_DELAY,
     Batch,
@@ -1126,11 +1133,15 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
         Raises ``KeyError(key)`` if there is none.
         """
-        if definition is None:
-            definition = get_storage(app).read_definition(key)
-        if not definition:
+        if definition is not None:
+            stored = Stored(definition)
+        else:
+            (stored,) = get_storage(app).read_entries([text(key)])
+        if stored.refusal is not None:
+            raise stored.refusal
+        if not stored.definition:
             raise KeyError(key)
-        return cls.decode_definition(definition)
+        return _zoned(cls.decode_definition(stored.definition), stored.zones)
 
     @staticmethod
     def decode_meta(meta: str | None, app: Any = None) -> dict[str, Any]:
@@ -1165,10 +1176,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             )
         if not stored.definition:
             raise KeyError(key)
-        for field in (stored.definition, stored.meta or ""):
+        for field in (stored.definition, stored.meta or "", stored.zones or ""):
             _require_bounded(key, field)
             field.encode()  # Raises a ValueError if it holds what is no UTF-8.
         definition = cls.load_definition(key, app=app, definition=stored.definition)
+        definition = _zoned(definition, stored.zones)
         meta = cls.decode_meta(stored.meta, app=app)
         # Where both say something of runs, as others may write it, the meta is right.
         name = text(key).removeprefix(ensure_conf(app).key_prefix)
@@ -1257,7 +1269,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         definition, meta = self.encode_definition(), self.encode_meta()
         self._require_runnable()
         score = self.score if self.has_own_score else self._score_at(now)
-        return Draft(self.key, definition, seen_meta, meta, score, not is_readable)
+        zones = self.encode_zones()
+        return Draft(self.key, definition, seen_meta, meta, score, not is_readable, zones=zones)
 
     @property
     def has_own_score(self) -> bool:
@@ -1332,7 +1345,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             "args": self.args,
             "kwargs": self.kwargs,
             "options": self.options,
-            "schedule": self.schedule,
+            "schedule": without_zones(self.schedule),
             "enabled": self.enabled,
         }
         try:
@@ -1343,6 +1356,11 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             raise
         _require_bounded(self.key, definition)
         return definition
+
+    def encode_zones(self) -> str:
+        """The ``zones`` to be stored beside the definition, which 2.x reads: empty for most."""
+        zones = zones_of(self.schedule)
+        return json.dumps(zones) if zones else ""
 
     def encode_meta(self) -> str:
         """The ``meta`` of this entry as it is stored."""
@@ -1417,6 +1435,17 @@ def store_entries(
         drafts = [entry.draft(now, meta) for entry, meta in zip(entries, metas, strict=True)]
         changed = changed._replace(conflicts=get_storage(app).change_entries(drafts).conflicts)
     return changed.deleted
+
+
+def _zoned(definition: dict[str, Any], zones: str | None) -> dict[str, Any]:
+    """The fields of a definition, with the zones that are stored beside it."""
+    if not zones or not isinstance(definition, dict):
+        return definition
+    try:
+        schedule = with_zones(definition.get("schedule"), dict(json.loads(zones)))
+    except (TypeError, ValueError) as exc:
+        raise EntryError(f"its zones cannot be read: {exc}. Save it anew.") from exc
+    return {**definition, "schedule": schedule}
 
 
 def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBeatSchedulerEntry:
@@ -2617,6 +2646,7 @@ def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> boo
     return (
         type(entry).save is RedBeatSchedulerEntry.save
         and entry.encode_definition() == stored.encode_definition()
+        and entry.encode_zones() == stored.encode_zones()
     )
 
 

@@ -1,8 +1,9 @@
 """The schedule in Redis: every key, every command and every script of the package.
 
 An entry is a hash, ``<prefix><name>``, with the fields ``definition`` and ``meta`` (JSON that other
-modules write and read); while it is set aside ``set_aside``; and, if it came from the
-``beat_schedule`` of an application, ``owner``: the name of that. The schedule is one sorted set of
+modules write and read); ``zones``, JSON too, if the definition cannot say all of its time zones;
+while it is set aside ``set_aside``; and, if it came from the ``beat_schedule`` of an application,
+``owner``: the name of that. The schedule is one sorted set of
 these keys by due time, in seconds since the epoch, UTC. A score below zero is never due: ``-1`` for
 an entry with nothing left to run, ``-2`` for one that is set aside.
 
@@ -154,6 +155,7 @@ class Stored(NamedTuple):
     meta: str | None = None
     set_aside: str | None = None
     refusal: NoPermissionError | None = None
+    zones: str | None = None
 
     @property
     def is_gone(self) -> bool:
@@ -162,7 +164,7 @@ class Stored(NamedTuple):
 
 
 #: What is read of an entry's hash.
-FIELDS = ("definition", "meta", "set_aside")
+FIELDS = ("definition", "meta", "set_aside", "zones")
 
 
 class Seen(NamedTuple):
@@ -182,7 +184,8 @@ class Draft(NamedTuple):
     ``seen_meta`` is the stored meta that ``score`` was computed from, ``""`` for a new entry. A
     stored meta stays, unless nobody can read it (``replaces_meta``); ``meta`` is that of a new one.
     ``seen_definition`` is the stored definition that this one was made of, ``""`` if there must be
-    none; ``None``: whatever is stored goes.
+    none; ``None``: whatever is stored goes. ``zones`` are written beside the definition; ``""``
+    removes those that are there.
     """
 
     key: str
@@ -192,6 +195,7 @@ class Draft(NamedTuple):
     score: float
     replaces_meta: bool = False
     seen_definition: str | None = None
+    zones: str = ""
 
     def replaces(self, definition: str | None) -> bool:
         """Whether a stored definition is the one that was seen, or this one already."""
@@ -1074,8 +1078,8 @@ def _without_errors(replies: list[Any]) -> list[Any]:
 
 def _stored(reply: Any) -> Stored:
     if not isinstance(reply, Exception):
-        definition, meta, set_aside = map(_optional_text, reply)
-        return Stored(definition, meta, set_aside)
+        definition, meta, set_aside, zones = map(_optional_text, reply)
+        return Stored(definition, meta, set_aside, zones=zones)
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return Stored()
     if isinstance(reply, NoPermissionError) and is_of_one_key(reply):
@@ -1116,12 +1120,13 @@ def _record(pipe: Any, outcome: Outcome, known: str) -> None:
 
 def _store(pipe: Any, schedule: str, draft: Draft) -> None:
     key = _raw(draft.key)
-    pipe.hset(key, "definition", draft.definition)
+    zones = {"zones": draft.zones} if draft.zones else {}
+    pipe.hset(key, mapping={"definition": draft.definition, **zones})
     if draft.replaces_meta:
         pipe.hset(key, "meta", draft.meta)
     else:
         pipe.hsetnx(key, "meta", draft.meta)
-    pipe.hdel(key, "set_aside")
+    pipe.hdel(key, "set_aside", *([] if zones else ["zones"]))
     pipe.zadd(schedule, {key: draft.score})
 
 
@@ -1156,6 +1161,7 @@ def _save_arguments(drafts: Iterable[Draft]) -> list[Any]:
             int(draft.replaces_meta),
             int(draft.seen_definition is not None),
             _raw(draft.seen_definition or ""),
+            draft.zones,
         )
     ]
 

@@ -2,8 +2,8 @@
 --
 -- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
 -- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
--- ARGV     then for each entry three, as they were read, '' for one that was not there: its
---          definition, its meta, the reason why it is set aside
+-- ARGV     then for each entry four, as they were read, '' for one that was not there: its
+--          definition, its meta, the reason why it is set aside, its zones
 -- Returns  for each entry 1 if it is not in the schedule any more, 0 if it stays
 --
 -- Atomic, because an entry that is saved anew between the look and the removal must stay. A key that
@@ -17,7 +17,7 @@ local channel, count = ARGV[1], tonumber(ARGV[2])
 local schedule = KEYS[count + 1]
 
 local function read(key)
-  local stored = redis.pcall('HMGET', key, 'definition', 'meta', 'set_aside')
+  local stored = redis.pcall('HMGET', key, 'definition', 'meta', 'set_aside', 'zones')
   if stored.err and string.find(tostring(stored.err), 'WRONGTYPE', 1, true) then
     return {}
   end
@@ -26,13 +26,13 @@ end
 
 local removed = {}
 for i = 1, count do
-  local definition, meta, set_aside = unpack(ARGV, 3 * i, 3 * i + 2)
+  local definition, meta, set_aside, zones = unpack(ARGV, 4 * i - 1, 4 * i + 2)
   local stored = read(KEYS[i])
   if stored.err then
     return stored
   end
   local is_same = stored[1] == definition and (stored[2] or '') == meta
-    and (stored[3] or '') == set_aside
+    and (stored[3] or '') == set_aside and (stored[4] or '') == zones
   removed[i] = (is_same or not stored[1]) and 1 or 0
   if is_same then
     redis.call('DEL', KEYS[i])

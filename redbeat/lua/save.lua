@@ -3,10 +3,10 @@
 --
 -- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
 -- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
--- ARGV     then for each entry seven: its definition, the stored meta that its score was computed
+-- ARGV     then for each entry eight: its definition, the stored meta that its score was computed
 --          from ('': there was none), its meta if it is new, its score, 1 if the meta replaces what
 --          is stored, 1 if the stored definition must be the one that follows, that definition
---          ('': there was none)
+--          ('': there was none), its zones ('' removes those that are there)
 -- Returns  for each entry '' if it was stored; else the meta that is stored by now, for another try;
 --          false if another definition is stored by now
 --
@@ -28,8 +28,8 @@ end
 
 local conflicts, first = {}, nil
 for i = 1, count do
-  local definition, seen_meta, new_meta, score, replaces, compares, seen =
-    unpack(ARGV, 7 * i - 4, 7 * i + 2)
+  local definition, seen_meta, new_meta, score, replaces, compares, seen, zones =
+    unpack(ARGV, 8 * i - 5, 8 * i + 2)
   local stored = redis.call('HGET', KEYS[i], 'meta') or ''
   if compares == '1' and is_edited(KEYS[i], definition, seen) then
     conflicts[i] = false
@@ -43,6 +43,11 @@ for i = 1, count do
       redis.call('HSET', KEYS[i], 'definition', definition)
     end
     redis.call('HDEL', KEYS[i], 'set_aside')
+    if zones == '' then
+      redis.call('HDEL', KEYS[i], 'zones')
+    else
+      redis.call('HSET', KEYS[i], 'zones', zones)
+    end
     if schedule then
       redis.call('ZADD', schedule, score, KEYS[i])
     end

@@ -100,3 +100,54 @@ def test_of_a_beat_of_each_package_one_dispatches(
     assert "Sending due task" not in ours.log
     theirs.terminate()
     ours.wait_for_line("Sending due task interval")
+
+
+WRITE_ZONED = """
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+from redbeat import RedBeatSchedulerEntry
+from redbeat.schedules import rrule
+from proj import app
+
+berlin = ZoneInfo("Europe/Berlin")
+start = datetime.now(berlin).replace(microsecond=0) - timedelta(minutes=5)
+for name, until in {"open": None, "ended": start + timedelta(days=3650)}.items():
+    rule = rrule("SECONDLY", dtstart=start, until=until)
+    RedBeatSchedulerEntry(name, "proj.add", rule, args=[name], kwargs={"y": 1}, app=app).save()
+"""
+
+SAVE_ANEW = """
+from redbeat import RedBeatSchedulerEntry
+from proj import app
+
+for name in ["open", "ended"]:
+    entry = RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=app)
+    assert repr(entry)
+    entry.save()
+"""
+
+SHOW_ZONES = """
+from redbeat import RedBeatSchedulerEntry
+from proj import app
+
+for name in ["open", "ended"]:
+    entry = RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=app)
+    assert str(entry.schedule.dtstart.tzinfo) == "Europe/Berlin", entry.schedule
+"""
+
+
+def test_2_x_runs_a_rule_in_a_zone_and_saves_it_without_harm(
+    project: Project, broker: redis.Redis, peer: str
+) -> None:
+    """It reads the offset, and what it leaves is read by ours with the zone."""
+    project.script(WRITE_ZONED)
+    beat = project.beat(python=peer)
+    wait_until(lambda: {"open", "ended"} <= set(names_sent(broker)), 60, "a run of each entry")
+    assert beat.terminate() == 0
+    project.script(SHOW_ZONES)
+    project.script(SAVE_ANEW, python=peer)
+    project.script(SHOW_ZONES)
+    run_after = project.beat()
+    broker.flushdb()
+    wait_until(lambda: {"open", "ended"} <= set(names_sent(broker)), 60, "a run of each entry")
+    assert run_after.terminate() == 0
