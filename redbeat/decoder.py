@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from celery.beat import BeatLazyFunc
 from celery.canvas import Signature
 from celery.schedules import BaseSchedule, solar
 from celery.schedules import crontab as celery_crontab
@@ -520,6 +521,47 @@ def _decode_signature(fields: Fields) -> Signature:
     return Signature.from_dict(fields)
 
 
+class StoredLazyFunc(BeatLazyFunc):  # type: ignore[misc]  # Celery has no types
+    """What Redis knows of a `celery.beat.BeatLazyFunc`: that there is one, and its function's name.
+
+    Calling it raises `ValueError`. The function is in the code that stored the entry.
+    """
+
+    def __init__(self, function: str) -> None:
+        super().__init__(None)
+        self.function = function
+
+    @classmethod
+    def of(cls, value: Any) -> Any:
+        """`value`, or what is stored of it if it is one that the code computes."""
+        if not isinstance(value, BeatLazyFunc) or isinstance(value, cls):
+            return value
+        function = value._func
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        module = getattr(function, "__module__", None)
+        return cls(f"{module}.{name}" if module else name)
+
+    def delay(self) -> Any:
+        """Refuse, saying what to do."""
+        raise ValueError(
+            f"one of its arguments is computed by {self.function} whenever it is sent, and the "
+            "beat_schedule of this beat does not say how. Start beat with the code that has the "
+            "entry, or save or delete the entry."
+        )
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, StoredLazyFunc) and other.function == self.function
+
+    __hash__ = None  # type: ignore[assignment]  # as a list of arguments has none
+
+    def __repr__(self) -> str:
+        return f"<computed by {self.function}>"
+
+
+def _decode_lazy(fields: Fields) -> StoredLazyFunc:
+    return StoredLazyFunc(str(_required(_known(fields, ("function",)), "function")))
+
+
 CODECS = (
     Codec("datetime", datetime, _encode_datetime, _decode_datetime),
     Codec("interval", interval, _encode_interval, _decode_interval),
@@ -577,6 +619,9 @@ def _warn_of_base(type_: type, base: type) -> None:
 for _codec in CODECS:
     _add(_codec)
 _add(Codec("crontab", crontab, _encode_crontab, _decode_crontab))
+#: For arguments of entries only: they are what Celery computes.
+LAZY = "beat_lazy_func"
+_add(Codec(LAZY, StoredLazyFunc, lambda lazy: {"function": lazy.function}, _decode_lazy))
 
 
 # Values at the door

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import MINYEAR, datetime, timedelta
 from difflib import get_close_matches
 from enum import Enum
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import celery.schedules
@@ -26,7 +26,7 @@ import redis
 import redis.cluster
 import redis.sentinel
 from celery.app import app_or_default
-from celery.beat import ScheduleEntry, Scheduler, SchedulingError, Service
+from celery.beat import BeatLazyFunc, ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.schedules import BaseSchedule, schedstate
 from celery.signals import beat_embedded_init, beat_init
 from celery.utils.log import get_logger
@@ -55,8 +55,10 @@ from .checks import (
     check_version,
 )
 from .decoder import (
+    LAZY,
     RedBeatJSONDecoder,
     RedBeatJSONEncoder,
+    StoredLazyFunc,
     to_timestamp,
     with_zones,
     without_zones,
@@ -1123,7 +1125,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         It may be bytes, as a client of the application's own may have read it.
         """
         fields: dict[str, Any] = json_decoder().decode(text(definition))
-        return fields
+        return _with_lazy_read(fields) if LAZY in text(definition) else fields
 
     @classmethod
     def load_definition(
@@ -1342,8 +1344,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         fields = {
             "name": self.name,
             "task": self.task,
-            "args": self.args,
-            "kwargs": self.kwargs,
+            "args": _with_each(StoredLazyFunc.of, self.args),
+            "kwargs": _with_each(StoredLazyFunc.of, self.kwargs),
             "options": self.options,
             "schedule": without_zones(self.schedule),
             "enabled": self.enabled,
@@ -1435,6 +1437,64 @@ def store_entries(
         drafts = [entry.draft(now, meta) for entry, meta in zip(entries, metas, strict=True)]
         changed = changed._replace(conflicts=get_storage(app).change_entries(drafts).conflicts)
     return changed.deleted
+
+
+# Arguments that the code computes: Celery does it for those in `args` and `kwargs`, and no deeper.
+
+
+def _with_each(change: Callable[[Any], Any], arguments: Any) -> Any:
+    """The arguments, each as `change` has it."""
+    if isinstance(arguments, dict):
+        return {name: change(value) for name, value in arguments.items()}
+    if isinstance(arguments, (list, tuple)):
+        return [change(value) for value in arguments]
+    return arguments
+
+
+def _with_lazy_read(definition: Any) -> Any:
+    """The fields of a definition, also where a decoder leaves objects of ours as they are."""
+    if not isinstance(definition, dict):
+        return definition
+    given = {name: definition[name] for name in ("args", "kwargs") if name in definition}
+    return {**definition, **{name: _with_each(_lazy_read, each) for name, each in given.items()}}
+
+
+def _lazy_read(value: Any) -> Any:
+    is_left = isinstance(value, dict) and value.get("__type__") == LAZY
+    return StoredLazyFunc(str(value.get("function"))) if is_left else value
+
+
+def take_lazy_functions(entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
+    """The entry, with the functions of its arguments from ``beat_schedule``, as far as it has them.
+
+    Redis holds only their names.
+    """
+    names = [name for name in ("args", "kwargs") if _has_lazy(getattr(entry, name))]
+    if names:
+        schedule = ensure_conf(entry.app).schedule
+        static = next((schedule[name] for name in schedule if str(name) == entry.name), None)
+        get = static.get if isinstance(static, Mapping) else partial(getattr, static)
+        for name in names:
+            setattr(entry, name, _with_functions(getattr(entry, name), get(name, None)))
+    return entry
+
+
+def _has_lazy(arguments: Any) -> bool:
+    values = arguments.values() if isinstance(arguments, dict) else arguments
+    return isinstance(arguments, (dict, list, tuple)) and any(
+        isinstance(value, StoredLazyFunc) for value in values
+    )
+
+
+def _with_functions(stored: Any, given: Any) -> Any:
+    """The stored arguments; those that the code computes by what stands in its place there."""
+    is_dict = isinstance(stored, dict)
+    pairs = dict(stored.items() if is_dict else enumerate(stored))
+    own = dict((given or {}).items() if is_dict else enumerate(given or ()))
+    for place, value in pairs.items():
+        if isinstance(value, StoredLazyFunc) and isinstance(own.get(place), BeatLazyFunc):
+            pairs[place] = own[place]
+    return pairs if is_dict else list(pairs.values())
 
 
 def _zoned(definition: dict[str, Any], zones: str | None) -> dict[str, Any]:
@@ -1885,8 +1945,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _made_of(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
         """The entry; one round trip if its class has a ``from_key`` of its own, else none."""
         if _unbound(self.Entry.from_key) is not _FROM_KEY:
-            return self.Entry.from_key(key, app=self.app)
-        return self.Entry.from_stored(key, stored, app=self.app)
+            return take_lazy_functions(self.Entry.from_key(key, app=self.app))
+        return take_lazy_functions(self.Entry.from_stored(key, stored, app=self.app))
 
     def _drop(self, key: str, score: float) -> bool:
         """Remove from the schedule what has no entry, unless it was saved or deleted by now."""

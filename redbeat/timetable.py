@@ -37,6 +37,7 @@ from .schedulers import (
     ensure_conf,
     get_storage,
     store_entries,
+    take_lazy_functions,
 )
 from .schedules import awaited_from, is_plain_interval, next_due
 from .statistics import Report, decode_reports
@@ -499,7 +500,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         built for it, and what publishing costs. Raises `KeyError`, and
         `celery.beat.SchedulingError` if the message cannot be sent.
         """
-        entry, scheduler = self[name], _scheduler_of(self.app)
+        entry, scheduler = take_lazy_functions(self[name]), _scheduler_of(self.app)
         sender = scheduler if _sends_itself(scheduler) else Scheduler
         return sender(self.app, lazy=True).apply_async(entry, advance=False)
 
