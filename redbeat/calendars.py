@@ -769,6 +769,27 @@ def has_one_offset(zone: tzinfo | None) -> bool:
     return zone is None or zone.utcoffset(None) is not None
 
 
+def zone_text(zone: tzinfo) -> str:
+    """What tells the zone from others: its offset in seconds if it has only one, else its name.
+
+    Of one without a name, such as that of the machine, its offsets in winter and in summer.
+    """
+    zone = named_zone(zone)
+    if has_one_offset(zone):
+        return str((zone.utcoffset(None) or NOTHING).total_seconds())
+    halves = (datetime(2024, month, 1, tzinfo=UTC) for month in (1, 7))
+    offsets = "/".join(str(_offset_at(half, zone).total_seconds()) for half in halves)
+    return zone_name(zone) or offsets
+
+
+def zone_from_text(text: str) -> tzinfo | None:
+    """The zone that `zone_text` told; `None` if it has no name, or there is none of that name."""
+    try:
+        return timezone(timedelta(seconds=float(text)))
+    except (OverflowError, ValueError):
+        return named_zone(text) if _is_zone_name(text) else None
+
+
 def _is_zone_name(name: str) -> bool:
     try:
         return bool(_zone_called(name))

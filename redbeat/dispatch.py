@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from types import FrameType
 from typing import Any
 
@@ -34,9 +34,15 @@ from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
 
 from . import signals
-from .calendars import as_utc
+from .calendars import as_utc, zone_from_text
 from .greenlets import is_in_event_loop
-from .schedules import answers_for_itself, awaited_from, next_due
+from .schedules import (
+    answers_for_itself,
+    awaited_from,
+    follows_zone_of_app,
+    next_due,
+    slot_of_other_zone,
+)
 from .storage import (
     FINISHED,
     SET_ASIDE,
@@ -568,6 +574,65 @@ def release_abandoned(
                 outcome = Outcome(member.key, now.timestamp())
                 abandoned.setdefault(member.score, []).append(outcome)
     return sum(storage.commit(lease, outcomes) for lease, outcomes in abandoned.items())
+
+
+def move_to_zone(
+    storage: Storage,
+    now: datetime,
+    claim_timeout: float,
+    page: int,
+    before: str,
+    build: Callable[[str, Stored], Any],
+) -> Iterator[int]:
+    """Move entries that follow the zone of the application from the zone ``before`` to that of now.
+
+    Page by page; yields how many of each were moved, each unless its score is another one by then.
+    What is due already, claimed, or paused stays where it is. Three round trips per ``page``.
+    """
+    since, zone = now.timestamp(), zone_from_text(before)
+    leased_until = latest_lease(since, claim_timeout)
+    low: float | str = f"({since!r}"
+    size = page
+    while True:
+        members = storage.read_page(low, math.inf, size)
+        ahead = [m for m in members if may_be_written(m.score) or m.score > leased_until]
+        stored = storage.read_entries([member.key for member in ahead])
+        moves = []
+        for member, fields in zip(ahead, stored, strict=True):
+            score = _score_in_zone(member, fields, now, zone, build)
+            if score is not None and score != math.floor(member.score):
+                moves.append((member, score))
+        yield storage.move(moves)
+        if len(members) < size:
+            return
+        last = members[-1].score
+        # More than a page may be due at one time.
+        size, low = (size * 2 if last == low else page), last
+
+
+def _score_in_zone(
+    member: Member,
+    stored: Stored,
+    now: datetime,
+    before: tzinfo | None,
+    build: Callable[[str, Stored], Any],
+) -> float | None:
+    """When an entry is due in the zone of now, ``None`` if its place says nothing of a zone."""
+    try:
+        entry = build(member.key, stored)
+        if not entry.enabled or entry.has_own_score or not follows_zone_of_app(entry.schedule):
+            return None
+        if entry.last_run_at is not None:
+            due = entry.next_due(now)
+        elif before is None:
+            return None
+        else:
+            awaited = slot_of_other_zone(entry.schedule, member.score, now, before)
+            due = None if awaited is None else next_due(entry.schedule, awaited, now)
+    except Exception:
+        # It is set aside when it is due.
+        return None
+    return None if due is None else math.floor(max(due, now).timestamp())
 
 
 def _is_overdue(

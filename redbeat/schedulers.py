@@ -47,7 +47,7 @@ from redis.sentinel import Sentinel
 
 from . import signals
 from .addresses import sentinels_among, startup_nodes_in
-from .calendars import as_utc
+from .calendars import as_utc, zone_text
 from .checks import (
     DEFAULT_KEY_EXPIRY_CHECK,
     KEY_EXPIRY_CHECK_MODES,
@@ -73,6 +73,7 @@ from .dispatch import (
     deferred_signals,
     end_by_hang_up,
     latest_lease,
+    move_to_zone,
     release_abandoned,
     release_lease,
     retry_set_aside,
@@ -371,6 +372,7 @@ class RedBeatConfig:
         self.schedule_key = f"{self.key_prefix}:schedule"
         self.statics_key = f"{self.key_prefix}:statics"
         self.reports_key = f"{self.key_prefix}:reports"
+        self.zone_key = f"{self.key_prefix}:zone"
         self.channel = f"{self.key_prefix}:changed"
         self.redis_url: Any = self._read("redbeat_redis_url")
         if self.redis_url is None:
@@ -2092,11 +2094,37 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             )
             if released:
                 logger.info("beat: %d entries that another beat had claimed run now", released)
+        self._follow_zone()
         self._had_entries = storage.count_members() > 0
         self._forget_reports_of_the_gone()
         self._term = self.leadership.term
         self._is_in_office = True
         signals.leadership_acquired.send(self)
+
+    def _follow_zone(self) -> None:
+        """Move entries to their new times if the application's zone is not the last leader's.
+
+        One round trip, one more if there was none, and if it changed, three per page of entries.
+        """
+        storage, conf = get_storage(self.app), ensure_conf(self.app)
+        before, zone = storage.read_zone(), zone_text(self.app.timezone)
+        if zone == before:
+            return
+        if before is not None:
+            now, moved = as_utc(self.app.now()), 0
+            for count in move_to_zone(
+                storage, now, conf.claim_timeout, conf.batch_size, before, self._build
+            ):
+                self.leadership.expect(0)
+                moved += count
+            logger.info(
+                "beat: The application's time zone is %s, and was %s: %d entries without one of "
+                "their own were moved to their new times",
+                zone,
+                before,
+                moved,
+            )
+        storage.write_zone(zone)
 
     def _leave_office(self) -> None:
         if self._is_in_office:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from copy import copy
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property, partial
 from typing import Any, ClassVar
@@ -237,6 +238,29 @@ def own_zone(schedule: Any) -> tzinfo | None:
         return None
     is_fixed = getattr(schedule, "zone", None) is not None or _is_in_class(schedule, zone)
     return named_zone(zone) if is_fixed or zone != schedule.app.timezone else None
+
+
+def follows_zone_of_app(schedule: Any) -> bool:
+    """Whether it depends on the zone of its app when it is due."""
+    names_times = isinstance(schedule, celery_crontab) or (
+        isinstance(schedule, interval) and schedule.relative
+    )
+    return names_times and own_zone(schedule) is None
+
+
+def slot_of_other_zone(schedule: Any, score: float, now: datetime, zone: tzinfo) -> datetime | None:
+    """A last run just before the slot that a crontab, read in `zone`, has at `score`.
+
+    By the clock of the schedule's own zone. `None` if it has none there.
+    """
+    if not isinstance(schedule, celery_crontab):
+        return None
+    other = copy(schedule)
+    other.app, other.tz = schedule.app, zone
+    if awaited_from(other, score, now) is None:
+        return None
+    wall = wall_at(EPOCH + timedelta(seconds=score), zone)
+    return as_utc(wall.replace(tzinfo=named_zone(schedule.tz))) - TICK
 
 
 def _has_zone(schedule: Any) -> bool:

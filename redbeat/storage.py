@@ -138,6 +138,7 @@ class OwnKeys(NamedTuple):
     channel: str
     reports_key: str
     lock_key: str | None
+    zone_key: str | None = None
 
     @classmethod
     def of(cls, owner: Any) -> OwnKeys:
@@ -262,8 +263,9 @@ def unit(
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
 
-    ``schedule_key``, ``statics_key``, ``reports_key`` and ``lock_key`` (``None``: nobody leads) are
-    whole keys, and ``channel`` is where changes are told. All methods raise what redis-py raises.
+    ``schedule_key``, ``statics_key``, ``reports_key``, ``lock_key`` (``None``: nobody leads) and
+    ``zone_key`` (``None``: nobody notes it) are whole keys, and ``channel`` is where changes are
+    told. All methods raise what redis-py raises.
     """
 
     client: Client = field(repr=False)
@@ -272,6 +274,7 @@ class Storage:
     channel: str
     reports_key: str
     lock_key: str | None = None
+    zone_key: str | None = None
     _direct: Client = field(init=False, repr=False)
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
     _is_before_cluster: bool = field(default=False, init=False, repr=False)
@@ -518,6 +521,29 @@ class Storage:
             return 0
         return self._atomically(lambda steps: steps.commit(lease, outcomes))
 
+    @unit
+    def move(self, moves: Sequence[tuple[Member, float]]) -> int:
+        """Give members that still have their scores new ones; how many that were.
+
+        One round trip, two on a server without scripting, none for nothing.
+        """
+        return self._atomically(lambda steps: steps.move(moves)) if moves else 0
+
+    # The zone
+
+    @unit
+    def read_zone(self) -> str | None:
+        """The time zone of the last leader, as it was noted; one round trip."""
+        if self.zone_key is None:
+            return None
+        return _optional_text(self._direct.execute_command("GET", self.zone_key, **UNDECODED))
+
+    @unit
+    def write_zone(self, zone: str) -> None:
+        """Note the time zone of the leader; one round trip."""
+        if self.zone_key is not None:
+            self._direct.set(self.zone_key, zone)
+
     # Changes
 
     def listen(self) -> Listener:
@@ -763,6 +789,22 @@ class ScriptedSteps:
         ]
         return sum(self._call_in_turn(calls)[records:])
 
+    def move(self, moves: Sequence[tuple[Member, float]]) -> int:
+        """See :meth:`Storage.move`."""
+        by_score: dict[float, list[Outcome]] = {}
+        for (key, score), new_score in moves:
+            by_score.setdefault(score, []).append(Outcome(key, new_score))
+        schedule = [self.storage.schedule_key]
+        return sum(
+            self._call_in_turn(
+                [
+                    (ADVANCE, schedule, _advance_arguments(score, group))
+                    for score, outcomes in by_score.items()
+                    for group in _sized(outcomes, SCRIPT_SIZE)
+                ]
+            )
+        )
+
     def _groups_by_slot(self, outcomes: Sequence[Outcome]) -> list[Sequence[Outcome]]:
         """Outcomes by what one script may touch, where keys may lack the hash tag of the others."""
         if not self.storage.is_spread:
@@ -939,6 +981,18 @@ class PlainSteps:
                     pipe.zadd(schedule, {_raw(outcome.key): outcome.score})
             pipe.execute()
         return held
+
+    def move(self, moves: Sequence[tuple[Member, float]]) -> int:
+        """See :meth:`Storage.move`."""
+        scores = self.storage.read_scores([member.key for member, _ in moves])
+        moved = {
+            _raw(member.key): new_score
+            for (member, new_score), score in zip(moves, scores, strict=True)
+            if score == member.score
+        }
+        if moved:
+            self.client.zadd(self.storage.schedule_key, moved)
+        return len(moved)
 
     def _read_stored(self, outcomes: Sequence[Outcome]) -> list[tuple[float | None, str | None]]:
         """Score and meta of each entry; ``""`` for no meta, ``None`` for no entry."""
