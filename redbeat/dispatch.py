@@ -90,6 +90,10 @@ SET_ASIDE_PAGE = 500
 REASON_LENGTH = 1000
 
 
+#: What stands in the definition of an entry that may follow the zone of the application.
+ZONE_MARKS = ('"crontab"', '"relative": true', '"relative":true')
+
+
 class Claim:
     """One claimed entry: what was claimed, and what became of it."""
 
@@ -591,10 +595,7 @@ def move_to_zone(
     """
     since, zone = now.timestamp(), zone_from_text(before)
     leased_until = latest_lease(since, claim_timeout)
-    low: float | str = f"({since!r}"
-    size = page
-    while True:
-        members = storage.read_page(low, math.inf, size)
+    for members in _pages(storage, f"({since!r}", page):
         ahead = [m for m in members if may_be_written(m.score) or m.score > leased_until]
         stored = storage.read_entries([member.key for member in ahead])
         moves = []
@@ -603,6 +604,27 @@ def move_to_zone(
             if score is not None and score != math.floor(member.score):
                 moves.append((member, score))
         yield storage.move(moves)
+
+
+def may_need_zone(storage: Storage, page: int) -> bool:
+    """Whether an entry looks like one that follows the application's zone.
+
+    Two round trips per ``page``.
+    """
+    return any(
+        mark in definition
+        for members in _pages(storage, 0, page)
+        for definition in storage.read_definitions([member.key for member in members])
+        for mark in ZONE_MARKS
+    )
+
+
+def _pages(storage: Storage, low: float | str, page: int) -> Iterator[list[Member]]:
+    """Members from a score on, page by page; those that are moved meanwhile may be met again."""
+    size = page
+    while True:
+        members = storage.read_page(low, math.inf, size)
+        yield members
         if len(members) < size:
             return
         last = members[-1].score

@@ -73,6 +73,7 @@ from .dispatch import (
     deferred_signals,
     end_by_hang_up,
     latest_lease,
+    may_need_zone,
     move_to_zone,
     release_abandoned,
     release_lease,
@@ -2104,11 +2105,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _follow_zone(self) -> None:
         """Move entries to their new times if the application's zone is not the last leader's.
 
-        One round trip, one more if there was none, and if it changed, three per page of entries.
+        One round trip, one more to note it, and if it changed, three per page of entries.
         """
         storage, conf = get_storage(self.app), ensure_conf(self.app)
         before, zone = storage.read_zone(), zone_text(self.app.timezone)
         if zone == before:
+            return
+        # A program that only ticks leaves nothing of ours where nothing depends on the zone.
+        is_needed = before is not None or self._is_service
+        if not is_needed and not may_need_zone(storage, conf.batch_size):
             return
         if before is not None:
             now, moved = as_utc(self.app.now()), 0

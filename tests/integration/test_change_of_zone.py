@@ -138,6 +138,7 @@ def test_zones_are_compared_by_what_they_mean(
     app_in: AppIn, client: redis.Redis, name: str
 ) -> None:
     pytz = pytest.importorskip("pytz")
+    save(app_in("UTC"), noon())
     lead(app_in("UTC"))
     noted = client.get("redbeat::zone")
     for zone in (name, UTC, timezone(timedelta(0)), ZoneInfo(name), pytz.timezone(name)):
