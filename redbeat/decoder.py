@@ -499,7 +499,7 @@ def _encode_solar(schedule: solar) -> Fields:
 
 def _decode_solar(fields: Fields) -> solar:
     place = _place(_required(fields, "lat"), _required(fields, "lon"))
-    return solar(**{**fields, **place})
+    return solar(**{**_known(fields, ("event", "lat", "lon")), **place})
 
 
 def _place(lat: Any, lon: Any) -> Fields:
@@ -568,8 +568,13 @@ CODECS = (
     Codec("crontab", celery_crontab, _encode_crontab, _decode_crontab),
     Codec("rrule", rrule, _encode_rrule, _decode_rrule),
     Codec("weekday", weekday, _encode_weekday, _decode_weekday),
-    Codec("rruleset", rruleset, lambda rules: {"text": rules.text}, lambda f: rruleset(**f)),
-    Codec("once", once, lambda schedule: {"at": schedule.at}, lambda f: once(**f)),
+    Codec(
+        "rruleset",
+        rruleset,
+        lambda rules: {"text": rules.text},
+        lambda f: rruleset(**_known(f, ("text",))),
+    ),
+    Codec("once", once, lambda schedule: {"at": schedule.at}, lambda f: once(**_known(f, ("at",)))),
     Codec("solar", solar, _encode_solar, _decode_solar),
     Codec("date", date, _encode_date, lambda f: date(**f)),
     Codec("timedelta", timedelta, _encode_timedelta, lambda f: timedelta(**f)),

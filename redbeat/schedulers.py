@@ -1273,7 +1273,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         is_readable = not seen_meta or self._adopt(seen_meta)
         definition, meta = self.encode_definition(), self.encode_meta()
         self._require_runnable()
-        score = self.score if self.has_own_score else self._score_at(now)
+        score = self._score_at(now)
         zones = self.encode_zones()
         return Draft(self.key, definition, seen_meta, meta, score, not is_readable, zones=zones)
 
@@ -1284,7 +1284,12 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         return its.score is not ours.score or its.due_at is not ours.due_at
 
     def _score_at(self, now: datetime) -> int:
-        """What :attr:`score` is at ``now``, for many entries with one look at the clock."""
+        """What :attr:`score` is at ``now``, for many entries with one look at the clock.
+
+        An interval is due a whole interval after its last run, however long ago ``now`` was read.
+        """
+        if self.has_own_score:
+            return self.score
         due = self.next_due(now)
         return -1 if due is None else to_timestamp(max(due, own_now(self.schedule, now)))
 
@@ -1325,7 +1330,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     def _store_run(self) -> None:
         ensure_conf(self.app).refuse_own_key(self.name, self.key)
-        get_storage(self.app).write_run(self.key, self.encode_meta(), self.score)
+        score = self._score_at(as_utc(app_or_default(self.app).now()))
+        get_storage(self.app).write_run(self.key, self.encode_meta(), score)
 
     def _adopt(self, stored: str) -> bool:
         """Take over what is stored of the runs; ``False`` if nobody can read it."""

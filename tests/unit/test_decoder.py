@@ -485,3 +485,18 @@ def test_a_decoder_may_read_types_of_its_own_by_overriding_one_method() -> None:
 
     text = '[{"__type__": "set", "values": [1, 2]}, {"__type__": "weekday", "wkday": 1}, {"x": 1}]'
     assert json.loads(text, cls=WithSets) == [{1, 2}, recurrence.TU, {"x": 1}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        '"solar", "event": "sunrise", "lat": 52.5, "lon": 13.4, "app": true',
+        '"solar", "event": "sunrise", "lat": 52.5, "lon": 13.4, "nowfun": 1',
+        '"once", "at": {"__type__": "datetime", "year": 2030, "month": 1, "day": 1}, "app": 1',
+        '"rruleset", "text": "RRULE:FREQ=DAILY", "nowfun": "now"',
+    ],
+)
+def test_a_schedule_with_fields_that_it_does_not_have_is_refused(fields: str) -> None:
+    """What a constructor takes beside them is not for those who write JSON."""
+    with pytest.raises(ValueError, match="are no fields of it"):
+        json.loads(f'{{"__type__": {fields}}}', cls=RedBeatJSONDecoder)
