@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery.utils.log import get_logger
-from redis.exceptions import RedisClusterException
+from redis.exceptions import NoPermissionError, RedisClusterException
 
 from .errors import RedBeatKeyExpiryError, UnsupportedServerError
 from .retrying import OUTAGES, without_secrets
@@ -48,8 +48,15 @@ def check_version(client: Any) -> bool:
         reply = client.info("server")
     except (*OUTAGES, RedisClusterException):
         return False
+    except NoPermissionError as exc:
+        logger.warning(
+            "beat: This user of Redis may not run INFO (%s): the version of the server is not "
+            "checked. Allow it in the ACL.",
+            exc,
+        )
+        return True
     except Exception:
-        # Managed services refuse INFO, and what a stand-in for a client does is its own affair.
+        # Some services know no INFO, and what a stand-in for a client does is its own affair.
         return True
     version = reply.get("redis_version") if isinstance(reply, Mapping) else None
     known = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None

@@ -44,10 +44,11 @@ from .schedulers import (
     encode_json,
     ensure_conf,
     get_redis,
+    get_storage,
     require_known_options,
 )
 from .schedules import once
-from .statistics import DELAY_MINUTES, REPORT_INTERVAL
+from .statistics import DELAY_MINUTES, REPORT_INTERVAL, Report
 from .storage import REDIS_ERRORS
 from .terminal import (
     Console,
@@ -804,9 +805,25 @@ def _status_record(session: Session) -> dict[str, Any]:
                 "since": _iso(datetime.fromtimestamp(report.since, timezone.utc)),
                 "at": _iso(datetime.fromtimestamp(report.at, timezone.utc)),
             }
-            for name, report in timetable.reports().items()
+            for name, report in _reports(session).items()
         },
     }
+
+
+def _reports(session: Session) -> dict[str, Report]:
+    """What beats report; says on the error output if they may not be read."""
+    reports = session.timetable.reports()
+    if _lacks_reports(session):
+        click.echo(
+            "The reports of beats are left out: this user of Redis may not run HGETALL. Allow it "
+            "in the ACL.",
+            err=True,
+        )
+    return reports
+
+
+def _lacks_reports(session: Session) -> bool:
+    return "HGETALL" in get_storage(session.app).refused
 
 
 def _leader_record(leader: Holder | None) -> dict[str, Any] | None:
@@ -883,7 +900,7 @@ def check(session: Session, max_delay: timedelta) -> None:
     reason = _trouble(session, max_delay.total_seconds())
     if reason:
         raise click.ClickException(reason)
-    delays = [report.worst_delay for report in session.timetable.reports().values()]
+    delays = [report.worst_delay for report in _reports(session).values()]
     worst = duration(max(delays)) if delays else "not known before a beat has told of its runs"
     session.console.say(f"All is well; worst delay in {DELAY_MINUTES} minutes: {worst}")
 
@@ -907,6 +924,11 @@ def _leaderless(session: Session) -> str:
         reports = session.timetable.reports().values()
         if any(report.is_fresh(now, patience) for report in reports):
             return ""
+        if _lacks_reports(session):
+            return (
+                "whether a beat lives is not known: this user of Redis may not run HGETALL. Allow "
+                "it in the ACL"
+            )
         return f"no beat gave a sign of life in the last {duration(patience)}"
     leader = session.timetable.leader()
     if leader is None:

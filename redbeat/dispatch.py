@@ -347,8 +347,8 @@ class Batch:
         self.claims = [Claim(member, now, ticked_at) for member in found.due]
         #: The first entry that is due later, within the horizon.
         self.peeked = Claim(found.later, now, ticked_at, is_leased=False) if found.later else None
-        #: How many entries are set aside.
-        self.set_aside = found.set_aside
+        #: Whether any entry is set aside.
+        self.has_set_aside = found.has_set_aside
 
     @property
     def is_empty(self) -> bool:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from celery.utils.log import get_logger
+from redis.exceptions import NoPermissionError
 
 from .leadership import Leadership
 from .retrying import not_again, patience, without_secrets
@@ -122,9 +123,16 @@ class Rest:
         """
         listener, self._listener = self._listener, None
         has_listened = listener is not None
+        if not has_listened and not self._get_storage().may_listen:
+            return self._leadership.lost.wait(seconds)
         try:
             listener = listener or self._get_storage().listen()
             woken = listener.wait(seconds, before)
+        except NoPermissionError as exc:
+            self._get_storage().do_without("SUBSCRIBE", exc)
+            if listener is not None:
+                listener.close()
+            return self._leadership.lost.wait(seconds)
         except (*REDIS_ERRORS, ValueError) as exc:
             # A ValueError: what somebody published is not text.
             logger.debug("beat: Cannot listen for changes: %s", without_secrets(exc))

@@ -37,6 +37,7 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import (
     LockNotOwnedError,
+    NoPermissionError,
     OutOfMemoryError,
     RedisClusterException,
     RedisError,
@@ -2082,7 +2083,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._check_server()
         conf, storage = ensure_conf(self.app), get_storage(self.app)
         is_back = self._term is not None
-        if is_back and self._had_entries and not storage.count_members():
+        if is_back and self._had_entries and not storage.has_members():
             logger.error(
                 "beat: Redis has lost the schedule %s. The entries of beat_schedule are stored "
                 "again; those that programs had saved are gone.",
@@ -2102,7 +2103,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if released:
                 logger.info("beat: %d entries that another beat had claimed run now", released)
         self._follow_zone()
-        self._had_entries = storage.count_members() > 0
+        self._had_entries = storage.has_members()
         self._forget_reports_of_the_gone()
         self._term = self.leadership.term
         self._is_in_office = True
@@ -2165,7 +2166,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         while True:
             with deferred_signals() as stop:
                 batch = self._claim(now, age=_passed_since(began))
-                if batch.set_aside:
+                if batch.has_set_aside:
                     self._retry_set_aside(batch.now)
                 if not batch.is_empty:
                     self._had_entries = True
@@ -2184,7 +2185,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             first_due,
             ticked_at,
             first_again,
-            may_find_more=batch.set_aside > 0,
+            may_find_more=batch.has_set_aside,
         )
 
     def _has_lost_the_schedule(self, batch: Batch) -> bool:
@@ -2192,10 +2193,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
         One round trip, where nothing is due for long.
         """
-        if self.lock_key or not self._had_entries or batch.set_aside:
+        if self.lock_key or not self._had_entries or batch.has_set_aside:
             return False
         has_statics = bool(ensure_conf(self.app).schedule)
-        return has_statics and not get_storage(self.app).count_members()
+        return has_statics and not get_storage(self.app).has_members()
 
     def _read_clock(self) -> datetime:
         """The tick's *now*: when it was meant to be, if that was only just before.

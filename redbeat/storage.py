@@ -11,6 +11,9 @@ What must be atomic is a Lua script (``redbeat/lua``), called by its digest and 
 the server has forgotten it. A server without scripting gets the same steps as plain commands, with
 one warning: two beats that share a schedule on it may then run an entry twice.
 
+A user of Redis needs the commands that celery-redbeat 2.x needs. All others are optional: where its
+ACL refuses one, the feature is off, with one warning per command (:data:`OPTIONAL`).
+
 A script touches the keys of one slot. Where the hashes and the schedule live in different slots (a
 Redis Cluster, or a proxy before one, and a prefix without a ``{hash tag}``), a change to both takes
 two steps, in the order that loses nothing: hash first, schedule second.
@@ -88,6 +91,13 @@ DRAIN_TIME = 0.05
 #: Seconds for the answer: less than the default poll interval, which is how long a sleep lasts.
 ASKING_INTERVAL = 30.0
 ANSWERING_TIME = 3.0
+
+#: Commands that a user of Redis may lack, and what is lost without each.
+OPTIONAL = {
+    "HGETALL": "what beats report of their work, as their runs and delays, cannot be read",
+    "PUBLISH": "beat notices what is changed here within redbeat_poll_interval, not at once",
+    "SUBSCRIBE": "beat notices changes within redbeat_poll_interval, not at once",
+}
 
 #: For redis-py: leave a reply as bytes. Others may have written what is no UTF-8, and one such
 #: entry must not keep the rest from being read.
@@ -214,11 +224,14 @@ class Changed(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """What a claim found: leased members with the scores they had, and what is not due now."""
+    """What a claim found: leased members with the scores they had, and what is not due now.
+
+    ``has_set_aside``: whether any entry is set aside.
+    """
 
     due: list[Member]
     later: Member | None
-    set_aside: int
+    has_set_aside: bool
 
 
 class Outcome(NamedTuple):
@@ -278,6 +291,8 @@ class Storage:
     _direct: Client = field(init=False, repr=False)
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
     _is_before_cluster: bool = field(default=False, init=False, repr=False)
+    #: The optional commands that this user of Redis may not run, as far as they were tried.
+    refused: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._direct = direct(self.client)
@@ -346,6 +361,17 @@ class Storage:
             self._steps = PlainSteps(self)
             return True
         return False
+
+    def do_without(self, command: str, reason: object) -> None:
+        """Warn, once, of what is lost because an optional command was refused."""
+        if command not in self.refused:
+            self.refused.add(command)
+            logger.warning(
+                "beat: This user of Redis may not run %s (%s): %s. Allow it in the ACL.",
+                command,
+                text(reason),
+                OPTIONAL[command],
+            )
 
     # One entry
 
@@ -461,26 +487,62 @@ class Storage:
         with self._direct.pipeline(transaction=False) as pipe:
             pipe.zrank(self.schedule_key, _raw(after.key))
             pipe.zscore(self.schedule_key, _raw(after.key))
-            pipe.zcount(self.schedule_key, "-inf", f"({after.score!r}")
-            rank, score, lower = pipe.execute()
-        start = rank + 1 if score == after.score else lower
-        arguments = (self.schedule_key, start, start + size - 1, "WITHSCORES")
+            rank, score = pipe.execute()
+        if score != after.score:
+            # It has gone to another place: its score alone tells where to go on.
+            return _members(
+                _range(self._direct, self.schedule_key, repr(after.score), high, limit=size)
+            )
+        arguments = (self.schedule_key, rank + 1, rank + size, "WITHSCORES")
         members = _members(self._direct.execute_command("ZRANGE", *arguments, **UNDECODED))
         return [member for member in members if member.score <= high]
 
     @unit
     def count_between(self, *bounds: tuple[float | str, float | str]) -> list[int]:
-        """How many members have scores within each pair of bounds; one round trip."""
+        """How many members have scores within each pair of bounds; one round trip.
+
+        Three, and while members move not to the last one, for a user who may not run ZCOUNT.
+        """
+        try:
+            with self._direct.pipeline(transaction=False) as pipe:
+                for low, high in bounds:
+                    pipe.zcount(self.schedule_key, low, high)
+                return list(pipe.execute())
+        except NoPermissionError:
+            return self._subtract_ranks(bounds)
+
+    def _subtract_ranks(self, bounds: Sequence[tuple[float | str, float | str]]) -> list[int]:
+        """The same from the ranks of the first member within each pair, and of the first behind."""
         with self._direct.pipeline(transaction=False) as pipe:
             for low, high in bounds:
-                pipe.zcount(self.schedule_key, low, high)
-            return list(pipe.execute())
+                _range(pipe, self.schedule_key, low, "+inf", limit=1)
+                _range(pipe, self.schedule_key, f"({high}", "+inf", limit=1)
+            pipe.execute_command("ZRANGE", self.schedule_key, -1, -1, "WITHSCORES", **UNDECODED)
+            found = [next(iter(_members(reply)), None) for reply in pipe.execute()]
+        with self._direct.pipeline(transaction=False) as pipe:
+            for member in found:
+                pipe.zrank(self.schedule_key, _raw(member.key if member else ""))
+            *ranks, last = pipe.execute()
+        count = 0 if last is None else last + 1
+        edges = iter(count if rank is None else rank for rank in ranks)
+        return [max(behind - first, 0) for first, behind in zip(edges, edges, strict=True)]
 
     @unit
     def count_members(self) -> int:
-        """How many entries the schedule has; one round trip."""
-        count: int = self._direct.zcard(self.schedule_key)
+        """How many entries the schedule has; one round trip.
+
+        Four for a user who may not run ZCARD.
+        """
+        try:
+            count: int = self._direct.zcard(self.schedule_key)
+        except NoPermissionError:
+            (count,) = self.count_between(("-inf", "+inf"))
         return count
+
+    @unit
+    def has_members(self) -> bool:
+        """Whether the schedule has an entry; one round trip."""
+        return bool(self._direct.execute_command("ZRANGE", self.schedule_key, 0, 0, **UNDECODED))
 
     @unit
     def is_stored(self, key: str) -> bool:
@@ -492,9 +554,11 @@ class Storage:
             return False
         with self._direct.pipeline(transaction=False) as pipe:
             pipe.zscore(self.schedule_key, _raw(key))
-            pipe.exists(_raw(key))
-            score, exists = pipe.execute()
-        return score is not None or bool(exists)
+            pipe.execute_command("HMGET", _raw(key), *FIELDS, **UNDECODED)
+            score, fields = pipe.execute(raise_on_error=False)
+        if isinstance(score, Exception):
+            raise score
+        return score is not None or _stored(fields) != Stored()
 
     @unit
     def read_scores(self, keys: Sequence[str]) -> list[float | None]:
@@ -561,6 +625,11 @@ class Storage:
         """Subscribe to the channel on which changes are told; one round trip."""
         return Listener(self._direct, self.channel)
 
+    @property
+    def may_listen(self) -> bool:
+        """Whether a subscription has not been refused."""
+        return "SUBSCRIBE" not in self.refused
+
     # Static entries
 
     @unit
@@ -586,8 +655,17 @@ class Storage:
 
     @unit
     def read_reports(self) -> dict[str, str]:
-        """What beats tell of their work, by the name of the beat; one round trip."""
-        reply = self._direct.execute_command("HGETALL", self.reports_key, **UNDECODED)
+        """What beats tell of their work, by the name of the beat; one round trip.
+
+        Nothing, with a warning, for a user who may not run HGETALL.
+        """
+        try:
+            reply = self._direct.execute_command("HGETALL", self.reports_key, **UNDECODED)
+        except NoPermissionError as exc:
+            if is_of_one_key(exc):
+                raise
+            self.do_without("HGETALL", exc)
+            return {}
         return {text(name): text(report) for name, report in reply.items()}
 
     @unit
@@ -597,9 +675,27 @@ class Storage:
 
     @unit
     def forget_reports(self, names: Sequence[str]) -> None:
-        """Remove what these beats told; one round trip, none for no names."""
-        if names:
+        """Remove what these beats told; one round trip, none for no names.
+
+        Three for a user who may not run HDEL. One who may not run HGETALL either removes what all
+        of them told: those that live tell it again within a minute.
+        """
+        if not names:
+            return
+        try:
             self._direct.hdel(self.reports_key, *names)
+        except NoPermissionError as exc:
+            if is_of_one_key(exc):
+                raise
+            self._rewrite_reports_without(names)
+
+    def _rewrite_reports_without(self, names: Sequence[str]) -> None:
+        kept = {name: report for name, report in self.read_reports().items() if name not in names}
+        with self._direct.pipeline(transaction=not self.is_cluster) as pipe:
+            pipe.delete(self.reports_key)
+            if kept:
+                pipe.hset(self.reports_key, mapping=kept)
+            pipe.execute()
 
     @unit
     def read_owners(self, keys: Sequence[str]) -> dict[str, str | None]:
@@ -611,12 +707,17 @@ class Storage:
             return {}
         with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
-                pipe.hexists(_raw(key), "definition")
-                pipe.execute_command("HGET", _raw(key), "owner", **UNDECODED)
-            replies = iter(pipe.execute(raise_on_error=False))
+                pipe.execute_command("HMGET", _raw(key), "definition", "owner", **UNDECODED)
+            replies = pipe.execute(raise_on_error=False)
         # A key that holds something else than a hash is no entry.
-        found = zip(keys, replies, replies, strict=False)
-        return {key: _optional_text(owner) for key, is_there, owner in found if is_there is True}
+        found = [
+            (key, *reply)
+            for key, reply in zip(keys, replies, strict=False)
+            if isinstance(reply, list)
+        ]
+        return {
+            key: _optional_text(owner) for key, definition, owner in found if definition is not None
+        }
 
     @unit
     def write_owner(self, keys: Sequence[str], owner: str) -> None:
@@ -784,7 +885,7 @@ class ScriptedSteps:
         arguments = (repr(now), repr(lease), limit, repr(horizon))
         schedule = self.storage.schedule_key
         due, later, set_aside = self._call(CLAIM, [schedule], arguments)
-        return Claimed(_members(due), next(iter(_members(later)), None), set_aside)
+        return Claimed(_members(due), next(iter(_members(later)), None), bool(set_aside))
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
@@ -836,7 +937,7 @@ class ScriptedSteps:
             for group in self._groups(drafts)
         ]
         removals = [self._change(DELETE, group, []) for group in self._groups(deleted)]
-        replies = self._call_as_one(saves + removals)
+        replies = self._without_refusals(self._call_as_one(saves + removals))
         conflicts = [
             _optional_text(conflict) for reply in replies[: len(saves)] for conflict in reply
         ]
@@ -844,13 +945,26 @@ class ScriptedSteps:
             self._move_members(_without_conflict(drafts, conflicts), deleted)
         return Changed(conflicts, sum(replies[len(saves) :]))
 
+    def _without_refusals(self, replies: Sequence[Any]) -> list[Any]:
+        """What scripts answered that also tell of changes; warns of one that could not.
+
+        Such a script answers with a pair: what it did, and why ``PUBLISH`` was refused.
+        """
+        # A stand-in for a client, as applications' tests inject, answers with no pair.
+        pairs = [reply for reply in replies if isinstance(reply, list) and len(reply) == 2]
+        for _, refusal in pairs:
+            if refusal:
+                self.storage.do_without("PUBLISH", refusal)
+        return [did for did, _ in pairs]
+
     def discard(self, seen: Sequence[Seen]) -> list[bool]:
         """See :meth:`Storage.discard`."""
         calls = [
             self._change(DISCARD, [each.key for each in group], _discard_arguments(group))
             for group in self._groups(seen)
         ]
-        removed = [bool(is_gone) for reply in self._call_in_turn(calls) for is_gone in reply]
+        replies = self._without_refusals(self._call_in_turn(calls))
+        removed = [bool(is_gone) for reply in replies for is_gone in reply]
         if not self.storage.one_slot:
             gone = zip(seen, removed, strict=True)
             self._move_members([], [each.key for each, is_gone in gone if is_gone])
@@ -876,7 +990,8 @@ class ScriptedSteps:
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
         """See :meth:`Storage.write_run`."""
-        self._call(RESCHEDULE, self._keys(key), (meta, score, self.storage.channel))
+        reply = self._call(RESCHEDULE, self._keys(key), (meta, score, self.storage.channel))
+        self._without_refusals([reply])
         if not self.storage.one_slot:
             self.client.zadd(self.storage.schedule_key, {key: score})
 
@@ -966,13 +1081,12 @@ class PlainSteps:
             _range(pipe, schedule, lease, lease)
             _range(pipe, schedule, 0, now, limit=limit)
             _range(pipe, schedule, f"({now!r}", horizon, limit=1)
-            pipe.zcount(schedule, SET_ASIDE, SET_ASIDE)
-            *ranges, set_aside = pipe.execute()
-        leased, due, later = map(_members, ranges)
+            _range(pipe, schedule, SET_ASIDE, SET_ASIDE, limit=1)
+            leased, due, later, set_aside = map(_members, pipe.execute())
         if due:
             self.client.zadd(schedule, {_raw(key): lease for key, _ in due}, xx=True)
         claimed = [Member(key, now) for key, _ in leased] + due
-        return Claimed(claimed, next(iter(later), None), set_aside)
+        return Claimed(claimed, next(iter(later), None), bool(set_aside))
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
@@ -1025,12 +1139,15 @@ class PlainSteps:
         conflicts = [_conflict(draft, stored) for draft, stored in zip(drafts, found, strict=True)]
         stored = _without_conflict(drafts, conflicts)
         with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
-            for draft in stored:
-                _store(pipe, self.storage.schedule_key, draft)
             for key in deleted:
                 pipe.zrem(self.storage.schedule_key, _raw(key))
                 pipe.delete(_raw(key))
-            replies = iter(pipe.execute()[len(stored) * 4 :])
+            for draft in stored:
+                _store(pipe, self.storage.schedule_key, draft)
+            for draft, before in zip(drafts, found, strict=True):
+                if before.set_aside and draft in stored:
+                    pipe.hset(_raw(draft.key), "set_aside", "")
+            replies = iter(pipe.execute()[: 2 * len(deleted)])
         if stored or deleted:
             self._tell(_first_due(stored))
         return Changed(conflicts, sum(map(max, replies, replies)))
@@ -1068,8 +1185,8 @@ class PlainSteps:
     def _tell(self, score: str) -> None:
         try:
             self.client.publish(self.storage.channel, score)
-        except ResponseError:
-            logger.debug("beat: This Redis refuses PUBLISH; beat finds the change when it polls.")
+        except ResponseError as exc:
+            self.storage.do_without("PUBLISH", exc)
 
     def extend_lock(self, key: str, token: str, milliseconds: int, new_token: str) -> bool:
         """See :meth:`Storage.extend_lock`."""
@@ -1144,7 +1261,8 @@ def _without_errors(replies: list[Any]) -> list[Any]:
 def _stored(reply: Any) -> Stored:
     if not isinstance(reply, Exception):
         definition, meta, set_aside, zones = map(_optional_text, reply)
-        return Stored(definition, meta, set_aside, zones=zones)
+        # A user who may not run HDEL empties a field.
+        return Stored(definition, meta, set_aside or None, zones=zones or None)
     if isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE"):
         return Stored()
     if isinstance(reply, NoPermissionError) and is_of_one_key(reply):
@@ -1180,7 +1298,7 @@ def _record(pipe: Any, outcome: Outcome, known: str) -> None:
     if outcome.reason:
         pipe.hset(_raw(outcome.key), "set_aside", outcome.reason)
     elif outcome.clears:
-        pipe.hdel(_raw(outcome.key), "set_aside")
+        pipe.hset(_raw(outcome.key), "set_aside", "")
 
 
 def _store(pipe: Any, schedule: str, draft: Draft) -> None:
@@ -1191,7 +1309,6 @@ def _store(pipe: Any, schedule: str, draft: Draft) -> None:
         pipe.hset(key, "meta", draft.meta)
     else:
         pipe.hsetnx(key, "meta", draft.meta)
-    pipe.hdel(key, "set_aside", *([] if zones else ["zones"]))
     pipe.zadd(schedule, {key: draft.score})
 
 

@@ -5,7 +5,7 @@
 -- ARGV[3]  how many entries to claim at the most
 -- ARGV[4]  the horizon: how far to look for the first later entry
 -- Returns  {claimed, later, set_aside}: two flat lists of member, score, where a claimed member
---          comes with the score it had before; and how many entries are set aside
+--          comes with the score it had before; and 1 if an entry is set aside, else 0
 --
 -- Atomic, because two beats that read the same due entries would both dispatch them. A lease is
 -- unique to its claim, so a claim whose reply was lost is simply asked for again: what already
@@ -15,7 +15,7 @@ local schedule, now, lease, limit, horizon = KEYS[1], ARGV[1], ARGV[2], tonumber
 
 local later = redis.call(
   'ZRANGEBYSCORE', schedule, '(' .. now, horizon, 'WITHSCORES', 'LIMIT', 0, 1)
-local set_aside = redis.call('ZCOUNT', schedule, -2, -2)
+local set_aside = #redis.call('ZRANGEBYSCORE', schedule, -2, -2, 'LIMIT', 0, 1)
 
 local claimed = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, lease, lease)) do

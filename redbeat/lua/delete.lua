@@ -2,7 +2,8 @@
 --
 -- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
 -- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
--- Returns  how many of the entries there were
+-- Returns  {removed, refusal}: how many of the entries there were; and why the change could not be
+--          told, '' if it was
 --
 -- Atomic, so that no beat finds a member without its hash. That a change cannot be told must not
 -- undo it: beat polls as well.
@@ -16,5 +17,5 @@ for i = 1, count do
   local was_stored = redis.call('DEL', KEYS[i])
   removed = removed + math.max(was_member, was_stored)
 end
-redis.pcall('PUBLISH', channel, '')
-return removed
+local told = redis.pcall('PUBLISH', channel, '')
+return {removed, type(told) == 'table' and told.err or ''}

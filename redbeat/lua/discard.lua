@@ -4,7 +4,8 @@
 -- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
 -- ARGV     then for each entry four, as they were read, '' for one that was not there: its
 --          definition, its meta, the reason why it is set aside, its zones
--- Returns  for each entry 1 if it is not in the schedule any more, 0 if it stays
+-- Returns  {removed, refusal}: for each entry 1 if it is not in the schedule any more, 0 if it stays;
+--          and why the change could not be told, '' if it was
 --
 -- Atomic, because an entry that is saved anew between the look and the removal must stay. A key that
 -- holds no definition holds nothing of ours: it only loses its place in the schedule. So doing it
@@ -41,5 +42,5 @@ for i = 1, count do
     redis.call('ZREM', schedule, KEYS[i])
   end
 end
-redis.pcall('PUBLISH', channel, '')
-return removed
+local told = redis.pcall('PUBLISH', channel, '')
+return {removed, type(told) == 'table' and told.err or ''}

@@ -8,7 +8,7 @@
 -- no definition it would be no entry. Doing it twice is harmless.
 
 for _, entry in ipairs(KEYS) do
-  if redis.call('HEXISTS', entry, 'definition') == 1 then
+  if redis.call('HGET', entry, 'definition') then
     redis.call('HSET', entry, 'owner', ARGV[1])
   end
 end

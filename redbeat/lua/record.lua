@@ -8,8 +8,8 @@
 -- Atomic for each key, because a hash that was deleted since must not come back, and what was
 -- recorded or rescheduled since must stand: a beat that was frozen for an hour overwrites nothing.
 -- An entry without meta that was saved meanwhile got one that tells of no run. A key that holds no
--- hash any more is no entry, and must not keep the others from being recorded. Doing it twice is
--- harmless.
+-- hash any more is no entry, and must not keep the others from being recorded. A user who may not run
+-- HDEL empties a field instead. Doing it twice is harmless.
 
 local taken = 0
 for i, entry in ipairs(KEYS) do
@@ -24,8 +24,10 @@ for i, entry in ipairs(KEYS) do
     end
     if reason ~= '' then
       redis.call('HSET', entry, 'set_aside', reason)
-    elseif stored[3] then
-      redis.call('HDEL', entry, 'set_aside')
+    elseif stored[3] and stored[3] ~= '' then
+      if type(redis.pcall('HDEL', entry, 'set_aside')) == 'table' then
+        redis.call('HSET', entry, 'set_aside', '')
+      end
     end
   end
 end

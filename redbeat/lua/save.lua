@@ -6,14 +6,15 @@
 -- ARGV     then for each entry eight: its definition, the stored meta that its score was computed
 --          from ('': there was none), its meta if it is new, its score, 1 if the meta replaces what
 --          is stored, 1 if the stored definition must be the one that follows, that definition
---          ('': there was none), its zones ('' removes those that are there)
--- Returns  for each entry '' if it was stored; else the meta that is stored by now, for another try;
---          false if another definition is stored by now
+--          ('': there was none), its zones ('' for none)
+-- Returns  {conflicts, refusal}: for each entry '' if it was stored; else the meta that is stored by
+--          now, for another try; false if another definition is stored by now. And why the change
+--          could not be told, '' if it was
 --
 -- Atomic, because a score that was computed from the run before last would repeat the last run, and
 -- a definition that was made of the one before last would undo the last edit. One that is stored
 -- already is no other one: whose answer was lost is not refused. That a change cannot be told must
--- not undo it: beat polls as well.
+-- not undo it: beat polls as well. A user who may not run HDEL empties a field instead.
 
 -- A stand-in for Redis may run a newer Lua, which has it elsewhere.
 local unpack = unpack or table.unpack
@@ -42,10 +43,11 @@ for i = 1, count do
     else
       redis.call('HSET', KEYS[i], 'definition', definition)
     end
-    redis.call('HDEL', KEYS[i], 'set_aside')
-    if zones == '' then
-      redis.call('HDEL', KEYS[i], 'zones')
-    else
+    local cleared = redis.pcall('HDEL', KEYS[i], 'set_aside')
+    if type(cleared) == 'table' and redis.call('HGET', KEYS[i], 'set_aside') then
+      redis.call('HSET', KEYS[i], 'set_aside', '')
+    end
+    if zones ~= '' or redis.call('HGET', KEYS[i], 'zones') then
       redis.call('HSET', KEYS[i], 'zones', zones)
     end
     if schedule then
@@ -56,7 +58,5 @@ for i = 1, count do
     end
   end
 end
-if first then
-  redis.pcall('PUBLISH', channel, first)
-end
-return conflicts
+local told = first and redis.pcall('PUBLISH', channel, first)
+return {conflicts, type(told) == 'table' and told.err or ''}

@@ -7,7 +7,6 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from celery.schedules import schedule
 from redbeat import RedBeatSchedulerEntry, Timetable
 from redbeat.leadership import new_token
 from redbeat.schedules import once
+from support.commands import Run, command, error_of, good, run_in
 from support.messages import read_messages
 from support.programs import MakeProject, Project
 from support.terminals import run_on_a_terminal
@@ -30,24 +30,6 @@ from support.waiting import wait_until
 UTC = timezone.utc
 SCHEDULE = "redbeat::schedule"
 ODD_NAME = "größe: two\nlines"
-
-Completed = subprocess.CompletedProcess[str]
-Run = Callable[..., Completed]
-
-
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "celery", "-A", "proj", "redbeat", *arguments]
-
-
-def run_in(project: Project, *arguments: str, **options: Any) -> Completed:
-    return subprocess.run(
-        command(*arguments),
-        cwd=project.directory,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        **options,
-    )
 
 
 @pytest.fixture
@@ -75,17 +57,6 @@ def store_some(app: Celery) -> None:
     RedBeatSchedulerEntry(
         "finished", "proj.other", once(hour_ago), app=app, last_run_at=hour_ago, total_run_count=1
     ).save()
-
-
-def good(completed: Completed) -> str:
-    assert completed.returncode == 0, completed.stderr
-    return completed.stdout
-
-
-def error_of(completed: Completed, code: int) -> str:
-    """The one line that a command ended with."""
-    assert completed.returncode == code, completed.stdout + completed.stderr
-    return completed.stderr.splitlines()[-1]
 
 
 def test_list_prints_one_record_a_line_the_next_one_due_first(app: Celery, redbeat: Run) -> None:

@@ -84,19 +84,19 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     ("refused", "warning"),
     [
         ("-config", "Allow CONFIG GET"),
-        ("-info", None),
-        ("-publish -subscribe", None),
+        ("-info", "may not run INFO "),
+        ("-publish -subscribe", "may not run PUBLISH "),
         ("-@scripting", "runs no scripts"),
         ("-evalsha -eval -script", "runs no scripts"),
     ],
 )
-def test_a_service_that_refuses_commands_is_met_with_one_warning_at_the_most(
+def test_a_service_that_refuses_commands_is_met_with_one_warning(
     start_redis: StartRedis,
     make_app_with: MakeApp,
     sent: list[str],
     caplog: pytest.LogCaptureFixture,
     refused: str,
-    warning: str | None,
+    warning: str,
 ) -> None:
     """Statics, edits, claims, commits and the lock all work."""
     server = start_redis(user=[f"guest on >pass ~* &* +@all {refused}"])
@@ -109,9 +109,8 @@ def test_a_service_that_refuses_commands_is_met_with_one_warning_at_the_most(
     assert scheduler.lock is None
     with server.client() as client:
         assert client.get("redbeat::lock") is None
-    warnings = warnings_in(caplog)
-    assert len(warnings) == (warning is not None)
-    assert all(str(warning) in line for line in warnings)
+    (line,) = warnings_in(caplog)
+    assert warning in line
 
 
 def test_a_service_may_refuse_all_of_it_at_once(
