@@ -1067,7 +1067,7 @@ class PlainSteps:
     """The same steps as plain commands, for a server that runs no scripts.
 
     Nothing stands between the reads and the writes, so two beats may claim the same entry. Each
-    costs two round trips at the most.
+    costs two round trips at the most, one more where entries were set aside until now.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -1105,6 +1105,10 @@ class PlainSteps:
                 else:
                     pipe.zadd(schedule, {_raw(outcome.key): outcome.score})
             pipe.execute()
+        known = zip(outcomes, stored, strict=True)
+        self._clear_reasons(
+            [each.key for each, (_, meta) in known if each.clears and meta is not None]
+        )
         return held
 
     def move(self, moves: Sequence[tuple[Member, float]]) -> int:
@@ -1118,6 +1122,20 @@ class PlainSteps:
         if moved:
             self.client.zadd(self.storage.schedule_key, moved)
         return len(moved)
+
+    def _clear_reasons(self, keys: Sequence[str]) -> None:
+        """Entries are not set aside any more; a user who may not run HDEL empties the field."""
+        if not keys:
+            return
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.hdel(_raw(key), "set_aside")
+            replies = pipe.execute(raise_on_error=False)
+        for key, reply in zip(keys, replies, strict=True):
+            if isinstance(reply, NoPermissionError):
+                self.client.hset(_raw(key), "set_aside", "")
+            elif isinstance(reply, Exception):
+                raise reply
 
     def _read_stored(self, outcomes: Sequence[Outcome]) -> list[tuple[float | None, str | None]]:
         """Score and meta of each entry; ``""`` for no meta, ``None`` for no entry."""
@@ -1144,10 +1162,11 @@ class PlainSteps:
                 pipe.delete(_raw(key))
             for draft in stored:
                 _store(pipe, self.storage.schedule_key, draft)
-            for draft, before in zip(drafts, found, strict=True):
-                if before.set_aside and draft in stored:
-                    pipe.hset(_raw(draft.key), "set_aside", "")
             replies = iter(pipe.execute()[: 2 * len(deleted)])
+        were_set_aside = {
+            draft.key for draft, before in zip(drafts, found, strict=True) if before.set_aside
+        }
+        self._clear_reasons([each.key for each in stored if each.key in were_set_aside])
         if stored or deleted:
             self._tell(_first_due(stored))
         return Changed(conflicts, sum(map(max, replies, replies)))
@@ -1297,8 +1316,6 @@ def _record(pipe: Any, outcome: Outcome, known: str) -> None:
         pipe.hset(_raw(outcome.key), "meta", outcome.meta)
     if outcome.reason:
         pipe.hset(_raw(outcome.key), "set_aside", outcome.reason)
-    elif outcome.clears:
-        pipe.hset(_raw(outcome.key), "set_aside", "")
 
 
 def _store(pipe: Any, schedule: str, draft: Draft) -> None:
