@@ -123,7 +123,7 @@ class Rest:
         """
         listener, self._listener = self._listener, None
         has_listened = listener is not None
-        if not has_listened and not self._get_storage().may_listen:
+        if not has_listened and not self._get_storage().may_listen():
             return self._leadership.lost.wait(seconds)
         try:
             listener = listener or self._get_storage().listen()

@@ -37,7 +37,6 @@ from redis.backoff import NoBackoff
 from redis.connection import AbstractConnection
 from redis.exceptions import (
     LockNotOwnedError,
-    NoPermissionError,
     OutOfMemoryError,
     RedisClusterException,
     RedisError,
@@ -2738,7 +2737,8 @@ def _check_server(app: Any) -> tuple[bool, list[str]]:
         logger.error("beat: Cannot reach Redis at %s: %s", sanitized(conf.redis_url), exc)
         return False, []
     require_known_options(app)
-    return check_version(client), check_key_expiry(client, conf.key_expiry_check)
+    with get_storage(app).turn():
+        return check_version(client), check_key_expiry(client, conf.key_expiry_check)
 
 
 def _is_same(entry: RedBeatSchedulerEntry, stored: RedBeatSchedulerEntry) -> bool:

@@ -33,14 +33,20 @@ midst of it, nobody knows whether the server has done it, so it is done again as
 * who takes, takes over or renews the lock bears a token of its own, and knows it again.
 
 Only releasing the lock is tried once: a beat that is told to end must not wait.
+
+A client may be limited to a few connections. Where they are fewer than a beat can use at once, the
+threads of a process take turns, a unit each; with a single one there is no subscription.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import wraps
 from importlib import resources
@@ -98,6 +104,10 @@ OPTIONAL = {
     "PUBLISH": "beat notices what is changed here within redbeat_poll_interval, not at once",
     "SUBSCRIBE": "beat notices changes within redbeat_poll_interval, not at once",
 }
+
+#: How many connections a beat uses at once: its main thread, the heartbeat, the subscription, and
+#: the thread that closes it, while the main thread was interrupted.
+CONNECTIONS_AT_ONCE = 4
 
 #: For redis-py: leave a reply as bytes. Others may have written what is no UTF-8, and one such
 #: entry must not keep the rest from being read.
@@ -265,9 +275,13 @@ def unit(
 ) -> Callable[Concatenate[Storage, Arguments], Result]:
     """A method of :class:`Storage` that may be done twice, and so is when Redis went away in it."""
 
+    def attempt(self: Storage, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with self.turn():
+            return method(self, *args, **kwargs)
+
     @wraps(method)
     def run(self: Storage, /, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
-        return run_unit(self.client, method, self, *args, **kwargs)
+        return run_unit(self.client, attempt, self, *args, **kwargs)
 
     return run
 
@@ -288,15 +302,32 @@ class Storage:
     reports_key: str
     lock_key: str | None = None
     zone_key: str | None = None
+    #: What keeps a process from being told to end while it has the only connection.
+    undisturbed: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, repr=False)
     _direct: Client = field(init=False, repr=False)
     _steps: ScriptedSteps | PlainSteps = field(init=False, repr=False)
     _is_before_cluster: bool = field(default=False, init=False, repr=False)
     #: The optional commands that this user of Redis may not run, as far as they were tried.
     refused: set[str] = field(default_factory=set, init=False, repr=False)
+    _has_said_that_it_polls: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self._direct = direct(self.client)
+        self._connections = _most_connections(self._direct)
+        self._turns, self._turns_of = threading.RLock(), os.getpid()
         self._steps = ScriptedSteps(self)
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """In this block no other thread has a turn, where there are too few connections for all."""
+        if self._connections >= CONNECTIONS_AT_ONCE:
+            yield
+            return
+        if self._turns_of != os.getpid():
+            # In a forked child the thread that had its turn is not there to end it.
+            self._turns, self._turns_of = threading.RLock(), os.getpid()
+        with self.undisturbed(), self._turns:
+            yield
 
     @property
     def keys(self) -> OwnKeys:
@@ -625,10 +656,17 @@ class Storage:
         """Subscribe to the channel on which changes are told; one round trip."""
         return Listener(self._direct, self.channel)
 
-    @property
     def may_listen(self) -> bool:
-        """Whether a subscription has not been refused."""
-        return "SUBSCRIBE" not in self.refused
+        """Whether there is a connection for a subscription, and none was refused; no round trip."""
+        if self._connections > 1:
+            return "SUBSCRIBE" not in self.refused
+        if not self._has_said_that_it_polls:
+            self._has_said_that_it_polls = True
+            logger.info(
+                "beat: The client of Redis may open one connection (max_connections), so beat "
+                "does not subscribe: it notices changes within redbeat_poll_interval."
+            )
+        return False
 
     # Static entries
 
@@ -781,7 +819,20 @@ class Storage:
 
         A beat that is told to end must not wait for a Redis that is away.
         """
-        return self._atomically(lambda steps: steps.release_lock(key, token))
+        with self.turn():
+            return self._atomically(lambda steps: steps.release_lock(key, token))
+
+
+def _most_connections(client: Client) -> float:
+    """How many connections a client may open at once, in a cluster to each node."""
+    nodes = getattr(client, "nodes_manager", None)
+    given = (
+        getattr(getattr(client, "connection_pool", None), "max_connections", None)
+        if nodes is None
+        else getattr(nodes, "connection_kwargs", {}).get("max_connections")
+    )
+    # A stand-in for a client may answer with anything.
+    return given if isinstance(given, int) and given > 0 else float("inf")
 
 
 def _refuses_scripts(exc: ResponseError) -> bool:

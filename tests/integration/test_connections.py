@@ -20,7 +20,7 @@ from support.servers import RedisServer, StartRedis
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
-def connections(server: RedisServer) -> int:
+def count_connections(server: RedisServer) -> int:
     """How many connections the server has ever accepted."""
     with server.client() as client:
         total: int = client.info("stats")["total_connections_received"]
@@ -48,12 +48,12 @@ def test_a_thousand_reads_use_a_constant_number_of_connections(
     """One client per application, whoever asks for it."""
     app = make_app_with(redbeat_redis_url=redis_server.url(), redbeat_redis_options=options)
     entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
-    before = connections(redis_server)
+    before = count_connections(redis_server)
     for _ in range(500):
         RedBeatSchedulerEntry.from_key(entry.key, app=app)
         get_redis(app).zcard("redbeat::schedule")
     # The one that asks.
-    assert connections(redis_server) == before + 1
+    assert count_connections(redis_server) == before + 1
 
 
 def test_subscriptions_that_are_refused_leave_no_connection_behind(
@@ -69,6 +69,58 @@ def test_subscriptions_that_are_refused_leave_no_connection_behind(
         scheduler.rest.listen(0.01, before=0)
     with server.client() as client:
         assert len(client.client_list()) <= 4
+
+
+@pytest.mark.parametrize("connections", [1, 2])
+def test_threads_take_turns_where_connections_are_few(
+    make_app_with: MakeApp, redis_server: RedisServer, connections: int
+) -> None:
+    """Without an error, and with no more connections than were allowed."""
+    app = make_app_with(
+        redbeat_redis_url=redis_server.url(),
+        redbeat_redis_options={"max_connections": connections},
+    )
+    before = count_connections(redis_server)
+    failed: list[Exception] = []
+
+    def save(thread: int) -> None:
+        try:
+            for number in range(20):
+                RedBeatSchedulerEntry(f"{thread}-{number}", "tasks.a", schedule(60), app=app).save()
+        except Exception as exc:
+            failed.append(exc)
+
+    threads = [threading.Thread(target=save, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failed == []
+    assert get_storage(app).count_members() == 160
+    # The one that asks.
+    assert count_connections(redis_server) <= before + connections + 1
+
+
+@forking
+def test_a_child_that_is_forked_in_the_turn_of_another_thread_has_its_own(
+    make_app_with: MakeApp, redis_server: RedisServer
+) -> None:
+    app = make_app_with(
+        redbeat_redis_url=redis_server.url(), redbeat_redis_options={"max_connections": 1}
+    )
+    storage, has_turn, may_end = get_storage(app), threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with storage.turn():
+            has_turn.set()
+            may_end.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert has_turn.wait(10)
+    assert in_a_child(storage.count_members) == 0
+    may_end.set()
+    thread.join()
 
 
 @forking
