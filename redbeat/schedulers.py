@@ -2081,6 +2081,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if not self._is_server_checked:
             self._check_server()
         conf, storage = ensure_conf(self.app), get_storage(self.app)
+        if self._is_service:
+            storage.undisturbed = deferred_signals
         is_back = self._term is not None
         if is_back and self._had_entries and not storage.has_members():
             logger.error(

@@ -48,7 +48,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import wraps
+from functools import cached_property, wraps
 from importlib import resources
 from typing import Any, Concatenate, NamedTuple, ParamSpec, TypeVar
 
@@ -313,9 +313,13 @@ class Storage:
 
     def __post_init__(self) -> None:
         self._direct = direct(self.client)
-        self._connections = _most_connections(self._direct)
         self._turns, self._turns_of = threading.RLock(), os.getpid()
         self._steps = ScriptedSteps(self)
+
+    @cached_property
+    def _connections(self) -> float:
+        """How many connections the client may open at once, in a cluster to each node."""
+        return _most_connections(self._direct)
 
     @contextmanager
     def turn(self) -> Iterator[None]:
@@ -824,7 +828,6 @@ class Storage:
 
 
 def _most_connections(client: Client) -> float:
-    """How many connections a client may open at once, in a cluster to each node."""
     nodes = getattr(client, "nodes_manager", None)
     given = (
         getattr(getattr(client, "connection_pool", None), "max_connections", None)
