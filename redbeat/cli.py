@@ -42,6 +42,7 @@ from .schedulers import (
     REDBEAT_REDIS_KEY,
     RedBeatSchedulerEntry,
     encode_json,
+    application_name,
     ensure_conf,
     get_redis,
     get_storage,
@@ -69,6 +70,10 @@ NEAR_NAMES = 10_000
 
 #: Names that a shell is offered for completion.
 COMPLETIONS = 50
+
+#: Entries that `check` looks at to find those that cannot run, and how many it names.
+LOOKED_AT = 500
+NAMED = 3
 
 #: Runs that an agenda shows by itself.
 AGENDA = 20
@@ -794,7 +799,9 @@ def _status_record(session: Session) -> dict[str, Any]:
         "redis": sanitized(conf.redis_url),
         "lock": conf.lock_key,
         "leader": _leader_record(leader),
+        "application": application_name(session.app) or None,
         "entries": counts,
+        "failing": [listing.name for listing in timetable.failing()],
         "overdue_for": max(time.time() - overdue.score, 0.0) if overdue else 0.0,
         "beats": {
             name: {
@@ -835,6 +842,7 @@ def _leader_record(leader: Holder | None) -> dict[str, Any] | None:
         "since": _iso(leader.since),
         "silence": leader.silence,
         "is_alive": leader.is_alive,
+        "application": leader.application or None,
     }
 
 
@@ -848,6 +856,8 @@ def _status_lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         f"{counts['finished']} finished, {counts['set aside']} set aside)",
     )
     yield "Overdue", _overdue_line(record)
+    if record["failing"]:
+        yield "Failing", _named(record["failing"])
     for name, beat in record["beats"].items():
         yield (
             "Beat",
@@ -874,11 +884,25 @@ def _leader_line(record: dict[str, Any]) -> str:
         return "a beat that does not say who it is, as celery-redbeat 2.x"
     now = datetime.now(timezone.utc)
     since = local(datetime.fromisoformat(leader["since"]), now)
+    names = {name for name in (leader["application"], record["application"]) if name}
+    if len(names) > 1:
+        since += f", of another application, {leader['application']!r}"
     if leader["silence"] is None:
         return f"{leader['host']} (pid {leader['pid']}), since {since}"
     sign = f"last sign of life {duration(leader['silence'])} ago"
     dead = "" if leader["is_alive"] else "; a beat that stands by takes over, if there is one"
     return f"{leader['host']} (pid {leader['pid']}), since {since}, {sign}{dead}"
+
+
+#: What `check` looks for, by the names under which it can be ignored.
+TROUBLES: dict[str, Callable[[Session, float], str]] = {
+    "leader": lambda session, max_delay: _leaderless(session),
+    "application": lambda session, max_delay: _led_by_another(session),
+    "overdue": lambda session, max_delay: _overdue(session, max_delay),
+    "failing": lambda session, max_delay: _failing(session),
+    "set-aside": lambda session, max_delay: _set_aside(session),
+    "broken": lambda session, max_delay: _broken(session),
+}
 
 
 @redbeat.command(cls=Command)
@@ -890,31 +914,73 @@ def _leader_line(record: dict[str, Any]) -> str:
     metavar="DURATION",
     help="How late an entry may be.",
 )
+@click.option(
+    "--ignore",
+    "ignored",
+    type=click.Choice(list(TROUBLES)),
+    multiple=True,
+    help="Do not look for this; may be given several times.",
+)
 @with_session
-def check(session: Session, max_delay: timedelta) -> None:
+def check(session: Session, max_delay: timedelta, ignored: Sequence[str]) -> None:
     """Tell by the exit code whether all is well.
 
-    For probes: 0, or 1 with the reason in one line. A leader must be alive, and nothing overdue by
-    more than --max-delay. Needs no beat on this host.
+    For probes: 0, or 1 with the reasons in one line. A leader must be alive and of this
+    application, nothing overdue by more than --max-delay, no entry set aside, none whose last run
+    failed, and none of the next 500 unreadable. Paused entries do not count. Needs no beat on this
+    host.
     """
-    reason = _trouble(session, max_delay.total_seconds())
-    if reason:
-        raise click.ClickException(reason)
+    seconds = max_delay.total_seconds()
+    found = (look(session, seconds) for name, look in TROUBLES.items() if name not in ignored)
+    if troubles := [trouble for trouble in found if trouble]:
+        raise click.ClickException("; ".join(troubles))
     delays = [report.worst_delay for report in _reports(session).values()]
     worst = duration(max(delays)) if delays else "not known before a beat has told of its runs"
     session.console.say(f"All is well; worst delay in {DELAY_MINUTES} minutes: {worst}")
 
 
-def _trouble(session: Session, max_delay: float) -> str:
-    """What is wrong, empty if nothing is."""
-    leaderless = _leaderless(session)
-    if leaderless:
-        return leaderless
+def _overdue(session: Session, max_delay: float) -> str:
     overdue = session.timetable.longest_overdue()
     delay = time.time() - overdue.score if overdue else 0.0
     if overdue is not None and delay > max_delay:
         return f"{one_line(overdue.key)} is overdue by {duration(delay)}"
     return ""
+
+
+def _failing(session: Session) -> str:
+    names = [listing.name for listing in session.timetable.failing()]
+    return f"the last run failed of {_named(names)}" if names else ""
+
+
+def _set_aside(session: Session) -> str:
+    """Looks at a page of them, and counts the others."""
+    found = list(islice(session.timetable.set_aside(), LOOKED_AT))
+    names = [each.name for each in found if each.entry is None or each.entry.enabled]
+    others = session.timetable.counts()["set aside"] - LOOKED_AT if len(found) == LOOKED_AT else 0
+    return f"set aside, since they cannot run: {_named(names, others)}" if names else ""
+
+
+def _broken(session: Session) -> str:
+    """Looks at the entries that are due next: a probe must not read a whole schedule."""
+    found = islice(session.timetable.listings(), LOOKED_AT)
+    names = [each.name for each in found if each.state == "broken"]
+    return f"cannot be read: {_named(names)}" if names else ""
+
+
+def _named(names: Sequence[str], others: int = 0) -> str:
+    """The first names, and how many more there are beside the ``others``."""
+    more = len(names) - NAMED + others
+    return ", ".join(map(one_line, names[:NAMED])) + (f" and {more} more" if more > 0 else "")
+
+
+def _led_by_another(session: Session) -> str:
+    leader, own = session.timetable.leader(), application_name(session.app)
+    if leader is None or not leader.is_of_other(own):
+        return ""
+    return (
+        f"the application {leader.application!r} leads, at {leader.name}, and not {own!r}, whose "
+        "beat_schedule does not run: give each a redbeat_key_prefix of its own"
+    )
 
 
 def _leaderless(session: Session) -> str:

@@ -51,6 +51,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any, Literal, Protocol
+from urllib.parse import quote, unquote
 
 from celery.utils.log import get_logger
 from redis.exceptions import LockNotOwnedError
@@ -80,8 +81,14 @@ EXIT_STALLED = os.EX_SOFTWARE
 #: The part of the failover timeout for which a renewed lock is trusted.
 TRUST = 2 / 3
 
+#: Characters at most of an application's name in a token.
+LONGEST_NAME = 64
+
+#: Seconds until a standby says again that it waits for a beat of another application.
+REMINDER_INTERVAL = 300.0
+
 TOKEN = re.compile(
-    r"(?P<host>.*):(?P<pid>\d+):[0-9a-f]{16}:(?P<lifetime>\d+):(?P<failover>\d+):(?P<since>\d+)"
+    r"(?:(?P<application>[^@:]*)@)?(?P<host>.*):(?P<pid>\d+):[0-9a-f]{16}:(?P<lifetime>\d+):(?P<failover>\d+):(?P<since>\d+)"
 )
 
 
@@ -91,7 +98,8 @@ class Holder:
 
     ``since`` is aware; ``silence`` is the seconds since the last renewal, ``failover_timeout``
     those for which the holder may be silent. They are ``None`` and 0 where the token does not say,
-    as that of celery-redbeat 2.x.
+    as that of celery-redbeat 2.x. ``application`` is the name of the holder's application, empty if
+    it has none or the token does not say.
     """
 
     token: str
@@ -100,6 +108,15 @@ class Holder:
     failover_timeout: float = 0
     host: str = ""
     pid: int = 0
+    application: str = ""
+
+    def is_of_other(self, application: str) -> bool:
+        """Whether it is known to be of another application than the one of this name.
+
+        One without a name, as others, may be any.
+        """
+        names = {name for name in (self.application, application[:LONGEST_NAME]) if name}
+        return len(names) > 1
 
     @property
     def name(self) -> str:
@@ -118,11 +135,15 @@ class Holder:
         return f"{self.name}, since {since}, last sign of life {self.silence:.0f} s ago"
 
 
-def new_token(lifetime: float, failover_timeout: float) -> str:
-    """A token for a lock that is renewed to ``lifetime`` seconds; 0: it promises no renewal."""
+def new_token(lifetime: float, failover_timeout: float, application: str = "") -> str:
+    """A token for a lock that is renewed to ``lifetime`` seconds; 0: it promises no renewal.
+
+    ``application`` is the name of the holder's application, empty if it has none.
+    """
+    prefix = f"{quote(application[:LONGEST_NAME], safe='')}@" if application else ""
     return ":".join(
         (
-            socket.gethostname(),
+            prefix + socket.gethostname(),
             str(os.getpid()),
             secrets.token_hex(8),
             str(int(lifetime * 1000)),
@@ -151,10 +172,11 @@ def _decode_token(token: str, remaining: int) -> Holder:
     host, pid = known["host"], int(known["pid"])
     since = datetime.fromtimestamp(int(known["since"]), timezone.utc)
     lifetime = int(known["lifetime"])
+    application = unquote(known["application"] or "")
     if not lifetime:
-        return Holder(token, since=since, host=host, pid=pid)
+        return Holder(token, since=since, host=host, pid=pid, application=application)
     silence = max(lifetime - remaining, 0) / 1000
-    return Holder(token, since, silence, int(known["failover"]) / 1000, host, pid)
+    return Holder(token, since, silence, int(known["failover"]) / 1000, host, pid, application)
 
 
 class LeaderLock(Lock):
@@ -166,12 +188,18 @@ class LeaderLock(Lock):
     """
 
     def __init__(
-        self, storage: Storage, name: str, timeout: float, failover_timeout: float | None
+        self,
+        storage: Storage,
+        name: str,
+        timeout: float,
+        failover_timeout: float | None,
+        application: str = "",
     ) -> None:
         super().__init__(storage.client, name, timeout=timeout, blocking=False, thread_local=False)
         self._storage = storage
         #: For which the token promises a sign of life; ``None``: there is no heartbeat.
         self._failover_timeout = failover_timeout
+        self._application = application
 
     def acquire_free(self) -> bool:
         """Take the lock if nobody holds it; one round trip."""
@@ -228,8 +256,8 @@ class LeaderLock(Lock):
 
     def _new_token(self, seconds: float) -> str:
         if self._failover_timeout is None:
-            return new_token(0, 0)
-        return new_token(seconds, self._failover_timeout)
+            return new_token(0, 0, self._application)
+        return new_token(seconds, self._failover_timeout, self._application)
 
 
 def log_release() -> None:
@@ -262,6 +290,7 @@ class Leadership:
         stall_timeout: float,
         clock: Callable[[], float] = time.monotonic,
         on_beat: Callable[[], None] = lambda: None,
+        application: str = "",
         end_process: Callable[[int], object] | None = None,
     ) -> None:
         self.candidate = candidate
@@ -282,6 +311,9 @@ class Leadership:
         self._renewed_at = float("-inf")
         self._expected_at = float("inf")
         self._waits_for: str | None = None
+        #: The name of the candidate's application, empty if it has none.
+        self.application = application
+        self._reminds_at = float("-inf")
 
     # Standby
 
@@ -324,7 +356,9 @@ class Leadership:
         storage = self.get_storage()
         began = self.clock()
         promised = self.failover_timeout if self._heartbeat is not None else None
-        lock = LeaderLock(storage, key, self.candidate.lock_timeout, promised)
+        lock = LeaderLock(
+            storage, key, self.candidate.lock_timeout, promised, application=self.application
+        )
         holder = read_holder(storage, key)
         # Beats of one deployment may differ for a while: nobody is cut off earlier than it knows.
         longest_silence = max(self.failover_timeout, holder.failover_timeout if holder else 0)
@@ -346,6 +380,17 @@ class Leadership:
         if name != self._waits_for:
             logger.info("beat: Waiting for the lock %s, held by %s", key, holder)
         self._waits_for = name
+        if holder.is_of_other(self.application) and self.clock() >= self._reminds_at:
+            self._reminds_at = self.clock() + REMINDER_INTERVAL
+            logger.warning(
+                "beat: The application %r leads by the lock %s, at %s. This beat is of the "
+                "application %r: it stands by, and its beat_schedule is not stored. Give each "
+                "application a prefix of its own (redbeat_key_prefix).",
+                holder.application,
+                key,
+                holder.name,
+                self.application,
+            )
 
     def _lead(self, lock: LeaderLock, began: float, how: str) -> None:
         self.candidate.lock = lock

@@ -81,6 +81,7 @@ from .dispatch import (
     unique_lease,
 )
 from .errors import EntryError, SettingError
+from .failing import Failing
 from .greenlets import is_in_event_loop
 from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
 from .publishing import (
@@ -374,6 +375,7 @@ class RedBeatConfig:
         self.statics_key = f"{self.key_prefix}:statics"
         self.reports_key = f"{self.key_prefix}:reports"
         self.zone_key = f"{self.key_prefix}:zone"
+        self.failing_key = f"{self.key_prefix}:failing"
         self.channel = f"{self.key_prefix}:changed"
         self.redis_url: Any = self._read("redbeat_redis_url")
         if self.redis_url is None:
@@ -1011,6 +1013,11 @@ CLIENT_FACTORIES: dict[str, ClientFactory] = {
     "redis-sentinel": _sentinel,
     "sentinel": _sentinel,
 }
+
+
+def application_name(app: Any) -> str:
+    """What an application is known by to others on the same prefix, empty if it has no name."""
+    return "" if app.main in (None, "__main__") else str(app.main)
 
 
 # Entries
@@ -1690,12 +1697,14 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
         self.statistics = Statistics()
+        self.failing = Failing(lambda: get_storage(app))
         self.leadership = Leadership(
             self,
             lambda: get_storage(app),
             conf.failover_timeout,
             conf.stall_timeout,
             on_beat=self._report,
+            application=application_name(app),
         )
         self.rest = Rest(lambda: get_storage(app), self.leadership, lambda: conf.poll_interval)
         #: Tries in a row that failed, by what they failed of.
@@ -1809,7 +1818,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     @property
     def _owner(self) -> str | None:
         """What this application is known by to another one on the same prefix."""
-        return None if self.app.main in (None, "__main__") else str(self.app.main)
+        return application_name(self.app) or None
 
     def _read_owners(self, names: Iterable[str]) -> dict[str, str | None]:
         """The owners of static entries, by name, as far as there are such entries."""
@@ -2106,6 +2115,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._follow_zone()
         self._had_entries = storage.has_members()
         self._forget_reports_of_the_gone()
+        self.failing.load()
         self._term = self.leadership.term
         self._is_in_office = True
         signals.leadership_acquired.send(self)
@@ -2283,6 +2293,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             # Some got through: if others did not, the pause begins anew.
             del self._outages[_BrokerAwayError]
         self.statistics.count(time.time(), *batch.tally())
+        self.failing.note(
+            [run.key for run in runs if run.failure is not None],
+            [run.key for run in runs if run.failure is None],
+        )
         batch.announce(self)
 
     def _publish(

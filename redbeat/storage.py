@@ -45,7 +45,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, wraps
@@ -159,6 +159,7 @@ class OwnKeys(NamedTuple):
     reports_key: str
     lock_key: str | None
     zone_key: str | None = None
+    failing_key: str = ""
 
     @classmethod
     def of(cls, owner: Any) -> OwnKeys:
@@ -290,9 +291,9 @@ def unit(
 class Storage:
     """The schedule of one application; costs are in round trips to Redis.
 
-    ``schedule_key``, ``statics_key``, ``reports_key``, ``lock_key`` (``None``: nobody leads) and
-    ``zone_key`` (``None``: nobody notes it) are whole keys, and ``channel`` is where changes are
-    told. All methods raise what redis-py raises.
+    ``schedule_key``, ``statics_key``, ``reports_key``, ``lock_key`` (``None``: nobody leads),
+    ``zone_key`` (``None``: nobody notes it) and ``failing_key`` are whole keys, and ``channel`` is
+    where changes are told. All methods raise what redis-py raises.
     """
 
     client: Client = field(repr=False)
@@ -302,6 +303,7 @@ class Storage:
     reports_key: str
     lock_key: str | None = None
     zone_key: str | None = None
+    failing_key: str = ""
     #: What keeps a process from being told to end while it has the only connection.
     undisturbed: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, repr=False)
     _direct: Client = field(init=False, repr=False)
@@ -730,6 +732,28 @@ class Storage:
             if is_of_one_key(exc):
                 raise
             self._rewrite_reports_without(names)
+
+    @unit
+    def read_failing(self, limit: int) -> list[Member]:
+        """The entries whose last run failed, by the time of that, the longest ago first.
+
+        One round trip.
+        """
+        arguments = (self.failing_key, 0, limit - 1, "WITHSCORES")
+        return _members(self._direct.execute_command("ZRANGE", *arguments, **UNDECODED))
+
+    @unit
+    def note_failing(self, failed: Mapping[str, float], recovered: Iterable[str]) -> None:
+        """Change which entries are noted as failing; one round trip, none for nothing."""
+        recovered = list(recovered)
+        if not failed and not recovered:
+            return
+        with self._direct.pipeline(transaction=False) as pipe:
+            if failed:
+                pipe.zadd(self.failing_key, {_raw(key): at for key, at in failed.items()})
+            if recovered:
+                pipe.zrem(self.failing_key, *map(_raw, recovered))
+            pipe.execute()
 
     def _rewrite_reports_without(self, names: Sequence[str]) -> None:
         kept = {name: report for name, report in self.read_reports().items() if name not in names}

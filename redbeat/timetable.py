@@ -28,6 +28,7 @@ from kombu.utils.imports import symbol_by_name
 
 from .calendars import as_utc
 from .errors import EntryError
+from .failing import MOST_FAILING
 from .leadership import Holder, read_holder
 from .schedulers import (
     RedBeatConfig,
@@ -385,6 +386,20 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         """The entries that cannot run, with the reasons."""
         return self._list_between(SET_ASIDE, SET_ASIDE)
 
+    def failing(self) -> Iterator[Listing]:
+        """The entries whose last run failed: the message could not be built, or was refused.
+
+        Without those that are paused, set aside or broken. Those whose failure is the longest ago
+        come first, up to 1000. Three round trips.
+        """
+        failed_at = {each.key: each.score for each in self._storage.read_failing(MOST_FAILING)}
+        return (
+            listing
+            for listing in self._look_up(failed_at)
+            if listing.state in ("waiting", "overdue", "finished")
+            and _has_not_run_since(listing.entry, failed_at[listing.key])
+        )
+
     def _list_between(self, low: float, high: float) -> Iterator[Listing]:
         return (listing for page in self._pages_between(low, high) for listing in self._read(page))
 
@@ -659,6 +674,12 @@ def _moment(score: float) -> datetime | None:
         return datetime.fromtimestamp(score, timezone.utc)
     except (OverflowError, OSError, ValueError):
         return None
+
+
+def _has_not_run_since(entry: RedBeatSchedulerEntry | None, moment: float) -> bool:
+    """Whether an entry has not run after a moment, in seconds since the epoch."""
+    last_run_at = entry and entry.last_run_at
+    return last_run_at is None or as_utc(last_run_at).timestamp() <= moment
 
 
 def _reason(stored: Stored) -> str:

@@ -20,8 +20,11 @@ BROKER_DB = 1
 
 @pytest.fixture
 def make_project(tmp_path: Path, redis_server: RedisServer) -> Iterator[MakeProject]:
-    """Write a project, with a broker beside the schedule: `make_project(**settings)`."""
-    defaults = {
+    """Write a project, with a broker beside the schedule: `make_project(**settings)`.
+
+    A second one in a test has a directory of its own: `make_project("other", **settings)`.
+    """
+    defaults: dict[str, Any] = {
         "broker_url": redis_server.url(BROKER_DB),
         "redbeat_redis_url": redis_server.url(),
         "broker_connection_retry_on_startup": True,
@@ -30,8 +33,8 @@ def make_project(tmp_path: Path, redis_server: RedisServer) -> Iterator[MakeProj
     }
     with contextlib.ExitStack() as stack:
 
-        def make(**settings: Any) -> Project:
-            directory = tmp_path / "project"
+        def make(directory_name: str = "project", **settings: Any) -> Project:
+            directory = tmp_path / directory_name
             directory.mkdir()
             return stack.enter_context(
                 contextlib.closing(Project(directory, **(defaults | settings)))

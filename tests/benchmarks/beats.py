@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import redis
 
@@ -65,7 +66,7 @@ def cpu_seconds(beat: Program) -> float:
     return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
-def _settings(route: Route) -> dict[str, object]:
+def _settings(route: Route) -> dict[str, Any]:
     return {
         "broker_url": route.broker,
         "redbeat_redis_url": route.schedule,

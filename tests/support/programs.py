@@ -18,7 +18,7 @@ PROJECT = """
 import redis
 from celery import Celery
 
-app = Celery("proj")
+app = Celery({main!r})
 app.conf.update({settings!r})
 
 
@@ -134,18 +134,20 @@ class Project:
 
     Args:
         directory: An empty directory.
+        main: The name of the application; its module and its tasks are those of `proj`.
         settings: The Celery settings; they must survive `repr`.
     """
 
-    def __init__(self, directory: Path, **settings: Any) -> None:
+    def __init__(self, directory: Path, main: str | None = "proj", **settings: Any) -> None:
         self.directory = directory
+        self.main = main
         self._programs: list[Program] = []
         self.configure(**settings)
 
     def configure(self, **settings: Any) -> None:
         """Write the module anew; programs that start later see it."""
         self.settings = settings
-        source = PROJECT.format(settings=settings, runs_key=RUNS_KEY)
+        source = PROJECT.format(main=self.main, settings=settings, runs_key=RUNS_KEY)
         (self.directory / "proj.py").write_text(source)
 
     def beat(

@@ -1,6 +1,7 @@
 """The states of leadership with a clock that the tests set, down to the margins."""
 
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ class Beat:
     lock_timeout: float = LIFETIME
     lock: Any = None
     now: float = 1000.0
+    application: str = ""
     leadership: Leadership = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,6 +42,7 @@ class Beat:
             FAILOVER,
             60,
             clock=lambda: self.now,
+            application=self.application,
         )
 
 
@@ -106,6 +109,45 @@ def test_a_token_of_2x_tells_nothing(client: Any) -> None:
     holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
     assert holder == Holder("fd1fba94e53d11f18cae02fc00000001")
     assert str(holder) == "fd1fba94e53d11f18cae02fc00000001"
+
+
+@pytest.mark.parametrize("name", ["proj", "a:b@c", "größe\n", "", "x" * 500])
+def test_the_token_tells_of_the_application_by_printable_text(client: Any, name: str) -> None:
+    """As much of its name as it takes to tell it from another."""
+    for token in (new_token(LIFETIME, FAILOVER, name), new_token(0, 0, name)):
+        client.set(KEY, token, px=1_500_000)
+        holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
+        assert holder is not None
+        assert holder.application == name[:64]
+        assert holder.host == socket.gethostname()
+        assert token.isprintable()
+        assert token.isascii()
+        assert len(token) < 1000
+        assert not holder.is_of_other(name)
+        assert holder.is_of_other("other") == bool(name)
+        assert not holder.is_of_other("")
+
+
+def test_a_token_without_an_application_is_read_as_ever(client: Any) -> None:
+    client.set(KEY, "host:1:0123456789abcdef:1500000:15000:1700000000", px=1_500_000)
+    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
+    assert holder is not None
+    assert (holder.host, holder.pid, holder.application) == ("host", 1, "")
+    assert holder.failover_timeout == FAILOVER
+
+
+def test_a_standby_says_again_that_another_application_leads(
+    client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every few minutes."""
+    client.set(KEY, new_token(LIFETIME, FAILOVER, "theirs"), px=int(LIFETIME * 1000))
+    beat = Beat(client, application="ours")
+    beat.leadership.campaign(with_heartbeat=False)
+    for _ in range(600):
+        assert not beat.leadership.lead_or_wait()
+        beat.now += 1
+    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len([line for line in told if "'theirs'" in line and "'ours'" in line]) == 2
 
 
 @pytest.mark.parametrize(
