@@ -447,7 +447,11 @@ def _show_histogram(console: Console, runs: Iterable[Run], as_json: bool) -> Non
 @click.option(
     "--options", type=OBJECT, metavar="JSON", help='Of the message: \'{"queue": "slow"}\'.'
 )
-@click.option("--paused", is_flag=True, help="Store it paused.")
+@click.option(
+    "--paused/--active",
+    default=None,
+    help="Store it paused, or not. By default a new entry is not, a replaced one stays as it was.",
+)
 @click.option("--replace", is_flag=True, help="Take the place of an entry of this name.")
 @with_session
 def add(
@@ -462,7 +466,7 @@ def add(
     args: list[Any] | None,
     kwargs: dict[str, Any] | None,
     options: dict[str, Any] | None,
-    paused: bool,
+    paused: bool | None,
     replace: bool,
 ) -> None:
     """Add an entry: one of --every, --cron, --rrule and --at says when.
@@ -474,6 +478,7 @@ def add(
         raise click.BadParameter("an entry needs a name, and this one is empty", param_hint="NAME")
     given = {"--every": every, "--cron": cron, "--rrule": rrule, "--at": at}
     schedule = _read_schedule(given, tz, session.app.timezone)
+    stays_paused = replace and paused is None and _is_paused(session.timetable, name)
     entry = session.timetable.build(
         name,
         {
@@ -482,7 +487,7 @@ def add(
             "args": args,
             "kwargs": kwargs,
             "options": options,
-            "enabled": not paused,
+            "enabled": not (paused or stays_paused),
         },
     )
     done = "Added"
@@ -496,7 +501,22 @@ def add(
     due_at = session.timetable.listing(name).due_at
     now = datetime.now(timezone.utc)
     when = "paused" if paused else f"next run {local(due_at, now)}"
+    if stays_paused:
+        when = "still paused; `resume` lets it run"
     session.console.say(f"{done} {one_line(name)}: {rule(schedule)}, {when}")
+    if name in session.timetable.statics():
+        session.console.say(
+            f"{one_line(name)} is in beat_schedule: when beat next starts, it takes the entry from "
+            "there again. Change it in the code."
+        )
+
+
+def _is_paused(timetable: Timetable, name: str) -> bool:
+    """Whether there is such an entry, and it is paused; one that cannot be read is not."""
+    try:
+        return not timetable[name].enabled
+    except (KeyError, EntryError):
+        return False
 
 
 def _read_schedule(given: dict[str, Any], zone: tzinfo | None, app_zone: tzinfo) -> Any:
@@ -594,8 +614,13 @@ def delete(session: Session, names: Sequence[str], yes: bool) -> None:
         shown = ", ".join(map(one_line, names))
         click.confirm(f"Remove {shown}?", abort=True)
     session.timetable.replace([], deleted=names)
+    statics = session.timetable.statics()
+    returns = (
+        ": it is in beat_schedule, and beat stores it again when it next starts. Take it out of "
+        "the code, or pause it instead"
+    )
     for name in names:
-        session.console.say(f"Removed {one_line(name)}")
+        session.console.say(f"Removed {one_line(name)}{returns if name in statics else ''}")
 
 
 @redbeat.command(cls=Command)
@@ -713,11 +738,24 @@ def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
     else:
         written = [entry for difference in differences for entry in difference.written]
         session.timetable.replace(written, deleted=removed)
+        _warn_of_statics(session, differences, removed)
     counts = sum((difference.counts for difference in differences), Counter[str]())
     session.console.say(
         f"{counts['added']} added, {counts['changed']} changed, {len(removed)} removed, "
         f"{counts['same']} as they were"
     )
+
+
+def _warn_of_statics(
+    session: Session, differences: Iterable[Difference], removed: Iterable[str]
+) -> None:
+    """Say which changes will not last."""
+    touched = {name for difference in differences for name in difference.changed} | {*removed}
+    if statics := sorted(touched & session.timetable.statics()):
+        session.console.say(
+            f"In beat_schedule: {_named(statics)}. When beat next starts, it takes them from there "
+            "again. Change them in the code."
+        )
 
 
 def _read(session: Session, file: TextIO) -> tuple[set[str], list[Difference]]:

@@ -519,6 +519,10 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         sender = scheduler if _sends_itself(scheduler) else Scheduler
         return sender(self.app, lazy=True).apply_async(entry, advance=False)
 
+    def statics(self) -> set[str]:
+        """The names that are in `beat_schedule`, of this process or of a beat; one round trip."""
+        return {str(name) for name in self._conf.schedule} | self._storage.read_statics()
+
     def prunable(self) -> Iterator[Listing]:
         """What nothing will come of: finished entries, and members without a hash.
 

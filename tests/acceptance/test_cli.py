@@ -29,6 +29,7 @@ from support.waiting import wait_until
 
 UTC = timezone.utc
 SCHEDULE = "redbeat::schedule"
+STATIC = {"static": {"task": "proj.add", "schedule": 3600, "args": [1, 2]}}
 ODD_NAME = "größe: two\nlines"
 
 
@@ -317,6 +318,83 @@ def test_add_tells_that_it_took_the_place_of_another(app: Celery, redbeat: Run) 
     assert good(redbeat("add", "b", *arguments)).startswith("Added b: every 5 min")
 
 
+@pytest.fixture
+def with_statics(make_project: MakeProject) -> Project:
+    """A project whose beat has stored one static entry, and is gone."""
+    project = make_project(beat_schedule=STATIC)
+    beat = project.beat()
+    beat.wait_for_line("This beat leads")
+    wait_until(lambda: run_in(project, "show", "static").returncode == 0, 20, "the entry")
+    assert beat.terminate() == 0
+    return project
+
+
+@pytest.mark.parametrize("is_known_to_code", [True, False])
+def test_deleting_an_entry_of_beat_schedule_says_that_it_comes_back(
+    with_statics: Project, is_known_to_code: bool
+) -> None:
+    """By what the code says, or Redis: the command may have been given another configuration."""
+    if not is_known_to_code:
+        with_statics.configure(**with_statics.settings | {"beat_schedule": {}})
+    good(run_in(with_statics, "add", "other", "proj.add", "--every", "1h"))
+    told = good(run_in(with_statics, "delete", "static", "other", "--yes")).splitlines()
+    assert told[0].startswith("Removed static: it is in beat_schedule, and beat stores it again")
+    assert told[1] == "Removed other"
+    with_statics.configure(**with_statics.settings | {"beat_schedule": STATIC})
+    with_statics.beat().wait_for_line("This beat leads")
+    wait_until(lambda: run_in(with_statics, "show", "static").returncode == 0, 20, "the entry")
+
+
+@pytest.mark.parametrize("options", [[], ["--replace"]])
+def test_adding_an_entry_of_beat_schedule_says_that_it_is_overwritten(
+    with_statics: Project, options: list[str]
+) -> None:
+    if not options:
+        good(run_in(with_statics, "delete", "static", "--yes"))
+    told = good(run_in(with_statics, "add", "static", "proj.add", "--every", "2h", *options))
+    assert "beat_schedule" in told
+    assert "next starts" in told
+    told = good(run_in(with_statics, "add", "other", "proj.add", "--every", "2h", *options))
+    assert "beat_schedule" not in told
+
+
+def test_an_import_says_which_changes_do_not_last(with_statics: Project) -> None:
+    exported = good(run_in(with_statics, "export"))
+    assert "beat_schedule" not in good(run_in(with_statics, "import", "-", input=exported))
+    changed = exported.replace("3600", "1800")
+    told = good(run_in(with_statics, "import", "-", input=changed))
+    assert told.startswith("In beat_schedule: static. When beat next starts")
+    told = good(run_in(with_statics, "import", "-", "--prune", input="{}"))
+    assert told.startswith("In beat_schedule: static. When beat next starts")
+
+
+def test_replacing_a_paused_entry_leaves_it_paused(
+    app: Celery, redbeat: Run, timetable: Timetable
+) -> None:
+    """Unless the command says otherwise."""
+    store(app, "a", enabled=False)
+    told = good(redbeat("add", "a", "proj.add", "--every", "2h", "--replace"))
+    assert "Replaced a" in told
+    assert "still paused" in told
+    assert "resume" in told
+    assert not timetable["a"].enabled
+    assert "next run" in good(
+        redbeat("add", "a", "proj.add", "--every", "2h", "--replace", "--active")
+    )
+    assert timetable["a"].enabled
+    told = good(redbeat("add", "a", "proj.add", "--every", "2h", "--replace", "--paused"))
+    assert told.rstrip().endswith("every 2 h, paused")
+    assert not timetable["a"].enabled
+
+
+def test_replacing_an_entry_that_cannot_be_read_does_not_pause_it(
+    app: Celery, redbeat: Run, timetable: Timetable, redis_client: redis.Redis
+) -> None:
+    redis_client.hset(store(app, "a").key, "definition", "{")
+    assert "next run" in good(redbeat("add", "a", "proj.add", "--every", "2h", "--replace"))
+    assert timetable["a"].enabled
+
+
 def test_a_time_without_an_offset_is_in_the_zone_of_the_application(
     make_project: MakeProject,
 ) -> None:
@@ -579,7 +657,7 @@ def test_a_paused_entry_has_no_next_run(app: Celery, redbeat: Run) -> None:
 
 def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbeat: Run) -> None:
     """The leader is named; its counts come with its heartbeat."""
-    store(app, "tick", every=1)
+    store(app, "tick", every=1, args=[1, 2])
     beat = project.beat()
     beat.wait_for_line("Acquired lock")
     wait_until(lambda: has_told_of_runs(redbeat), 20, "a report of runs")
