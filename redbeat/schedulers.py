@@ -2826,15 +2826,25 @@ def _causes(exc: BaseException | None) -> Iterator[BaseException]:
 def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
     """The ``beat_init`` hook: from here on the sender's scheduler tries to lead.
 
-    Takes the lock if it is free. Raises what redis-py raises if Redis cannot be reached; Celery
-    logs that, and the ticks try again.
+    Takes the lock if it is free. Raises what redis-py raises if Redis cannot be reached. Where a
+    beat service sends the signal it is logged instead, in one line: the ticks try again.
     """
+    # A stand-in that only passes for a service does not drive ticks from a loop of its own.
+    is_service = issubclass(type(sender), Service)
     try:
-        # A stand-in that only passes for a service does not drive ticks from a loop of its own.
         if isinstance(sender.scheduler, RedBeatScheduler):
             ensure_conf(sender.scheduler.app).repeat_warnings()
-            sender.scheduler.join(is_service=issubclass(type(sender), Service))
+            sender.scheduler.join(is_service)
     except REDIS_ERRORS as exc:
+        if is_service and "signal" in kwargs:
+            # The service looks at no answer, and Celery would log a traceback.
+            logger.error(
+                "beat: Redis at %s is unavailable: %s. This beat stands by and tries again at "
+                "every tick.",
+                sanitized(ensure_conf(sender.scheduler.app).redis_url),
+                str(without_secrets(exc)).rstrip("."),
+            )
+            return
         # Celery logs it with its traceback; what redis-py did inside says nothing more.
         raise exc.with_traceback(None) from None
 

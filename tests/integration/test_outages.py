@@ -15,6 +15,7 @@ import pytest
 import redis
 from celery import Celery
 from celery.schedules import schedule
+from celery.signals import beat_init
 from kombu.entity import Exchange, Queue
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
@@ -624,3 +625,18 @@ def test_a_broker_that_comes_back_empty_gets_its_queues_declared_anew(
     with forgetful.client() as client:
         assert client.llen("reports") == 1
     scheduler.close()
+
+
+@pytest.mark.parametrize("send", ["call", "signal"])
+def test_the_hook_raises_what_redis_py_raised_for_whoever_calls_it(
+    make_app_with: MakeApp, send: str
+) -> None:
+    """Or sends the signal with a stand-in for the service; then it is in the answer."""
+    app = make_app_with(redbeat_redis_url="redis://127.0.0.1:1/0")
+    sender = mock.Mock(scheduler=RedBeatScheduler(app))
+    if send == "call":
+        with pytest.raises(redis.exceptions.ConnectionError):
+            acquire_distributed_beat_lock(sender)
+    else:
+        answers = dict(beat_init.send(sender=sender))
+        assert isinstance(answers[acquire_distributed_beat_lock], redis.exceptions.ConnectionError)
