@@ -198,7 +198,7 @@ class Side:
         self._broker = broker
         self._schedule = schedule
         shutil.copytree(SUBCLASSES, directory / SUBCLASSES.name)
-        common = {
+        common: dict[str, Any] = {
             "broker_connection_retry_on_startup": True,
             "beat_max_loop_interval": 1,
             "redbeat_lock_timeout": LOCK_TIMEOUT,
