@@ -41,8 +41,8 @@ from .retrying import direct
 from .schedulers import (
     REDBEAT_REDIS_KEY,
     RedBeatSchedulerEntry,
-    encode_json,
     application_name,
+    encode_json,
     ensure_conf,
     get_redis,
     get_storage,

@@ -1238,8 +1238,11 @@ class PlainSteps:
             for key in deleted:
                 pipe.zrem(self.storage.schedule_key, _raw(key))
                 pipe.delete(_raw(key))
+            had_zones = {
+                draft.key for draft, before in zip(drafts, found, strict=True) if before.zones
+            }
             for draft in stored:
-                _store(pipe, self.storage.schedule_key, draft)
+                _store(pipe, self.storage.schedule_key, draft, draft.key in had_zones)
             replies = iter(pipe.execute()[: 2 * len(deleted)])
         were_set_aside = {
             draft.key for draft, before in zip(drafts, found, strict=True) if before.set_aside
@@ -1396,9 +1399,9 @@ def _record(pipe: Any, outcome: Outcome, known: str) -> None:
         pipe.hset(_raw(outcome.key), "set_aside", outcome.reason)
 
 
-def _store(pipe: Any, schedule: str, draft: Draft) -> None:
+def _store(pipe: Any, schedule: str, draft: Draft, had_zones: bool) -> None:
     key = _raw(draft.key)
-    zones = {"zones": draft.zones} if draft.zones else {}
+    zones = {"zones": draft.zones} if draft.zones or had_zones else {}
     pipe.hset(key, mapping={"definition": draft.definition, **zones})
     if draft.replaces_meta:
         pipe.hset(key, "meta", draft.meta)
