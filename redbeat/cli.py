@@ -20,7 +20,7 @@ from dataclasses import replace as changed
 from datetime import datetime, timedelta, timezone, tzinfo
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from functools import update_wrapper
+from functools import cached_property, update_wrapper
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, TextIO, get_args
@@ -62,7 +62,7 @@ from .terminal import (
     rule,
     to_json,
 )
-from .timetable import Listing, Run, State, Timetable
+from .timetable import Listing, Run, State, Timetable, is_too_late
 from .urls import sanitized
 
 #: Names that are searched for one that is near to what was typed.
@@ -152,6 +152,11 @@ class Session:
         self.console = Console(ctx.obj.no_color)
         self.timetable = Timetable(_without_retries(self.app))
         require_known_options(self.app)
+
+    @cached_property
+    def next_listings(self) -> list[Listing]:
+        """The entries that are due next: a probe must not read a whole schedule."""
+        return list(islice(self.timetable.listings(), LOOKED_AT))
 
     @contextlib.contextmanager
     def known_names(self) -> Iterator[None]:
@@ -940,6 +945,7 @@ TROUBLES: dict[str, Callable[[Session, float], str]] = {
     "failing": lambda session, max_delay: _failing(session),
     "set-aside": lambda session, max_delay: _set_aside(session),
     "broken": lambda session, max_delay: _broken(session),
+    "late": lambda session, max_delay: _late(session, max_delay),
 }
 
 
@@ -965,8 +971,8 @@ def check(session: Session, max_delay: timedelta, ignored: Sequence[str]) -> Non
 
     For probes: 0, or 1 with the reasons in one line. A leader must be alive and of this
     application, nothing overdue by more than --max-delay, no entry set aside, none whose last run
-    failed, and none of the next 500 unreadable. Paused entries do not count. Needs no beat on this
-    host.
+    failed, and none of the next 500 unreadable, or due later than its schedule allows by more than
+    --max-delay. Paused entries do not count. Needs no beat on this host.
     """
     seconds = max_delay.total_seconds()
     found = (look(session, seconds) for name, look in TROUBLES.items() if name not in ignored)
@@ -999,10 +1005,15 @@ def _set_aside(session: Session) -> str:
 
 
 def _broken(session: Session) -> str:
-    """Looks at the entries that are due next: a probe must not read a whole schedule."""
-    found = islice(session.timetable.listings(), LOOKED_AT)
-    names = [each.name for each in found if each.state == "broken"]
+    names = [each.name for each in session.next_listings if each.state == "broken"]
     return f"cannot be read: {_named(names)}" if names else ""
+
+
+def _late(session: Session, max_delay: float) -> str:
+    """As those that ran while the clock of a host was ahead, and are silent until that time."""
+    slack = timedelta(seconds=max_delay)
+    names = [each.name for each in session.next_listings if is_too_late(each, slack)]
+    return f"due later than their schedules allow: {_named(names)}" if names else ""
 
 
 def _named(names: Sequence[str], others: int = 0) -> str:

@@ -63,6 +63,9 @@ GIVEN_BACK_DELAY = 1e-6
 #: Seconds until an entry that is due and was not run is offered again, if nobody says when.
 HELD_BACK_DELAY = 1.0
 
+#: How far ahead a last run may lie that a clock which is set by parts of a second explains.
+RUN_TOLERANCE = timedelta(seconds=1)
+
 #: How late a tick may come to an entry that still counts as run at its due time.
 IN_TIME = timedelta(seconds=1)
 
@@ -602,8 +605,59 @@ def move_to_zone(
         for member, fields in zip(ahead, stored, strict=True):
             score = _score_in_zone(member, fields, now, zone, build)
             if score is not None and score != math.floor(member.score):
-                moves.append((member, score))
+                moves.append((member, Outcome(member.key, score)))
         yield storage.move(moves)
+
+
+def put_right_after_jump(
+    storage: Storage,
+    now: datetime,
+    jump: timedelta,
+    claim_timeout: float,
+    page: int,
+    build: Callable[[str, Stored], Any],
+) -> Iterator[int]:
+    """Let runs that ``now`` (UTC), set back by ``jump``, has still to come to count as earlier.
+
+    Page by page; yields how many entries of each that concerned. Claims that others may hold, for
+    ``claim_timeout`` seconds, are left alone. Two round trips per ``page``.
+    """
+    since = now.timestamp()
+    leased_until = latest_lease(since, claim_timeout) if claim_timeout else since
+    for members in _pages(storage, f"({since!r}", page):
+        ahead = [m for m in members if may_be_written(m.score) or m.score > leased_until]
+        stored = storage.read_entries([member.key for member in ahead])
+        changes = []
+        for member, fields in zip(ahead, stored, strict=True):
+            outcome = _run_earlier(member, fields, now, jump, build)
+            if outcome is not None:
+                changes.append((member, outcome))
+        yield storage.move(changes)
+
+
+def _run_earlier(
+    member: Member,
+    stored: Stored,
+    now: datetime,
+    jump: timedelta,
+    build: Callable[[str, Stored], Any],
+) -> Outcome | None:
+    """What to write of an entry whose last run lies ahead; ``None`` for any other."""
+    try:
+        entry = build(member.key, stored)
+        if entry.last_run_at is None or as_utc(entry.last_run_at) <= now + RUN_TOLERANCE:
+            return None
+        ran_at = as_utc(entry.last_run_at)
+        entry.last_run_at = min(ran_at - jump, now).astimezone(entry.last_run_at.tzinfo)
+        if entry.has_own_score:
+            score = float(entry.score)
+        else:
+            due = entry.next_due(now)
+            score = FINISHED if due is None else due.timestamp()
+        return Outcome(member.key, score, entry.encode_meta(), stored.meta or "")
+    except Exception:
+        # It is set aside when it is due.
+        return None
 
 
 def may_need_zone(storage: Storage, page: int) -> bool:

@@ -9,8 +9,8 @@ A busy beat ticks in *pulses*, whole parts of a second: what is due between two 
 together. An interval that is shorter than a pulse is due at its own time and loses no runs.
 
 How it can fail. Whatever keeps it from listening, such as a refused or broken subscription, leaves
-the polling: an edit is then noticed within the poll interval. A clock that is set back prolongs the
-wait, since due times are those of the clock.
+the polling: an edit is then noticed within the poll interval. A clock that is set ends the wait,
+since due times are those of the clock; that, too, is noticed within the poll interval.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from celery.utils.log import get_logger
 from redis.exceptions import NoPermissionError
 
+from .clocks import WallClock
 from .leadership import Leadership
 from .retrying import not_again, patience, without_secrets
 from .storage import REDIS_ERRORS, Listener, Storage
@@ -77,8 +78,7 @@ class Outlook:
 class Rest:
     """The rests of one beat, and the subscription that they share.
 
-    ``poll_interval`` gives the seconds between two looks at the schedule, each one round trip;
-    ``on_look`` is called as often.
+    ``poll_interval`` gives the seconds between two looks at the schedule, each one round trip.
     """
 
     def __init__(
@@ -86,12 +86,12 @@ class Rest:
         get_storage: Callable[[], Storage],
         leadership: Leadership,
         poll_interval: Callable[[], float],
-        on_look: Callable[[], None] = lambda: None,
+        clock: WallClock,
     ) -> None:
         self._get_storage = get_storage
         self._leadership = leadership
         self._poll_interval = poll_interval
-        self._on_look = on_look
+        self._clock = clock
         self._listener: Listener | None = None
         #: When the last rest of a leader was meant to end, in seconds since the epoch.
         self.wakes_at = 0.0
@@ -104,16 +104,16 @@ class Rest:
             self._leadership.lost.wait(outlook.wait)
             return
         self.wakes_at = wakes_at
-        self._on_look()
         while (remaining := wakes_at - time.time()) > 0 and not self._leadership.lost.is_set():
             # Anew each time: the clock may have been set back.
             self._leadership.expect(remaining)
             pause = min(remaining, self._poll_interval())
             if self.listen(pause, wakes_at):
                 return
+            if self._clock.has_jumped():
+                return
             if pause < remaining and (outlook.may_find_more or self._is_due_early()):
                 return
-            self._on_look()
 
     def listen(self, seconds: float, before: float) -> bool:
         """Sleep for so many seconds, or until notified of an entry that is due before ``before``.

@@ -54,6 +54,7 @@ from .checks import (
     check_key_expiry,
     check_version,
 )
+from .clocks import WallClock
 from .decoder import (
     LAZY,
     RedBeatJSONDecoder,
@@ -75,6 +76,7 @@ from .dispatch import (
     latest_lease,
     may_need_zone,
     move_to_zone,
+    put_right_after_jump,
     release_abandoned,
     release_lease,
     retry_set_aside,
@@ -1648,6 +1650,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     _statics: Statics | None = None
     _had_entries = False
     _retries_set_aside_at = 0.0
+
+    #: Seconds by which the clock was set back, as long as entries have not been put right.
+    _set_back_by = 0.0
     _retried: Member | None = None
 
     _is_service = False
@@ -1706,7 +1711,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             on_beat=self._report,
             application=application_name(app),
         )
-        self.rest = Rest(lambda: get_storage(app), self.leadership, lambda: conf.poll_interval)
+        self.clock = WallClock()
+        self.rest = Rest(
+            lambda: get_storage(app), self.leadership, lambda: conf.poll_interval, self.clock
+        )
         #: Tries in a row that failed, by what they failed of.
         self._outages: Counter[type[Exception]] = Counter()
         #: The keys of entries in batches that broke off. Nobody knows which the broker has taken,
@@ -2007,8 +2015,22 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._requires_transport:
             require_transport(self.app)
             self._requires_transport = False
+        self._note_jump(self.clock.read_jump())
         self.rest.take(self._take_turn(), self.max_interval)
         return 0.0
+
+    def _note_jump(self, jump: float) -> None:
+        """Log that the clock was set; what ran while it was ahead is put right by the leader."""
+        if not jump:
+            return
+        logger.warning(
+            "beat: The clock of this host was set %s by %.0f seconds. Entries are due by the "
+            "clock; keep it right (NTP).",
+            "ahead" if jump > 0 else "back",
+            abs(jump),
+        )
+        # Set ahead again before that was done, they are in the past, where they belong.
+        self._set_back_by = max(self._set_back_by - jump, 0.0)
 
     def _take_turn(self) -> Outlook:
         """Tick; an override, which may not ask who leads, only while this beat does."""
@@ -2080,7 +2102,31 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             return False
         if not self._is_in_office:
             self._take_office()
+        if self._set_back_by:
+            self._put_right(self._set_back_by)
+            self._set_back_by = 0.0
         return True
+
+    def _put_right(self, seconds: float) -> None:
+        """Let runs that the clock, set back by so much, has still to come to count as earlier."""
+        conf, count = ensure_conf(self.app), 0
+        for put_right in put_right_after_jump(
+            get_storage(self.app),
+            as_utc(self.app.now()),
+            timedelta(seconds=seconds),
+            # Where beats share the work, others hold claims.
+            0.0 if self.lock_key else conf.claim_timeout,
+            conf.batch_size,
+            self._build,
+        ):
+            self.leadership.expect(0)
+            count += put_right
+        logger.warning(
+            "beat: %s had run at times that are still to come. They count as run %.0f seconds "
+            "earlier, so that they are not silent until then.",
+            "1 entry" if count == 1 else f"{count} entries",
+            seconds,
+        )
 
     def _take_office(self) -> None:
         """Store the static entries, and look once for what a dead leader had claimed.

@@ -634,8 +634,8 @@ class Storage:
         return self._atomically(lambda steps: steps.commit(lease, outcomes))
 
     @unit
-    def move(self, moves: Sequence[tuple[Member, float]]) -> int:
-        """Give members that still have their scores new ones; how many that were.
+    def move(self, moves: Sequence[tuple[Member, Outcome]]) -> int:
+        """Write what becomes of members that still have their scores; how many that were.
 
         One round trip, two on a server without scripting, none for nothing.
         """
@@ -967,33 +967,28 @@ class ScriptedSteps:
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
-        changes = [outcome for outcome in outcomes if outcome.changes_hash]
-        calls: list[Call] = [
+        return self._write({lease: outcomes})
+
+    def move(self, moves: Sequence[tuple[Member, Outcome]]) -> int:
+        """See :meth:`Storage.move`."""
+        by_score: dict[float, list[Outcome]] = {}
+        for member, outcome in moves:
+            by_score.setdefault(member.score, []).append(outcome)
+        return self._write(by_score)
+
+    def _write(self, by_score: Mapping[float, Sequence[Outcome]]) -> int:
+        """Write outcomes, by the scores that the entries must still have; how many that were."""
+        changes = [each for group in by_score.values() for each in group if each.changes_hash]
+        records: list[Call] = [
             (RECORD, [_raw(outcome.key) for outcome in group], _record_arguments(group))
             for group in self._groups_by_slot(changes)
         ]
-        records = len(calls)
-        calls += [
-            (ADVANCE, [self.storage.schedule_key], _advance_arguments(lease, group))
+        advances: list[Call] = [
+            (ADVANCE, [self.storage.schedule_key], _advance_arguments(score, group))
+            for score, outcomes in by_score.items()
             for group in _sized(outcomes, SCRIPT_SIZE)
         ]
-        return sum(self._call_in_turn(calls)[records:])
-
-    def move(self, moves: Sequence[tuple[Member, float]]) -> int:
-        """See :meth:`Storage.move`."""
-        by_score: dict[float, list[Outcome]] = {}
-        for (key, score), new_score in moves:
-            by_score.setdefault(score, []).append(Outcome(key, new_score))
-        schedule = [self.storage.schedule_key]
-        return sum(
-            self._call_in_turn(
-                [
-                    (ADVANCE, schedule, _advance_arguments(score, group))
-                    for score, outcomes in by_score.items()
-                    for group in _sized(outcomes, SCRIPT_SIZE)
-                ]
-            )
-        )
+        return sum(self._call_in_turn(records + advances)[len(records) :])
 
     def _groups_by_slot(self, outcomes: Sequence[Outcome]) -> list[Sequence[Outcome]]:
         """Outcomes by what one script may touch, where keys may lack the hash tag of the others."""
@@ -1168,14 +1163,19 @@ class PlainSteps:
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
+        return self.move([(Member(outcome.key, lease), outcome) for outcome in outcomes])
+
+    def move(self, moves: Sequence[tuple[Member, Outcome]]) -> int:
+        """See :meth:`Storage.move`."""
         schedule = self.storage.schedule_key
+        outcomes = [outcome for _, outcome in moves]
         stored = self._read_stored(outcomes)
         held = 0
         with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
-            for outcome, (score, meta) in zip(outcomes, stored, strict=True):
+            for (member, outcome), (score, meta) in zip(moves, stored, strict=True):
                 if meta is not None:
                     _record(pipe, outcome, meta)
-                if score != lease:
+                if score != member.score:
                     continue
                 held += 1
                 if outcome.score is None:
@@ -1188,18 +1188,6 @@ class PlainSteps:
             [each.key for each, (_, meta) in known if each.clears and meta is not None]
         )
         return held
-
-    def move(self, moves: Sequence[tuple[Member, float]]) -> int:
-        """See :meth:`Storage.move`."""
-        scores = self.storage.read_scores([member.key for member, _ in moves])
-        moved = {
-            _raw(member.key): new_score
-            for (member, new_score), score in zip(moves, scores, strict=True)
-            if score == member.score
-        }
-        if moved:
-            self.client.zadd(self.storage.schedule_key, moved)
-        return len(moved)
 
     def _clear_reasons(self, keys: Sequence[str]) -> None:
         """Entries are not set aside any more; a user who may not run HDEL empties the field."""

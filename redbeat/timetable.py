@@ -728,6 +728,24 @@ def _pop_run(queue: list[tuple[datetime, str, RedBeatSchedulerEntry]]) -> Run:
     return Run(name, due_at, entry)
 
 
+def is_too_late(listing: Listing, slack: timedelta) -> bool:
+    """Whether an entry is due later, by more than ``slack``, than if it had run just now.
+
+    One that never ran may be written to begin at any time.
+    """
+    entry, now = listing.entry, datetime.now(timezone.utc)
+    if listing.state != "waiting" or entry is None or listing.due_at is None:
+        return False
+    if entry.last_run_at is None or entry.has_own_score:
+        return False
+    try:
+        due = next_due(entry.schedule, now, now)
+    except Exception:
+        # Beat sets it aside when it is due.
+        return False
+    return due is not None and listing.due_at > due + slack
+
+
 def _following(schedule: Any, due_at: datetime) -> datetime | None:
     """The run after the one at `due_at`, which is made a moment later, as beat makes it.
 

@@ -23,7 +23,7 @@ from support.waiting import wait_until
 #: What is used where it is allowed, though celery-redbeat 2.x does not need it: each with what a
 #: warning says that is lost, and nothing where nothing is.
 OPTIONAL = {
-    "config|get": "Allow CONFIG GET",
+    "config": "Allow CONFIG GET",
     "eval -evalsha -script": "runs no scripts",
     "exists": "",
     "hdel": "",

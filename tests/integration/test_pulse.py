@@ -199,7 +199,7 @@ def test_a_tick_that_comes_a_little_late_counts_as_in_time(
 def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
     scheduler: RedBeatScheduler, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its entries are due when the clock says so, and it is alive meanwhile."""
+    """By less than is noticed: its entries are due when the clock says so, and it is alive."""
     scheduler.leadership.stall_timeout = 0.1
     scheduler.app.redbeat_conf.poll_interval = 0.01
     store(scheduler.app, "a", datetime.now(UTC))
@@ -210,8 +210,8 @@ def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
     sleeper.start()
     wait_until(lambda: scheduler.rest.wakes_at, 5, "the sleep")
     wakes_at = scheduler.rest.wakes_at
-    offset[0] = -1000.0
-    wait_until(lambda: clock() > wakes_at + 0.2, 5, "the time at which it would have been wedged")
+    offset[0] = -1.5
+    wait_until(lambda: clock() > wakes_at + 0.5, 5, "the time at which it would have been wedged")
     assert sleeper.is_alive()
     assert not scheduler.leadership.is_stalled
     offset[0] = 1000.0

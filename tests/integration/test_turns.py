@@ -18,7 +18,9 @@ from celery.signals import beat_init
 from redis.exceptions import LockNotOwnedError
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.clocks import WallClock
 from redbeat.schedulers import REDBEAT_REDIS_KEY
+from redbeat.schedules import once, rrule
 from support.apps import MakeApp, disconnect
 from support.servers import RedisServer
 from support.waiting import wait_until
@@ -344,3 +346,36 @@ def test_a_calendar_without_a_history_runs_through_a_schedule_of_ones_own(
     scheduler.rest.take = lambda *args: None
     scheduler.tick()
     assert sent == ["tasks.a"]
+
+
+def test_what_ran_while_the_clock_was_ahead_is_put_right_whatever_it_is(
+    serve: Serve, app: Celery, redis_client: redis.Redis
+) -> None:
+    """Intervals, calendars and rules; what is over, new, paused or right stays as it is."""
+    scheduler = serve(Capped)
+    scheduler.tick()
+    now = datetime.now(timezone.utc)
+    ahead = now + timedelta(hours=1)
+    minutely = rrule("MINUTELY", dtstart=now - timedelta(days=1))
+    schedules = {"interval": schedule(60), "crontab": crontab(), "rule": minutely}
+    for name, each in schedules.items():
+        RedBeatSchedulerEntry(name, "tasks.a", each, app=app).save().next(ahead)
+    over = RedBeatSchedulerEntry("over", "tasks.a", once(ahead), app=app).save().next(ahead)
+    right = RedBeatSchedulerEntry("right", "tasks.a", schedule(9999), app=app).save()
+    scores = {
+        each.key: redis_client.zscore("redbeat::schedule", each.key) for each in (over, right)
+    }
+    offset = [0.0]
+    scheduler.clock = WallClock(lambda: time.monotonic() + offset[0], time.monotonic)
+    offset[0] = -3600.0
+    scheduler.rest.take = lambda *args: None  # type: ignore[method-assign]  # no time to rest
+    scheduler.tick()
+    for name in schedules:
+        entry = RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=app)
+        assert entry.last_run_at is not None
+        assert entry.last_run_at <= datetime.now(timezone.utc)
+        score = redis_client.zscore("redbeat::schedule", entry.key)
+        assert score is not None
+        assert score <= time.time() + 61
+    for key, score in scores.items():
+        assert redis_client.zscore("redbeat::schedule", key) == score

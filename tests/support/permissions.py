@@ -29,7 +29,7 @@ def guard(server: RedisServer, rules: str) -> Users:
     with server.client() as client:
         for name, rights in (("admin", EVERYTHING), ("guest", rules)):
             client.execute_command(
-                "ACL", "SETUSER", name, "reset", "on", ">secret", *rights.split()
+                "ACL", "SETUSER", name, "reset", "resetchannels", "on", ">secret", *rights.split()
             )
         client.execute_command("ACL", "SETUSER", "default", "off")
     return Users(*(f"redis://{n}:secret@{LOOPBACK}:{server.port}" for n in ("guest", "admin")))
