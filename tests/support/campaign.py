@@ -18,6 +18,11 @@ from support.waiting import wait_until
 # The number of kills in the kill scenario; the other scenarios take their share of it.
 ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "3"))
 
+# How many entries there are; and how many where each of them carries so many characters.
+ENTRIES = 300
+FEW = 20
+LARGE = 1_000_000
+
 BATCH_SIZE = 50
 CLAIM_TIMEOUT = 2
 FAILOVER_TIMEOUT = 2

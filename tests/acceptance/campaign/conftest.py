@@ -7,13 +7,11 @@ from typing import Any
 
 import pytest
 
-from support.campaign import Field, MakeField
+from support.campaign import ENTRIES, Field, MakeField
 from support.programs import Project
-from support.runs import INTERVAL, Runs, Tally
+from support.runs import KINDS, Runs, Tally
 from support.servers import StartRedis
 from support.tripwire import MakeTripwire, Tripwire
-
-ENTRIES = 300
 
 # Nothing that a server has answered to is gone when it is killed.
 KEEPING_ALL = {"appendonly": "yes", "appendfsync": "always"}
@@ -34,7 +32,7 @@ def make_field(
 
         def make(
             entries: int = ENTRIES,
-            kinds: Sequence[str] = (INTERVAL,),
+            kinds: Sequence[str] = KINDS,
             size: int = 0,
             **settings: Any,
         ) -> Field:

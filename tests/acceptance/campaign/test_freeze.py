@@ -2,7 +2,7 @@
 
 import pytest
 
-from support.campaign import WITH_A_LEADER, Field, MakeField, take_share
+from support.campaign import ENTRIES, FEW, LARGE, WITH_A_LEADER, Field, MakeField, take_share
 from support.programs import Program
 from support.runs import Strike
 from support.tripwire import MakeTripwire, Tripwire
@@ -30,9 +30,12 @@ def thaw_and_settle(field: Field, frozen: Program, strike: Strike) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_no_run_is_lost_or_doubled_when_a_leader_is_frozen_and_thaws(make_field: MakeField) -> None:
+@pytest.mark.parametrize("size", [0, LARGE], ids=["small", "1 MB"])
+def test_no_run_is_lost_or_doubled_when_a_leader_is_frozen_and_thaws(
+    make_field: MakeField, size: int
+) -> None:
     """The standby takes over while the leader is frozen past its claim and its lock."""
-    field = make_field(**WITH_A_LEADER)
+    field = make_field(FEW if size else ENTRIES, size=size, **WITH_A_LEADER)
     leader = field.start_beat()
     leader.wait_for_line("Acquired lock")
     for _ in range(take_share(0.3)):

@@ -4,7 +4,16 @@ import random
 
 import pytest
 
-from support.campaign import ROUNDS, WITH_A_LEADER, Field, MakeField, take_share
+from support.campaign import (
+    ENTRIES,
+    FEW,
+    LARGE,
+    ROUNDS,
+    WITH_A_LEADER,
+    Field,
+    MakeField,
+    take_share,
+)
 from support.tripwire import MakeTripwire, Tripwire
 
 
@@ -23,8 +32,12 @@ def strike_in_mid_tick(field: Field) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_no_run_is_lost_when_beat_is_killed_at_a_random_moment(field: Field) -> None:
+@pytest.mark.parametrize("size", [0, LARGE], ids=["small", "1 MB"])
+def test_no_run_is_lost_when_beat_is_killed_at_a_random_moment(
+    make_field: MakeField, size: int
+) -> None:
     """Without a leader: the next beat finds the claims of the dead one when they run out."""
+    field = make_field(FEW if size else ENTRIES, size=size)
     for _ in range(ROUNDS):
         strike_in_mid_tick(field)
 

@@ -8,9 +8,17 @@ from functools import partial
 
 import pytest
 
-from support.campaign import BATCH_SIZE, WITH_A_LEADER, Field, MakeField, take_share
+from support.campaign import (
+    BATCH_SIZE,
+    ENTRIES,
+    FEW,
+    LARGE,
+    WITH_A_LEADER,
+    Field,
+    MakeField,
+    take_share,
+)
 from support.programs import Program
-from support.runs import KINDS
 from support.tripwire import MakeTripwire
 
 # What is promised for the end of a beat, and for the first run by the next.
@@ -43,8 +51,12 @@ def tell_twice(beat: Program) -> None:
 
 
 @pytest.mark.timeout(1200)
-def test_a_terminated_beat_commits_what_it_published_and_gives_the_rest_back(field: Field) -> None:
+@pytest.mark.parametrize("size", [0, LARGE], ids=["small", "1 MB"])
+def test_a_terminated_beat_commits_what_it_published_and_gives_the_rest_back(
+    make_field: MakeField, size: int
+) -> None:
     """Each entry has its message and its next time, or has no message and is due."""
+    field = make_field(FEW if size else ENTRIES, size=size)
     for _ in range(take_share(0.3)):
         terminate_in_mid_tick(field, field.start_beat())
         strike = field.runs.find_struck()
@@ -59,13 +71,13 @@ def test_a_terminated_beat_commits_what_it_published_and_gives_the_rest_back(fie
 
 
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("size", [0, 1_000_000], ids=["small", "1 MB"])
+@pytest.mark.parametrize("size", [0, LARGE], ids=["small", "1 MB"])
 def test_a_beat_that_is_told_twice_sets_nothing_aside(
     make_field: MakeField, make_tripwire: MakeTripwire, size: int
 ) -> None:
     """Two SIGTERMs within 50 ms, wherever they find it: what had no turn is as it was claimed."""
-    count = 20 if size else 500
-    field = make_field(count, KINDS, size, **(WITH_A_LEADER | {"redbeat_batch_size": count}))
+    count = FEW if size else 500
+    field = make_field(count, size=size, **(WITH_A_LEADER | {"redbeat_batch_size": count}))
     tripwire = make_tripwire(field.schedule_server)
     field.settings["redbeat_redis_url"] = tripwire.url()
     for number in range(take_share(0.3)):
