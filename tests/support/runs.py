@@ -195,7 +195,8 @@ class Runs:
 
     def set_aside(self) -> set[str]:
         """The entries that beat has set aside."""
-        return {name for name, score in self.scores().items() if score < 0}
+        scores = self.scores()
+        return {name for name in self.names if scores.get(name, 0) < 0}
 
     def unsettled(self) -> set[str]:
         """The entries that are due or leased."""
