@@ -1,6 +1,7 @@
 """Fixtures for all tests: servers, clients of each kind, applications."""
 
 import contextlib
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,12 +10,20 @@ from typing import Any
 import pytest
 import redis
 from celery import Celery
+from hypothesis import settings
 
 from support.apps import MakeApp, empty_memory_broker, make_app
 from support.fakes import fake_client, fake_client_without_lua
 from support.servers import RedisServer, StartRedis, find_server
 from support.skipping import skipping_without_server
 from support.wire import MakeProxy, Proxy
+
+#: How many examples of each property hypothesis tries; `HYPOTHESIS_PROFILE` names the profile.
+EXAMPLES = {"ci": 50, "nightly": 2000}
+
+for _name, _count in EXAMPLES.items():
+    settings.register_profile(_name, max_examples=_count, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @pytest.fixture(scope="session", autouse=True)

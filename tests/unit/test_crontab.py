@@ -11,7 +11,7 @@ from celery import Celery
 from celery.schedules import crontab as celery_crontab
 from celery.utils.time import LocalTimezone
 from celery.utils.time import timezone as celery_zones
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from redbeat.schedules import crontab, due_state, next_due
@@ -40,7 +40,6 @@ FIELDS = {
 }
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(FIELDS),
     st.datetimes(datetime(1995, 1, 1), datetime(2035, 1, 1), timezones=st.just(UTC)),
@@ -54,7 +53,6 @@ def test_the_next_slot_is_the_one_that_celerys_own_crontab_finds(
     assert due_state(schedule, moment, moment) == schedule.is_due(moment)
 
 
-@settings(deadline=None)
 @given(
     st.fixed_dictionaries(FIELDS),
     st.datetimes(

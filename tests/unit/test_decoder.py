@@ -442,7 +442,7 @@ JSON = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(tagged(JSON))
 def test_reading_raises_nothing_but_value_errors(value: Any) -> None:
     with suppress(ValueError):

@@ -231,7 +231,9 @@ def use(schedule: BaseSchedule) -> None:
             due_state(schedule, last_run_at, NOW)
 
 
-heavily = settings(deadline=None, max_examples=400, suppress_health_check=list(HealthCheck))
+heavily = settings(
+    max_examples=4 * settings().max_examples, suppress_health_check=list(HealthCheck)
+)
 
 
 def test_the_watch_sees_what_is_executed() -> None:

@@ -9,7 +9,7 @@ import pytest
 from celery import Celery
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule as interval
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from redbeat.schedules import crontab, due_state, next_due, rrule
@@ -212,7 +212,6 @@ def slots_by_definition(
     return slots
 
 
-@settings(deadline=None, max_examples=50)
 @given(
     st.sets(st.integers(0, 59), min_size=1),
     st.sets(st.integers(0, 23), min_size=1),

@@ -196,7 +196,6 @@ SOME_PARTS = (
 )
 
 
-@settings(deadline=None, max_examples=100)
 @given(
     st.integers(0, 6),
     st.integers(1, 50),
@@ -220,7 +219,7 @@ def test_occurrences_are_those_of_plain_dateutil(
     assert found == rule.rrule.after(moment)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=settings().max_examples // 2)
 @given(st.integers(0, 6), SOME_PARTS, st.integers(0, 1000))
 def test_there_is_nothing_between_an_occurrence_and_the_following(
     freq: int, parts: dict[str, Any], hours: int
@@ -246,7 +245,6 @@ WITH_COUNT = (
 )
 
 
-@settings(deadline=None, max_examples=100)
 @given(st.integers(0, 6), st.integers(1, 500), MANY, WITH_COUNT, st.data())
 def test_the_last_occurrence_that_count_allows_is_that_of_plain_dateutil(
     freq: int, interval: int, count: int, parts: dict[str, Any], data: st.DataObject
