@@ -18,8 +18,8 @@ from typing import Any, TextIO
 from .blocks import read_pairs
 from .decoder import with_zones
 from .errors import EntryError
+from .escaping import printable_json
 from .schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
-from .storage import printable
 from .timetable import Timetable, paged
 
 #: Fields that tell of runs; an import takes them for new entries only.
@@ -59,7 +59,7 @@ def dump(entries: Iterable[tuple[str, RedBeatSchedulerEntry]]) -> Iterator[str]:
     for name, entry in entries:
         block = encode_json(_fields(entry), indent=2, ensure_ascii=False)
         text = f"{opening}\n{json.dumps(name, ensure_ascii=False)}: {block}"
-        yield printable(text)
+        yield printable_json(text)
         opening = ","
     yield "{}\n" if opening == "{" else "\n}\n"
 

@@ -15,6 +15,7 @@ from celery.utils.log import get_logger
 from redis.exceptions import NoPermissionError, RedisClusterException
 
 from .errors import RedBeatKeyExpiryError, UnsupportedServerError
+from .escaping import one_line
 from .retrying import OUTAGES, without_secrets
 from .storage import text
 
@@ -64,8 +65,8 @@ def check_version(client: Any) -> bool:
         return True
     lowest = ".".join(map(str, LOWEST_REDIS))
     raise UnsupportedServerError(
-        f"The Redis of redbeat_redis_url has version {version}, and redbeat needs {lowest} or "
-        "later (or any Valkey). Upgrade it, or let redbeat_redis_url name another one."
+        f"The Redis of redbeat_redis_url has version {one_line(str(version))}, and redbeat needs "
+        f"{lowest} or later (or any Valkey). Upgrade it, or let redbeat_redis_url name another one."
     )
 
 

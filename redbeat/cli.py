@@ -36,6 +36,7 @@ from . import backup
 from .arguments import Duration, Json, Moment, Zone, read_cron, read_rrule
 from .backup import Difference
 from .errors import EntryError, SettingError
+from .escaping import one_line
 from .leadership import Holder
 from .retrying import direct
 from .schedulers import (
@@ -58,7 +59,6 @@ from .terminal import (
     duration,
     in_words,
     local,
-    one_line,
     rule,
     to_json,
 )
@@ -103,7 +103,7 @@ class BadSettingError(click.ClickException):
 
 def _unreachable(app: Any, exc: Exception) -> UnreachableError:
     return UnreachableError(
-        f"Redis at {sanitized(ensure_conf(app).redis_url)} does not serve: {exc}"
+        one_line(f"Redis at {sanitized(ensure_conf(app).redis_url)} does not serve: {exc}")
     )
 
 
@@ -126,6 +126,14 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
             raise BadSettingError(_hint_at_application(ctx) + exc.message) from exc
         except EntryError as exc:
             raise click.ClickException(one_line(str(exc))) from exc
+        except click.UsageError as exc:
+            if exc.message.isprintable():
+                raise
+            raise click.UsageError(one_line(exc.format_message()), exc.ctx) from exc
+        except click.ClickException as exc:
+            if exc.message.isprintable() or isinstance(exc, UnreachableError):
+                raise
+            raise click.ClickException(one_line(exc.message)) from exc
         except OSError as exc:
             # Others, as that of a reader who has seen enough, click knows how to end with.
             if exc.errno != errno.ENOSPC:
@@ -173,11 +181,11 @@ class Session:
         near = get_close_matches(name, islice(self.timetable, NEAR_NAMES), n=3)
         if name in near:
             return click.ClickException(
-                f"Of the entry {one_line(name)} only the place in the schedule is left: its hash "
+                f"Of the entry {name} only the place in the schedule is left: its hash "
                 "is gone. `delete` removes the rest."
             )
-        hint = f" Did you mean {' or '.join(map(one_line, near))}?" if near else ""
-        return click.ClickException(f"There is no entry {one_line(name)}.{hint}")
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        return click.ClickException(f"There is no entry {name}.{hint}")
 
 
 def _without_retries(app: Any) -> Any:
@@ -192,7 +200,9 @@ def _complete_name(
     """The names in the schedule that begin so; none if it cannot be read."""
     try:
         timetable = Timetable(_without_retries(find_app(ctx.find_root().params["app"])))
-        names = (name for name in timetable if name.startswith(incomplete))
+        # A shell takes them line by line.
+        printable = filter(str.isprintable, timetable)
+        names = (name for name in printable if name.startswith(incomplete))
         return [CompletionItem(name) for name in islice(names, COMPLETIONS)]
     except Exception:
         # A shell that waits for words has no use for an error.
@@ -363,21 +373,21 @@ def show(session: Session, name: str, as_json: bool) -> None:
 
 def _details(listing: Listing) -> Iterator[tuple[str, str]]:
     now = datetime.now(timezone.utc)
-    yield "Name", one_line(listing.name)
+    yield "Name", listing.name
     yield "State", listing.state
     if listing.reason:
-        yield "Reason", one_line(listing.reason)
+        yield "Reason", listing.reason
     entry = listing.entry
     if entry is not None:
         definition = json.loads(entry.encode_definition())
-        yield "Task", one_line(str(entry.task))
+        yield "Task", str(entry.task)
         for field in ("args", "kwargs", "options"):
             yield field.capitalize(), json.dumps(definition[field] or EMPTY[field])
-        yield "Schedule", one_line(rule(entry.schedule))
+        yield "Schedule", rule(entry.schedule)
         yield "Last run", local(_ran_at(entry), now)
         yield "Runs", str(entry.total_run_count)
     yield "Next run", local(_next_run(listing), now)
-    yield "Key", one_line(listing.key)
+    yield "Key", listing.key
 
 
 @redbeat.command(cls=Command)
@@ -429,7 +439,7 @@ def _show_histogram(console: Console, runs: Iterable[Run], as_json: bool) -> Non
         count = counts[minute]
         bar = f"  {'█' * max(round(count / most * BAR), 1)}" if console.is_terminal else ""
         separator = "  " if console.is_terminal else "\t"
-        console.say(f"{minute.astimezone():%Y-%m-%d %H:%M %Z}{separator}{count:>6}{bar}".rstrip())
+        click.echo(f"{minute.astimezone():%Y-%m-%d %H:%M %Z}{separator}{count:>6}{bar}".rstrip())
 
 
 # Changing
@@ -500,18 +510,16 @@ def add(
         done = "Replaced" if name in session.timetable else done
         session.timetable[name] = entry
     elif not session.timetable.add(name, entry):
-        raise click.ClickException(
-            f"There is an entry {one_line(name)} already. --replace takes its place."
-        )
+        raise click.ClickException(f"There is an entry {name} already. --replace takes its place.")
     due_at = session.timetable.listing(name).due_at
     now = datetime.now(timezone.utc)
     when = "paused" if paused else f"next run {local(due_at, now)}"
     if stays_paused:
         when = "still paused; `resume` lets it run"
-    session.console.say(f"{done} {one_line(name)}: {rule(schedule)}, {when}")
+    session.console.say(f"{done} {name}: {rule(schedule)}, {when}")
     if name in session.timetable.statics():
         session.console.say(
-            f"{one_line(name)} is in beat_schedule: when beat next starts, it takes the entry from "
+            f"{name} is in beat_schedule: when beat next starts, it takes the entry from "
             "there again. Change it in the code."
         )
 
@@ -532,7 +540,7 @@ def _read_schedule(given: dict[str, Any], zone: tzinfo | None, app_zone: tzinfo)
     try:
         return _SCHEDULES[option](value, zone, app_zone)
     except (ValueError, OverflowError) as exc:
-        raise click.BadParameter(one_line(str(exc)), param_hint=option) from exc
+        raise click.BadParameter(str(exc), param_hint=option) from exc
 
 
 def _every(value: timedelta, zone: tzinfo | None, app_zone: tzinfo) -> Any:
@@ -569,7 +577,7 @@ def pause(session: Session, names: Sequence[str]) -> None:
     with session.known_names():
         session.timetable.pause(*names)
     for name in names:
-        session.console.say(f"Paused {one_line(name)}")
+        session.console.say(f"Paused {name}")
 
 
 @redbeat.command(cls=Command)
@@ -584,7 +592,7 @@ def resume(session: Session, names: Sequence[str]) -> None:
     with session.known_names():
         session.timetable.resume(*names)
     for name in names:
-        session.console.say(f"Resumed {one_line(name)}")
+        session.console.say(f"Resumed {name}")
 
 
 @redbeat.command(cls=Command)
@@ -600,10 +608,8 @@ def run(session: Session, name: str) -> None:
     try:
         result = session.timetable.run(name)
     except SchedulingError as exc:
-        raise click.ClickException(
-            f"The message was not sent to the broker: {one_line(str(exc))}"
-        ) from exc
-    session.console.say(f"Sent {one_line(name)} as {result.id}")
+        raise click.ClickException(f"The message was not sent to the broker: {exc}") from exc
+    session.console.say(f"Sent {name} as {result.id}")
 
 
 @redbeat.command(cls=Command)
@@ -625,7 +631,7 @@ def delete(session: Session, names: Sequence[str], yes: bool) -> None:
         "the code, or pause it instead"
     )
     for name in names:
-        session.console.say(f"Removed {one_line(name)}{returns if name in statics else ''}")
+        session.console.say(f"Removed {name}{returns if name in statics else ''}")
 
 
 @redbeat.command(cls=Command)
@@ -783,13 +789,13 @@ def _count_pieces(file: TextIO) -> int | None:
 
 def _show(console: Console, difference: Difference) -> None:
     for name in difference.added:
-        console.say(console.style(f"+ {one_line(name)}", fg="green"))
+        console.say(f"+ {name}", fg="green")
     for name, (_, fields) in difference.changed.items():
-        console.say(console.style(f"~ {one_line(name)}", fg="yellow"))
+        console.say(f"~ {name}", fg="yellow")
         for field, (old, new) in fields.items():
-            console.say(f"    {field}: {one_line(old)} -> {one_line(new)}")
+            console.say(f"    {field}: {old} -> {new}")
     for name in difference.removed:
-        console.say(console.style(f"- {one_line(name)}", fg="red"))
+        console.say(f"- {name}", fg="red")
 
 
 # Health
@@ -987,7 +993,7 @@ def _overdue(session: Session, max_delay: float) -> str:
     overdue = session.timetable.longest_overdue()
     delay = time.time() - overdue.score if overdue else 0.0
     if overdue is not None and delay > max_delay:
-        return f"{one_line(overdue.key)} is overdue by {duration(delay)}"
+        return f"{overdue.key} is overdue by {duration(delay)}"
     return ""
 
 
@@ -1019,7 +1025,7 @@ def _late(session: Session, max_delay: float) -> str:
 def _named(names: Sequence[str], others: int = 0) -> str:
     """The first names, and how many more there are beside the ``others``."""
     more = len(names) - NAMED + others
-    return ", ".join(map(one_line, names[:NAMED])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _led_by_another(session: Session) -> str:

@@ -35,6 +35,7 @@ from celery.utils.log import get_logger
 
 from . import signals
 from .calendars import as_utc, zone_from_text
+from .escaping import one_line
 from .greenlets import is_in_event_loop
 from .schedules import (
     answers_for_itself,
@@ -52,7 +53,6 @@ from .storage import (
     Storage,
     Stored,
     may_be_written,
-    printable,
 )
 
 logger = get_logger("celery.beat")
@@ -228,11 +228,11 @@ class Claim:
         """Keep the entry out of the due range from the commit on, for ``exc``."""
         logger.error(
             "beat: Set aside %s, it cannot run: %r. Save it anew to try again.",
-            printable(self.key),
+            self.key,
             exc,
             exc_info=exc,
         )
-        self.reason = printable(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
+        self.reason = one_line(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
 
     def put_off(self, seconds: float) -> None:
         """Leave the entry as it is, and ask it again after so many seconds."""

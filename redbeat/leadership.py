@@ -58,6 +58,7 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
 from .errors import BeatInitError
+from .escaping import Lines
 from .retrying import not_again, patience, without_secrets
 from .storage import REDIS_ERRORS, Storage, text
 
@@ -629,7 +630,9 @@ class Heartbeat:
 
     def _report(self, message: str) -> None:
         """Log at critical, as far as that is possible: the main thread may hang while it logs."""
-        reporter = threading.Thread(target=logger.critical, args=("%s", message), daemon=True)
+        reporter = threading.Thread(
+            target=lambda: logger.critical("%s", Lines(message)), daemon=True
+        )
         reporter.start()
         reporter.join(REPORTING_TIME)
 

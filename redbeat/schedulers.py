@@ -83,6 +83,7 @@ from .dispatch import (
     unique_lease,
 )
 from .errors import EntryError, SettingError
+from .escaping import escape_log, one_line
 from .failing import Failing
 from .greenlets import is_in_event_loop
 from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
@@ -125,7 +126,6 @@ from .storage import (
     OwnKeys,
     Storage,
     Stored,
-    printable,
     text,
 )
 from .urls import node_in, sanitized, scheme_of, sentinels_in, single_url
@@ -155,6 +155,7 @@ __all__ = [
 ]
 
 logger = get_logger("celery.beat")
+escape_log(logger)
 
 REDBEAT_REDIS_KEY = "redbeat_redis"
 REDBEAT_SENTINEL_KEY = "redbeat_sentinel"
@@ -770,7 +771,8 @@ def _make_client(make: ClientFactory, conf: RedBeatConfig) -> Any:
         if is_outage(exc):
             raise without_secrets(exc) from None
         # What the URL parser says may quote a part of the password.
-        reason = f": {without_secrets(exc)}" if isinstance(exc, RedisClusterException) else ""
+        is_told = isinstance(exc, RedisClusterException)
+        reason = one_line(f": {without_secrets(exc)}") if is_told else ""
         raise SettingError(
             f"redbeat_redis_url {sanitized(conf.redis_url)!r} cannot be used{reason}. Check host, "
             "port and query, and quote the special characters of its password "
@@ -1421,6 +1423,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
                     f"{value!r}"
                 )
 
+    def __repr__(self) -> str:
+        return one_line(super().__repr__())
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _rebuild, (type(self), dict(self))
 
@@ -1747,7 +1752,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             lines.append(f"lock -> `{self.lock_key}` {timeout} ({self.lock_timeout:g}s)")
             lines += [f"leader -> {holder}" for holder in self._read_holders()]
         lines += [f"WARNING: {finding}" for finding in self.key_expiry_findings]
-        return "\n".join(f"       . {line}" for line in lines)
+        return "\n".join(f"       . {one_line(line)}" for line in lines)
 
     def _read_holders(self) -> list[Holder]:
         """The holder of the lock, if there is one and Redis can be asked."""
@@ -1965,7 +1970,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except KeyError:
             self._drop(member.key, member.score)
         except Exception as exc:
-            logger.error("beat: Failed to load %s: %r", printable(member.key), exc, exc_info=exc)
+            logger.error("beat: Failed to load %s: %r", member.key, exc, exc_info=exc)
         return None
 
     def _made_of(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
@@ -2784,7 +2789,7 @@ def _usable_lock_timeout(conf: RedBeatConfig, lock_key: str | None) -> float | N
 
 def _report_gone(key: str) -> None:
     """Log that a member of the schedule has no entry, and goes."""
-    logger.error("beat: Failed to load %s: its hash is gone. Removing it.", printable(key))
+    logger.error("beat: Failed to load %s: its hash is gone. Removing it.", key)
 
 
 def _check_server(app: Any) -> tuple[bool, list[str]]:

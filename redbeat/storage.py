@@ -1333,11 +1333,6 @@ def may_be_written(score: float) -> bool:
     return score.is_integer()
 
 
-def printable(text: str) -> str:
-    """Text that can be written as UTF-8: the lone surrogates that :func:`text` made are escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _without_errors(replies: list[Any]) -> list[Any]:
     """The replies of a transaction; raises what the first command in it failed with."""
     for reply in replies:

@@ -17,8 +17,8 @@ from typing import Any
 import celery.schedules
 import click
 
+from .escaping import one_line, printable_json
 from .schedules import CRON_FIELDS, once, rrule, rruleset
-from .storage import printable
 
 #: Rows from which the widths of a table's columns are taken: the first page must not wait.
 SAMPLE = 200
@@ -133,14 +133,6 @@ def counted(count: int, noun: str, nouns: str) -> str:
     return f"{count} {noun if count == 1 else nouns}"
 
 
-def one_line(text: str) -> str:
-    """Text fit for one line: what is no printable character is written as an escape."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in text
-    )
-
-
 def to_json(value: Any, indent: int | None = None) -> str:
     """Strict JSON that can be written as UTF-8, whatever was stored.
 
@@ -150,7 +142,7 @@ def to_json(value: Any, indent: int | None = None) -> str:
         text = json.dumps(value, ensure_ascii=False, indent=indent, allow_nan=False)
     except ValueError:
         return to_json(json.loads(json.dumps(value), parse_constant=str), indent)
-    return printable(text)
+    return printable_json(text)
 
 
 class Console:
@@ -160,13 +152,14 @@ class Console:
         self.is_terminal = sys.stdout.isatty()
         self._colors = self.is_terminal and not no_color
 
-    def say(self, text: str = "") -> None:
-        """Print a line."""
-        click.echo(text, color=self._colors)
+    def say(self, text: str = "", **style: Any) -> None:
+        """Print a line, whatever stands in the text."""
+        click.echo(self.style(one_line(text), **style), color=self._colors)
 
     def field(self, heading: str, value: str) -> None:
         """Print a line with a heading."""
-        self.say(f"{self.style(f'{heading}:'.ljust(11), bold=True)} {value}")
+        styled = self.style(f"{heading}:".ljust(11), bold=True)
+        click.echo(f"{styled} {one_line(value)}", color=self._colors)
 
     def style(self, text: str, **style: Any) -> str:
         """Text in colour, if there are colours."""

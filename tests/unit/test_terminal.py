@@ -8,7 +8,7 @@ from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule, solar
 
 from redbeat.schedules import crontab, once, rrule
-from redbeat.terminal import counted, duration, in_words, local, one_line, rule, to_json
+from redbeat.terminal import counted, duration, in_words, local, rule, to_json
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 
@@ -73,10 +73,6 @@ def test_json_is_strict_and_can_be_written() -> None:
     """Whatever Python made of what is stored."""
     text = to_json({"x": [float("nan"), float("-inf"), "größe\udc80"]})
     assert text == r'{"x": ["NaN", "-Infinity", "größe\udc80"]}'
-
-
-def test_text_keeps_to_one_line() -> None:
-    assert one_line("a\nb\tc\x1b[31m größe\udc80") == r"a\nb\tc\x1b[31m größe\udc80"
 
 
 @pytest.mark.parametrize(
