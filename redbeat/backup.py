@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from .blocks import read_pairs
-from .decoder import with_zones
+from .decoder import as_data, with_zones
 from .errors import EntryError
 from .escaping import printable_json
 from .schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
@@ -24,6 +24,9 @@ from .timetable import Timetable, paged
 
 #: Fields that tell of runs; an import takes them for new entries only.
 HISTORY = ("last_run_at", "total_run_count")
+
+#: Fields that hold whatever a user's task takes.
+DATA = ("args", "kwargs", "options")
 
 #: Characters of a file that are read together.
 PIECE = 1 << 16
@@ -67,6 +70,7 @@ def dump(entries: Iterable[tuple[str, RedBeatSchedulerEntry]]) -> Iterator[str]:
 def _fields(entry: RedBeatSchedulerEntry) -> dict[str, Any]:
     definition = entry.decode_definition(entry.encode_definition())
     del definition["name"]
+    definition |= {name: as_data(definition[name]) for name in DATA if name in definition}
     if zones := entry.encode_zones():
         definition["schedule"] = with_zones(definition["schedule"], json.loads(zones))
     return {**definition, **entry.decode_meta(entry.encode_meta())}

@@ -12,12 +12,17 @@ does not know, and takes numbers for offsets. Only `until_tz` it does not look a
 has it. `zones_of` is what is stored beside definitions, for `with_zones` to put back. Types that
 2.x cannot store at all have tags of ours.
 
+Arguments and options are data of users, and may hold a dict that looks like one of these objects.
+`as_data` puts an `=` before its tag, which reading takes away: nothing else comes of it, and 2.x
+reads a dict.
+
 Reading raises `ValueError` whatever the text is, in time proportional to its length.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import date, datetime, timedelta, timezone, tzinfo
@@ -183,10 +188,10 @@ def get_utcoffset_minutes(moment: datetime) -> float:
 
 def _object_from_pairs(pairs: list[tuple[str, Any]]) -> Any:
     fields = dict(pairs)
-    tag = fields.get("__type__")
+    tag: Any = fields.get("__type__")
     codec = _BY_TAG.get(tag) if isinstance(tag, str) else None
     if codec is None:
-        return fields
+        return {**fields, "__type__": tag[1:]} if _is_escaped(tag) else fields
     if len(fields) != len(pairs):
         fields.update(_zones_given_first(pairs))
     del fields["__type__"]
@@ -248,6 +253,92 @@ def _with_signatures_tagged(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _with_signatures_tagged(item) for key, item in value.items()}
     return [_with_signatures_tagged(item) for item in value]
+
+
+# Data of users
+
+#: What stands before the tag of a dict that only looks like an object of ours.
+ESCAPE = "="
+
+#: Levels of lists and dicts in the data of an entry at the most: who reads them may have used up a
+#: part of Python's recursion limit.
+DEEPEST = 200
+
+#: Two halves of a character, which JSON reads as that character.
+_HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+
+def as_data(value: Any) -> Any:
+    """Arguments or options as they are encoded, so that they read back as they were.
+
+    But for what JSON does not tell apart: tuples come back as lists, and keys as text.
+
+    Raises:
+        TypeError: a key that JSON cannot hold; the message says where it is.
+        ValueError: what would read back as something else, or not at all.
+    """
+    try:
+        return _as_data(value, DEEPEST)
+    except RecursionError:
+        raise ValueError("nested too deeply to be stored") from None
+    except (TypeError, ValueError) as error:
+        for path, part in _walk(value):
+            if path and _fault(part) is not None:
+                raise type(error)(f"{path.lstrip('.')}: {error}") from None
+        raise
+
+
+def _as_data(value: Any, levels: int) -> Any:
+    fault = _fault(value)
+    if fault is not None:
+        raise fault
+    if not isinstance(value, (dict, list, tuple)):
+        return value
+    if not levels:
+        raise RecursionError
+    if not isinstance(value, dict):
+        return [_as_data(item, levels - 1) for item in value]
+    items = {key: _as_data(item, levels - 1) for key, item in value.items()}
+    if isinstance(value, Signature):
+        return Signature(items)
+    tag: Any = items.get("__type__")
+    if _is_taken(tag):
+        items["__type__"] = ESCAPE + tag
+    return items
+
+
+def _is_taken(tag: Any) -> bool:
+    """Whether reading makes something else of a dict with this tag."""
+    return isinstance(tag, str) and tag.lstrip(ESCAPE) in _BY_TAG
+
+
+def _is_escaped(tag: Any) -> bool:
+    return _is_taken(tag) and tag.startswith(ESCAPE)
+
+
+def _fault(value: Any) -> Exception | None:
+    """Why JSON cannot give this value back, whatever is in it."""
+    if isinstance(value, dict):
+        return _fault_of_keys(value)
+    if isinstance(value, str) and not value.isascii() and _HALVES.search(value):
+        return ValueError("it holds two surrogates that JSON reads as one character")
+    return None
+
+
+def _fault_of_keys(items: dict[Any, Any]) -> Exception | None:
+    texts: dict[str, Any] = {}
+    for key in items:
+        if not isinstance(key, (str, int, float, bool, type(None))):
+            return TypeError(f"a key must be text, got {shown(key)}")
+        text = key if isinstance(key, str) else next(iter(json.loads(json.dumps({key: 0}))))
+        if not text.isascii() and _HALVES.search(text):
+            return ValueError("a key of it holds two surrogates that JSON reads as one character")
+        if text in texts:
+            return ValueError(
+                f"JSON does not tell its keys {shown(texts[text])} and {shown(key)} apart"
+            )
+        texts[text] = key
+    return None
 
 
 # The codecs

@@ -60,6 +60,7 @@ from .decoder import (
     RedBeatJSONDecoder,
     RedBeatJSONEncoder,
     StoredLazyFunc,
+    as_data,
     to_timestamp,
     with_zones,
     without_zones,
@@ -1138,8 +1139,10 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
         It may be bytes, as a client of the application's own may have read it.
         """
-        fields: dict[str, Any] = json_decoder().decode(text(definition))
-        return _with_lazy_read(fields) if LAZY in text(definition) else fields
+        decoder = json_decoder()
+        fields: dict[str, Any] = decoder.decode(text(definition))
+        is_left = LAZY in text(definition) and not _reads_lazy(decoder)
+        return _with_lazy_read(fields) if is_left else fields
 
     @classmethod
     def load_definition(
@@ -1364,9 +1367,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         fields = {
             "name": self.name,
             "task": self.task,
-            "args": _with_each(StoredLazyFunc.of, self.args),
-            "kwargs": _with_each(StoredLazyFunc.of, self.kwargs),
-            "options": self.options,
+            "args": self._as_data("args", _with_each(StoredLazyFunc.of, self.args)),
+            "kwargs": self._as_data("kwargs", _with_each(StoredLazyFunc.of, self.kwargs)),
+            "options": self._as_data("options", self.options),
             "schedule": without_zones(self.schedule),
             "enabled": self.enabled,
         }
@@ -1391,13 +1394,22 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             meta["total_run_count"] = self.total_run_count
         return encode_json(meta)
 
+    def _as_data(self, field: str, value: Any) -> Any:
+        try:
+            return as_data(value)
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise self._unstorable(field, exc) from exc
+
     def _require_encodable(self, field: str, value: Any) -> None:
         try:
             encode_json(value)
         except (TypeError, ValueError, RecursionError) as exc:
-            raise EntryError(
-                f"Entry {self.name!r} cannot be stored: JSON cannot hold its {field}: {exc}"
-            ) from exc
+            raise self._unstorable(field, exc) from exc
+
+    def _unstorable(self, field: str, exc: Exception) -> EntryError:
+        return EntryError(
+            f"Entry {self.name!r} cannot be stored: JSON cannot hold its {field}: {exc}"
+        )
 
     def _require_complete(self) -> None:
         if self.app is None and not _has_current_app():
@@ -1472,6 +1484,11 @@ def _with_each(change: Callable[[Any], Any], arguments: Any) -> Any:
     if isinstance(arguments, (list, tuple)):
         return [change(value) for value in arguments]
     return arguments
+
+
+def _reads_lazy(decoder: Any) -> bool:
+    """Whether a decoder knows these objects of ours."""
+    return isinstance(decoder.decode(f'{{"__type__": "{LAZY}", "function": ""}}'), StoredLazyFunc)
 
 
 def _with_lazy_read(definition: Any) -> Any:
