@@ -38,6 +38,7 @@ moment runs twice.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import secrets
@@ -279,7 +280,8 @@ class Leadership:
 
     ``failover_timeout`` and ``stall_timeout`` are seconds; the heartbeat's thread calls ``on_beat``
     at each beat that reached Redis, and ``end_process`` with an exit status if this beat is wedged
-    and nobody leads in its place; ``None``: the process stays. Methods that talk to Redis raise
+    and nobody leads in its place; ``None``: the process stays. Between the beats it calls
+    ``look_after`` as often as that says, in seconds. Methods that talk to Redis raise
     what redis-py raises when it cannot be reached.
     """
 
@@ -293,8 +295,10 @@ class Leadership:
         on_beat: Callable[[], None] = lambda: None,
         application: str = "",
         end_process: Callable[[int], object] | None = None,
+        look_after: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self.candidate = candidate
+        self.look_after = look_after
         self.on_beat = on_beat
         self.end_process = end_process
         self.clock = clock
@@ -603,12 +607,28 @@ class Heartbeat:
 
     def _run(self, stop: threading.Event) -> None:
         pause = self._leadership.heartbeat_interval
-        while not stop.wait(pause):
+        while not self._ends_within(pause, stop):
             if self._leadership.is_stalled and self._stays_stalled(stop):
                 self._report(self._describe_stall())
                 self._outlast_stall(stop)
             reached = self._leadership.beat()
             pause = self._leadership.heartbeat_interval if reached else RETRY_INTERVAL
+
+    def _ends_within(self, seconds: float, stop: threading.Event) -> bool:
+        """Wait for the next beat, and look after what is to be looked after more often."""
+        beats_at = time.monotonic() + seconds
+        while (remaining := beats_at - time.monotonic()) > 0:
+            if stop.wait(min(remaining, self._look_after())):
+                return True
+        return stop.is_set()
+
+    def _look_after(self) -> float:
+        try:
+            return self._leadership.look_after()
+        except Exception:
+            # The thread must live, as in a beat; what is wrong shows where beat sends.
+            logger.debug("beat: Cannot ask the sentinels", exc_info=True)
+            return RETRY_INTERVAL
 
     def _stays_stalled(self, stop: threading.Event) -> bool:
         """After a suspended process is resumed, this thread may just be the first one to run."""

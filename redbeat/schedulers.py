@@ -116,6 +116,7 @@ from .schedules import (
     own_now,
     run_to_count_from,
 )
+from .sentinels import HOLDING_INTERVAL, Address, Master, connection_pool, pool_of_channel
 from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
 from .storage import (
     EXTEND_TO,
@@ -1701,6 +1702,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     _channel: Any = None
     _has_doubtful_channel = False
 
+    #: The master on which the last batch was claimed; ``None`` without sentinels.
+    _claimed_on: Address | None = None
+
     #: Whether a new connection to the broker could be made in this tick; ``None``: nobody tried.
     _broker_answers: bool | None = None
 
@@ -1732,11 +1736,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             conf.stall_timeout,
             on_beat=self._report,
             application=application_name(app),
+            look_after=lambda: self._schedule_master.look(),
         )
         self.clock = WallClock()
         self.rest = Rest(
             lambda: get_storage(app), self.leadership, lambda: conf.poll_interval, self.clock
         )
+        self._schedule_master = Master(
+            lambda: connection_pool(getattr(app, REDBEAT_REDIS_KEY, None))
+        )
+        self._broker_master = Master(lambda: pool_of_channel(self._channel))
         #: Tries in a row that failed, by what they failed of.
         self._outages: Counter[type[Exception]] = Counter()
         #: The keys of entries in batches that broke off. Nobody knows which the broker has taken,
@@ -2058,6 +2067,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Tick; an override, which may not ask who leads, only while this beat does."""
         is_ours = self._assigned_tick is None and type(self).tick is _TICK
         try:
+            if not is_ours and not self._is_sure_of_masters():
+                return Outlook(HOLDING_INTERVAL)
             if not is_ours and not self._has_lead():
                 return Outlook(STANDBY_INTERVAL)
             self.outlook = None
@@ -2096,6 +2107,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self._broker_answers = None
         self._is_broker_full = False
         try:
+            if not self._is_sure_of_masters():
+                return Outlook(HOLDING_INTERVAL)
             self._settle()
             if not self._lead_or_wait():
                 return Outlook(STANDBY_INTERVAL)
@@ -2255,7 +2268,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 return Outlook(0.0, first_due=ticked_at, ticked_at=ticked_at)
             first_due = min(first_due, batch.first_due())
             first_again = min(first_again, batch.first_again(PULSE))
-            if stop or not batch.leaves_more or not self._lead_or_wait():
+            if stop or not batch.leaves_more or not self._is_sure_of_masters():
+                break
+            if not self._lead_or_wait():
                 break
         if shown and not stop:
             waits += self._run_unclaimed(shown.values())
@@ -2295,7 +2310,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         conf = ensure_conf(self.app)
         # Taken down first: a signal may end this process before the claim comes back.
         self._lease = unique_lease(as_utc(now).timestamp() + age, conf.claim_timeout)
-        return claim_batch(
+        before = self._schedule_master.address
+        batch = claim_batch(
             get_storage(self.app),
             now,
             self._lease,
@@ -2303,6 +2319,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.max_interval,
             conf.claim_timeout,
         )
+        self._claimed_on = before or self._schedule_master.address
+        return batch
 
     def _read_own_schedule(self) -> dict[str, Any] | None:
         """What a ``schedule`` of a subclass shows, by key; ``None`` if it is ours.
@@ -2463,7 +2481,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _may_send(self, batch: Batch) -> bool:
         """Whether nobody else can run these entries; where one beat leads, only that one claims."""
         self.leadership.expect(0)
-        return self.leadership.ensure_trusted() if self.lock_key else batch.may_be_sent
+        may_send = self.leadership.ensure_trusted() if self.lock_key else batch.may_be_sent
+        return may_send and self._is_sure_of_masters() and self._is_where_it_claimed()
+
+    def _is_sure_of_masters(self) -> bool:
+        """Whether no sentinel names another master than those that beat writes to, or is about to.
+
+        No round trip without sentinels.
+        """
+        return self._schedule_master.is_sure() and self._broker_master.is_sure()
+
+    def _is_where_it_claimed(self) -> bool:
+        """Whether the claims were made on this master: another one may not know of them."""
+        return self._claimed_on == self._schedule_master.address
 
     def _may_send_unclaimed(self) -> bool:
         """Whether an override of `tick`, which claims nothing, may go on with its loop.
@@ -2471,7 +2501,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         A beat that was frozen in the midst of it finds here that another one leads.
         """
         self.leadership.expect(0)
-        return self.leadership.ensure_trusted()
+        return self.leadership.ensure_trusted() and self._is_sure_of_masters()
 
     def _look_ahead(self, peeked: Claim) -> float | None:
         """The wait for an entry that is due later; it is not ours to run yet."""
@@ -2738,6 +2768,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             log_release()
         self._leave_office()
         self.rest.close()
+        self._schedule_master.close()
+        self._broker_master.close()
         if self._is_service:
             _spare_no_more()
         super().close()

@@ -19,8 +19,9 @@ from redbeat import RedBeatSchedulerEntry
 from redbeat.schedulers import ensure_conf, get_redis
 from support.apps import MakeApp
 from support.messages import QUEUE, read_messages
+from support.ports import LOOPBACK
 from support.programs import MakeProject, Program, Project
-from support.topologies import Cluster, StartTopology, Topology
+from support.topologies import Cluster, Sentinel, StartTopology, Topology
 from support.waiting import wait_until
 
 TICKERS = [f"ticker-{number}" for number in range(3)]
@@ -189,3 +190,53 @@ def test_beat_follows_the_schedule_to_another_node(make_scene: MakeScene, name: 
     assert topology.master_of(scene.schedule_key) is not before
     assert not scene.repeated()
     assert scene.surplus() == dict.fromkeys(TICKERS, 0)
+
+
+@pytest.fixture
+def sentinel(start_topology: StartTopology) -> Sentinel:
+    """A master, a replica and three sentinels."""
+    topology = start_topology("sentinel")
+    assert isinstance(topology, Sentinel)
+    return topology
+
+
+def test_idle_beats_leave_a_master_that_was_replaced_within_two_seconds(
+    sentinel: Sentinel, make_project: MakeProject
+) -> None:
+    """The leader and the standby, long before the old master is told that it is none any more."""
+    hourly = {"hourly": {"task": "proj.record", "schedule": 3600, "args": ["hourly"]}}
+    defaults = {"beat_max_loop_interval": None, "redbeat_lock_timeout": None}
+    project = make_project(beat_schedule=hourly, **defaults, **sentinel.settings)
+    leader = project.beat()
+    leader.wait_for_line("This beat leads")
+    standby = project.beat()
+    standby.wait_for_line("Waiting for the lock")
+    (old,) = sentinel.masters()
+    new = sentinel.promote()
+    for beat in (leader, standby):
+        line = beat.wait_for_line("WARNING.* The master of", 2)
+        assert f"now {LOOPBACK}:{new.port}, and was {LOOPBACK}:{old.port}" in line
+    assert sentinel.masters() == [old, new] or sentinel.masters() == [new, old]
+    with new.client() as client:
+        before = client.pttl("redbeat::lock")
+        wait_until(lambda: client.pttl("redbeat::lock") > before, 10, "a renewal")
+    assert leader.terminate() == 0
+    assert "Lost the lock" not in leader.log
+    standby.wait_for_line("This beat leads")
+
+
+@pytest.mark.parametrize("strike", ["kill", "freeze"])
+def test_beat_goes_on_while_no_sentinel_answers(make_scene: MakeScene, strike: str) -> None:
+    """With the master that it knows; and as long as one of them answers, nothing is said."""
+    scene = make_scene("sentinel")
+    assert isinstance(scene.topology, Sentinel)
+    first, *others = scene.topology.sentinels
+    getattr(first, strike)()
+    scene.wait_for_ticks()
+    assert "WARNING" not in scene.beat.log
+    for each in others:
+        getattr(each, strike)()
+    scene.beat.wait_for_line("WARNING.* No sentinel of the-schedule answers")
+    scene.wait_for_ticks()
+    assert scene.beat.terminate() == 0
+    assert scene.beat.log.count("No sentinel of") == 1

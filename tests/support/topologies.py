@@ -307,8 +307,31 @@ class Sentinel(Topology):
         for sentinel in self.sentinels:
             wait_until(partial(sentinel.names, master), ELECTION, "sentinels that agree")
 
+    def promote(self, by: int = 0) -> RedisServer:
+        """Have a sentinel replace the master, which lives; gives the new one, named by all.
+
+        The old one is told to become a replica some ten seconds later, and takes writes until then.
+        """
+        (old,) = self.masters()
+        with self.sentinels[by].client() as client:
+            client.execute_command("SENTINEL", "FAILOVER", SERVICE)
+        (new,) = (server for server in self.servers if server is not old)
+        for sentinel in self.sentinels:
+            wait_until(partial(sentinel.names, new), ELECTION, "sentinels that agree")
+        return new
+
+    def fail_over(self, by: int = 0) -> None:
+        """The same, and wait until the old master is a replica: the next failover needs one."""
+        new = self.promote(by)
+        wait_until(partial(self._has_only_master, new), ELECTION, "one master, with a replica")
+
+    def _has_only_master(self, master: RedisServer) -> bool:
+        # A server that gets another role cuts its clients.
+        with contextlib.suppress(redis.ConnectionError):
+            return self.masters() == [master] and has_current_replica(master)
+        return False
+
     def _has_master(self) -> bool:
-        # In the moment in which a sentinel promotes a replica, it cuts the replica's clients.
         with contextlib.suppress(redis.ConnectionError):
             return bool(self.masters())
         return False
@@ -347,6 +370,14 @@ class SentinelServer(RedisServer):
         with self.client() as client:
             master = client.sentinel_master(SERVICE)
         return bool(master["num-slaves"] == 1 and master["num-other-sentinels"] == 2)
+
+
+class GuardedSentinel(Sentinel):
+    """The same, where a master takes no writes without a replica that hears of them."""
+
+    def _make_data_server(self, name: str, **settings: Any) -> RedisServer:
+        guard = {"min_replicas_to_write": 1, "min_replicas_max_lag": 10}
+        return super()._make_data_server(name, **settings, **guard)
 
 
 class TlsSentinel(Sentinel):
@@ -547,6 +578,7 @@ TOPOLOGIES: dict[str, type[Topology]] = {
     "unix": UnixSocket,
     "tls": Tls,
     "sentinel": Sentinel,
+    "guarded-sentinel": GuardedSentinel,
     "tls-sentinel": TlsSentinel,
     "cluster": Cluster,
     "tagged-cluster": TaggedCluster,

@@ -23,11 +23,17 @@ HEADINGS = ("rounds", "runs", "unfinished", "lost", "doubled", "in window")
 
 
 @pytest.fixture
-def make_field(
-    start_redis: StartRedis, tmp_path: Path, request: pytest.FixtureRequest
-) -> Iterator[MakeField]:
+def book(request: pytest.FixtureRequest) -> Iterator[list[Tally]]:
+    """What became of the runs of a test, round by round: its line in the table."""
+    tallies: list[Tally] = []
+    yield tallies
+    if tallies:
+        request.node.user_properties.append((OUTCOME, _sum_up(tallies)))
+
+
+@pytest.fixture
+def make_field(start_redis: StartRedis, tmp_path: Path, book: list[Tally]) -> Iterator[MakeField]:
     """Lay a field: `make_field(entries=400, redbeat_batch_size=10)`; both servers keep data."""
-    book: list[Tally] = []
     with contextlib.ExitStack() as stack:
 
         def make(
@@ -55,8 +61,6 @@ def make_field(
             return field
 
         yield make
-    if book:
-        request.node.user_properties.append((OUTCOME, _sum_up(book)))
 
 
 @pytest.fixture
