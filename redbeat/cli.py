@@ -270,7 +270,7 @@ def list_(
     """
     found = (
         listing
-        for listing in map(_writable, _candidates(session.timetable, state, match))
+        for listing in map(_writable, _candidates(session.timetable, state, match, task))
         if _matches(listing, task, state)
     )
     listings = islice(found, limit)
@@ -282,7 +282,9 @@ def list_(
     session.console.table(headings, rows)
 
 
-def _candidates(timetable: Timetable, state: State | None, match: str) -> Iterator[Listing]:
+def _candidates(
+    timetable: Timetable, state: State | None, match: str, task: str | None
+) -> Iterator[Listing]:
     """The entries of such names that may be in this state; others are loaded only if need be."""
     ranges: dict[str, Callable[[], Iterator[Listing]]] = {
         "overdue": timetable.overdue,
@@ -290,7 +292,7 @@ def _candidates(timetable: Timetable, state: State | None, match: str) -> Iterat
         "set aside": timetable.set_aside,
     }
     if state not in ranges:
-        return timetable.listings(match)
+        return timetable.listings(match, task)
     return (listing for listing in ranges[state]() if fnmatchcase(listing.name, match))
 
 

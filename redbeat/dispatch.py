@@ -666,7 +666,7 @@ def may_need_zone(storage: Storage, page: int) -> bool:
     Two round trips per ``page``.
     """
     return any(
-        mark in definition
+        mark in (definition or "")
         for members in _pages(storage, 0, page)
         for definition in storage.read_definitions([member.key for member in members])
         for mark in ZONE_MARKS

@@ -1939,7 +1939,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if isinstance(fields, Mapping) and "enabled" not in fields:
                 entry.enabled = stored.enabled
                 self._tell_of_pause(entry)
-        is_in_place = score is not None and score != SET_ASIDE and not self._is_moved(entry, score)
+        is_in_place = score is not None and self._may_stay(entry, score)
         if stored is None or not is_in_place or not _is_same(entry, stored):
             entry.save()
         logger.debug("beat: Stored entry: %s", entry)
@@ -1951,6 +1951,12 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 "it, or give it 'enabled': True in the code.",
                 entry.name,
             )
+
+    def _may_stay(self, entry: RedBeatSchedulerEntry, score: float) -> bool:
+        """Whether a stored score says of an entry what its schedule does."""
+        if score < 0:
+            return score != SET_ASIDE and entry.score < 0
+        return not self._is_moved(entry, score)
 
     def _is_moved(self, entry: RedBeatSchedulerEntry, score: float) -> bool:
         """Whether an entry's next slot is elsewhere than its score, as after a change of time zone.

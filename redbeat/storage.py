@@ -418,15 +418,17 @@ class Storage:
         return _optional_text(self._direct.hget(key, "definition"))
 
     @unit
-    def read_definitions(self, keys: Sequence[str]) -> list[str]:
-        """The definitions as far as there are any; one round trip, none for no keys."""
+    def read_definitions(self, keys: Sequence[str]) -> list[str | None]:
+        """The definitions, in the order of ``keys``, ``None`` where there is none to be read.
+
+        One round trip, none for no keys.
+        """
         if not keys:
             return []
         with self._direct.pipeline(transaction=False) as pipe:
             for key in keys:
                 pipe.execute_command("HGET", _raw(key), "definition", **UNDECODED)
-            found = map(_optional_text, pipe.execute(raise_on_error=False))
-        return [definition for definition in found if definition is not None]
+            return list(map(_optional_text, pipe.execute(raise_on_error=False)))
 
     @unit
     def read_meta(self, key: str) -> str | None:

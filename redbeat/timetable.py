@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from fnmatch import fnmatchcase
+from inspect import getattr_static
 from itertools import groupby, islice
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -340,16 +341,19 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     # What stands in it
 
-    def listings(self, match: str = "*") -> Iterator[Listing]:
+    def listings(self, match: str = "*", task: str | None = None) -> Iterator[Listing]:
         """Every entry, readable or not, in order, whose name is like ``match``, as in a shell.
 
-        Three round trips per page of 500, one less where no name matches: only those that do are
-        loaded.
+        ``task``: only those with such a task; what cannot be read has none. Three round trips per
+        page of 500, one less where no name matches: only those that do are loaded. With ``task``
+        one more where there are such tasks.
         """
         return (
             listing
             for page in self._pages()
-            for listing in self._read([m for m in page if fnmatchcase(self._name(m.key), match)])
+            for listing in self._read(
+                [m for m in page if fnmatchcase(self._name(m.key), match)], task
+            )
         )
 
     def listings_by_name(self) -> Iterator[Listing]:
@@ -403,10 +407,28 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def _list_between(self, low: float, high: float) -> Iterator[Listing]:
         return (listing for page in self._pages_between(low, high) for listing in self._read(page))
 
-    def _read(self, page: list[Member]) -> Iterator[Listing]:
-        stored = self._storage.read_entries([member.key for member in page])
-        for member, fields in zip(page, stored, strict=True):
-            yield self._listing(member, fields)
+    def _read(self, page: list[Member], task: str | None = None) -> Iterator[Listing]:
+        if task is None or _reads_definitions_itself(self.entry_class):
+            candidates = page
+        else:
+            candidates = self._with_task(page, task)
+        stored = self._storage.read_entries([member.key for member in candidates])
+        for member, fields in zip(candidates, stored, strict=True):
+            listing = self._listing(member, fields)
+            if task is None or _has_task(listing.entry, task):
+                yield listing
+
+    def _with_task(self, page: list[Member], pattern: str) -> list[Member]:
+        """The members that may have such a task: to build all entries costs many times this look.
+
+        One round trip.
+        """
+        definitions = self._storage.read_definitions([member.key for member in page])
+        return [
+            member
+            for member, definition in zip(page, definitions, strict=True)
+            if definition is not None and _may_have_task(definition, pattern)
+        ]
 
     def _pages(self) -> Iterator[list[Member]]:
         yield from self._pages_between(BEGINNING, END)
@@ -634,6 +656,26 @@ def _told_by_name(name: str) -> Iterator[None]:
         raise KeyError(name) from None
     except (TypeError, ValueError) as exc:
         raise EntryError(f"Entry {name!r} cannot be read: {exc}") from exc
+
+
+def _reads_definitions_itself(entry_class: type[RedBeatSchedulerEntry]) -> bool:
+    """Whether a class makes of a definition what only it knows."""
+    names, ours = ("from_stored", "load_definition", "decode_definition"), RedBeatSchedulerEntry
+    return any(getattr_static(entry_class, n) is not getattr_static(ours, n) for n in names)
+
+
+def _may_have_task(definition: str, pattern: str) -> bool:
+    """Whether it takes the whole entry to tell that it has such a task, or that it has not."""
+    try:
+        task = json.loads(definition)["task"]
+    except (KeyError, RecursionError, TypeError, ValueError):
+        # A decoder of the application's own may read it.
+        return True
+    return not isinstance(task, str) or fnmatchcase(task, pattern)
+
+
+def _has_task(entry: RedBeatSchedulerEntry | None, pattern: str) -> bool:
+    return entry is not None and fnmatchcase(str(entry.task), pattern)
 
 
 def _saves_itself(entry: RedBeatSchedulerEntry) -> bool:

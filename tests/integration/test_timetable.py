@@ -630,6 +630,88 @@ def test_listings_are_those_whose_names_match(timetable: Timetable) -> None:
     ]
 
 
+def test_listings_of_a_task_build_no_other_entries(client_app: Celery, client: redis.Redis) -> None:
+    """That is most of what an entry costs to look at; a pattern as in a shell."""
+    built: list[str] = []
+
+    class Witness(RedBeatSchedulerEntry):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            built.append(self.name)
+
+    for name in ("report.daily", "report.weekly", "old report.daily", "add"):
+        RedBeatSchedulerEntry(name, f"tasks.{name}", schedule(60), app=client_app).save()
+    for name, text in UNTOLD_TASKS.items():
+        client.hset(f"redbeat:{name}", "definition", text)
+        client.zadd(SCHEDULE, {f"redbeat:{name}": 5})
+    client.zadd(SCHEDULE, {"redbeat:gone": 5})
+    found = list(Timetable(client_app, entry_class=Witness).listings(task="tasks.report.*ly"))
+    assert {each.name for each in found} == {"report.daily", "report.weekly"}
+    assert not {"old report.daily", "add"}.intersection(built)
+
+
+#: Definitions that tell no task, by name.
+UNTOLD_TASKS = {
+    "broken": "{",
+    "deep": "[" * 100_000,
+    "list": "[]",
+    "without": '{"schedule": 60}',
+    "null": '{"task": null, "schedule": {"__type__": "fortnight"}}',
+}
+
+
+def test_listings_of_a_task_ask_the_class_that_reads_definitions_in_a_way_of_its_own(
+    client_app: Celery,
+) -> None:
+    class Renaming(RedBeatSchedulerEntry):
+        @staticmethod
+        def decode_definition(definition: str) -> dict[str, Any]:
+            fields = RedBeatSchedulerEntry.decode_definition(definition)
+            return {**fields, "task": fields["task"].replace("old.", "new.")}
+
+    RedBeatSchedulerEntry("a", "old.a", schedule(60), app=client_app).save()
+    timetable = Timetable(client_app, entry_class=Renaming)
+    assert [each.name for each in timetable.listings(task="new.*")] == ["a"]
+    assert list(timetable.listings(task="old.*")) == []
+
+
+@pytest.mark.parametrize("score", [-1, -0.5, -5e-324, -3, -1e300, -math.inf])
+def test_whatever_negative_score_others_write_has_nothing_left_to_run(
+    client_app: Celery, timetable: Timetable, client: redis.Redis, sent: list[str], score: float
+) -> None:
+    """It is finished wherever beats and programs look, and can be pruned."""
+    client_app.conf.redbeat_lock_key = None
+    entry = make(client_app, "a").save()
+    client.zadd(SCHEDULE, {entry.key: score})
+    RedBeatScheduler(client_app).tick()
+    assert sent == []
+    assert client.zscore(SCHEDULE, entry.key) == score
+    assert [each.name for each in timetable.finished()] == ["a"]
+    assert list(timetable.set_aside()) == list(timetable.overdue()) == []
+    assert timetable.listing("a").state == "finished"
+    assert timetable.listing("a").due_at is None
+    assert timetable.counts() == {"waiting": 0, "overdue": 0, "finished": 1, "set aside": 0}
+    assert timetable.prune() == ["a"]
+
+
+@pytest.mark.parametrize("score", [-1, -0.5, -3, -math.inf])
+def test_a_static_entry_with_runs_left_is_due_again_after_a_start(
+    client_app: Celery, client: redis.Redis, score: float
+) -> None:
+    """Whoever gave it a negative score; one whose schedule has ended keeps it."""
+    ended = once(ago(hours=1))
+    client_app.conf.beat_schedule = {
+        "static": {"task": "tasks.a", "schedule": 60},
+        "ended": {"task": "tasks.a", "schedule": ended},
+    }
+    RedBeatScheduler(client_app)
+    RedBeatSchedulerEntry.from_key("redbeat:ended", client_app).next()
+    client.zadd(SCHEDULE, {"redbeat:static": score, "redbeat:ended": score})
+    RedBeatScheduler(client_app)
+    assert (client.zscore(SCHEDULE, "redbeat:static") or 0) > 0
+    assert client.zscore(SCHEDULE, "redbeat:ended") == score
+
+
 @pytest.mark.parametrize(
     ("act", "cost"),
     [
@@ -642,6 +724,8 @@ def test_listings_are_those_whose_names_match(timetable: Timetable) -> None:
         (lambda timetable: list(iter(timetable)), 3 + 1),
         (lambda timetable: list(timetable.listings()), 5 + 1),
         (lambda timetable: list(timetable.listings(match="f*")), 3 + 1),
+        (lambda timetable: list(timetable.listings(task="tasks.add")), 7 + 1),
+        (lambda timetable: list(timetable.listings(task="tasks.none")), 5 + 1),
         (lambda timetable: timetable.update(timetable_of_ten(timetable)), 2),
         (lambda timetable: timetable.discard([timetable.listing("e00001")]), 2 + 1),
     ],
