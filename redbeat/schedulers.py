@@ -1107,7 +1107,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     @property
     def schedule(self) -> Any:
-        """When it runs: a schedule that is bound to the entry's app, whichever was assigned.
+        """When it runs, as a schedule that is bound to the entry's app, whichever was assigned.
 
         Seconds and a ``timedelta`` become an interval.
         """
@@ -1685,7 +1685,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: Whether the constructor is done: only then `setup_schedule` removes anything.
     _is_built = False
 
-    #: What the last tick of ours left behind; ``None``: an override has not called it.
+    # What the last tick of ours left behind; ``None``: an override has not called it.
     outlook: Outlook | None = None
 
     #: Whether nobody knows yet that the broker's transport can be imported.
@@ -2560,7 +2560,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     @cached_property
     def connection(self) -> Any:
-        """The connection to the broker; see :func:`~redbeat.publishing.connection_for_sending`."""
+        """The connection to the broker, which ends a wait for an answer."""
         return connection_for_sending(self.app)
 
     def _forget_channel(self) -> None:
