@@ -32,6 +32,7 @@ from typing import Any
 
 from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
+from redis.exceptions import ResponseError
 
 from . import signals
 from .calendars import as_utc, zone_from_text
@@ -234,6 +235,19 @@ class Claim:
         )
         self.reason = one_line(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
 
+    def refuse(self, exc: ResponseError) -> None:
+        """Keep the entry, whose hash Redis refuses to write, out of the due range by its score."""
+        assert self.stored is not None, "nothing is written of what was not loaded"
+        logger.error(
+            "beat: Set aside %s: Redis refuses to write what became of it: %s. Let this user of "
+            "Redis write the key, or delete the entry.",
+            printable(self.key),
+            str(exc).rstrip("."),
+        )
+        self.entry = self.entry if self.had_turn else None
+        self.stored = self.stored._replace(refusal=exc)
+        self.reason = printable(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
+
     def put_off(self, seconds: float) -> None:
         """Leave the entry as it is, and ask it again after so many seconds."""
         self.advanced, self.was_due, self.wait = None, False, seconds
@@ -385,7 +399,7 @@ class Batch:
         for claim, fields in zip(claims, stored, strict=True):
             claim.load(fields, build)
         begun = [claim.begin_history(self._lease) for claim in self.claims]
-        self.storage.commit(self._lease, [outcome for outcome in begun if outcome is not None])
+        self._write_down([outcome for outcome in begun if outcome is not None])
         # From here on: loading over a slow network must leave time for more than one message, and
         # filling must leave time to publish.
         loaded = time.monotonic()
@@ -488,8 +502,17 @@ class Batch:
 
     def _write(self) -> None:
         unwritten = [each for key, each in self._outcomes.items() if key not in self._written]
-        self.storage.commit(self._lease, unwritten)
+        for claim in self._write_down(unwritten):
+            self._outcomes[claim.key] = claim.outcome()
         self._written.update(outcome.key for outcome in unwritten)
+
+    def _write_down(self, outcomes: list[Outcome]) -> list[Claim]:
+        """Write outcomes; returns the claims that Redis refused, which are set aside."""
+        refused = self.storage.write_outcomes(self._lease, outcomes).refused
+        claims = [claim for claim in self.claims if claim.key in refused]
+        for claim in claims:
+            claim.refuse(refused[claim.key])
+        return claims
 
     def _decided(self) -> Iterator[tuple[Claim, Outcome]]:
         return (
@@ -536,8 +559,10 @@ def retry_set_aside(storage: Storage, now: datetime, after: Member | None) -> Me
     """
     members = storage.read_page(SET_ASIDE, SET_ASIDE, SET_ASIDE_PAGE, after)
     stored = storage.read_entries([member.key for member in members])
+    # Written first of all: what may not be written would run, and could not be counted.
+    note = json.dumps({"reason": "It is tried again."})
     changed = [
-        Outcome(member.key, now.timestamp())
+        Outcome(member.key, now.timestamp(), reason=note)
         for member, fields in zip(members, stored, strict=True)
         if fields.refusal is None and fingerprint(fields) != _fingerprint_set_aside(fields)
     ]

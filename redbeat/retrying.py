@@ -67,6 +67,9 @@ CLUSTER_OUTAGES = ("Redis Cluster cannot be connected", "All slots are not cover
 #: What redis-py writes behind the client of each sentinel: an error and its text.
 SENTINEL_REASON = re.compile(r"> - ([\w:]+(?:\('[^']*'\))?)")
 
+#: How a server says that a script met what is not a hash, or a key that its user may not touch.
+SCRIPT_REFUSAL = re.compile(r": WRONGTYPE |can't access at least one of the keys")
+
 _patience: ContextVar[Callable[[], float]] = ContextVar(
     "redbeat_patience", default=lambda: float("inf")
 )
@@ -233,7 +236,7 @@ def is_of_one_key(exc: BaseException) -> bool:
     if isinstance(exc, NoPermissionError):
         # The other refusal is that of a command, "to run" it.
         return "to access" in str(exc)
-    return error_code(exc) == "WRONGTYPE"
+    return error_code(exc) == "WRONGTYPE" or SCRIPT_REFUSAL.search(str(exc)) is not None
 
 
 def is_of_replica(exc: BaseException) -> bool:

@@ -1851,7 +1851,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         gone, storage = names - self._find_owned_by_others(names), get_storage(self.app)
         for name in sorted(gone):
             logger.info("beat: Removing %r: beat_schedule does not have it any more", name)
-            storage.change_entries([], [self.Entry.generate_key(self.app, name)])
+            try:
+                storage.change_entries([], [self.Entry.generate_key(self.app, name)])
+            except ResponseError as exc:
+                if not is_of_one_key(exc):
+                    raise
+                gone = gone - {name}
+                logger.error("beat: %r stays, since Redis refuses to remove it: %s", name, exc)
         storage.write_statics(added=(), removed=gone)
 
     @property
@@ -1918,9 +1924,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             try:
                 entry = self._maybe_entry(name, fields)
                 self._store_static(entry, fields, scores.get(name))
-            except REDIS_ERRORS:
-                raise
             except Exception as exc:
+                if isinstance(exc, REDIS_ERRORS) and not is_of_one_key(exc):
+                    raise
                 logger.error(ADD_ENTRY_ERROR, name, exc, fields)
 
     def _store_static(self, entry: RedBeatSchedulerEntry, fields: Any, score: float | None) -> None:

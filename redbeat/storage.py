@@ -14,6 +14,10 @@ one warning: two beats that share a schedule on it may then run an entry twice.
 A user of Redis needs the commands that celery-redbeat 2.x needs. All others are optional: where its
 ACL refuses one, the feature is off, with one warning per command (:data:`OPTIONAL`).
 
+A key that Redis refuses, by its ACL or since it holds no hash, concerns itself alone: the unit is
+done again without it, and tells of it (:class:`Written`), warns, or raises in the end. Only what is
+stored as one change is stored as a whole or not at all. The error names the key.
+
 A script touches the keys of one slot. Where the hashes and the schedule live in different slots (a
 Redis Cluster, or a proxy before one, and a prefix without a ``{hash tag}``), a change to both takes
 two steps, in the order that loses nothing: hash first, schedule second.
@@ -90,6 +94,9 @@ Arguments = ParamSpec("Arguments")
 #: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags.
 HASH_TAG = re.compile(r"[^{]*\{([^}]+)\}")
 
+#: Where in a script an error came up, as a server tells it: that helps nobody who reads of a key.
+SCRIPT_PLACE = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?$|^.*@user_script: ?\d+: ")
+
 #: Seconds at the most for forgetting changes that the next tick sees anyway.
 DRAIN_TIME = 0.05
 
@@ -130,6 +137,7 @@ def load_script(name: str) -> Script:
 #: A script with its keys and arguments.
 Call = tuple[Script, Sequence[Key], Sequence[Any]]
 
+CHECK = load_script("check")
 CLAIM = load_script("claim")
 ADVANCE = load_script("advance")
 RECORD = load_script("record")
@@ -170,13 +178,14 @@ class OwnKeys(NamedTuple):
 class Stored(NamedTuple):
     """The fields of an entry's hash, ``None`` where there is none.
 
-    ``refusal`` is what Redis said if its ACL keeps the key from being read: nothing is known then.
+    ``refusal`` is what Redis said if its ACL keeps the key from being read: nothing is known then;
+    or if it keeps it from being written.
     """
 
     definition: str | None = None
     meta: str | None = None
     set_aside: str | None = None
-    refusal: NoPermissionError | None = None
+    refusal: ResponseError | None = None
     zones: str | None = None
 
     @property
@@ -269,6 +278,17 @@ class Outcome(NamedTuple):
     def changes_hash(self) -> bool:
         """Whether more than the score is to be written."""
         return bool(self.meta or self.reason or self.clears)
+
+
+class Written(NamedTuple):
+    """What a commit wrote: how many entries were still under the lease, and what was refused.
+
+    ``refused`` holds what Redis said of each entry whose hash may not be written, by its key. Such
+    an entry is set aside by its score.
+    """
+
+    held: int
+    refused: dict[str, ResponseError]
 
 
 def unit(
@@ -399,6 +419,29 @@ class Storage:
             return True
         return False
 
+    def _sparing(
+        self,
+        keys: Sequence[str],
+        operation: Callable[[ScriptedSteps | PlainSteps, Mapping[str, ResponseError]], Result],
+    ) -> tuple[Result, dict[str, ResponseError]]:
+        """Do something with entries; if Redis refuses a key, once more, knowing what it refuses.
+
+        Returns what came of it, and what Redis said of the keys, which it names.
+        """
+        try:
+            return self._atomically(lambda steps: operation(steps, {})), {}
+        except ResponseError as exc:
+            if not is_of_one_key(exc):
+                raise
+            refused = self._atomically(lambda steps: steps.find_refused(keys))
+            if not refused:
+                raise
+        return self._atomically(lambda steps: operation(steps, refused)), refused
+
+    def _warn_of_refused(self, refused: Mapping[str, ResponseError], what_is_lost: str) -> None:
+        for exc in refused.values():
+            logger.warning("beat: %s: %s.", what_is_lost, str(exc).rstrip("."))
+
     def do_without(self, command: str, reason: object) -> None:
         """Warn, once, of what is lost because an optional command was refused."""
         if command not in self.refused:
@@ -458,6 +501,10 @@ class Storage:
         now. Nor is it if it bears a ``seen_definition`` and another one is stored by now: then its
         place holds ``None``. Else ``""``. In a cluster, entries are changed one by one.
 
+        If Redis refuses a key, this raises with the key in the message, and nothing is changed; but
+        where there are no drafts, the other entries are removed. More than 1000 drafts cost one
+        round trip more.
+
         What is at one of :attr:`keys` is no entry, and not removed: if the schedule has it as a
         member, it only loses that place, for one more round trip.
         """
@@ -467,21 +514,39 @@ class Storage:
             deleted = [key for key in deleted if key not in own]
         if not drafts and not deleted:
             return Changed([], 0)
-        return self._atomically(lambda steps: steps.change(drafts, deleted))
+        keys = [draft.key for draft in drafts] + list(deleted)
+        changed, refused = self._sparing(
+            keys, lambda steps, known: _change(steps, drafts, deleted, known)
+        )
+        if refused:
+            raise next(iter(refused.values()))
+        return changed
 
     @unit
     def discard(self, seen: Sequence[Seen]) -> list[bool]:
         """Remove entries, each unless it was stored anew, or ran, since it was read; tell beat.
 
         Returns which of them are gone. A key that holds no entry only loses its place in the
-        schedule. One round trip, none for nothing; two in a cluster, where entries go one by one.
+        schedule. One that Redis refuses to remove stays, with a warning. One round trip, none for
+        nothing; two in a cluster, where entries go one by one.
         """
-        return self._atomically(lambda steps: steps.discard(seen)) if seen else []
+        if not seen:
+            return []
+        removed, refused = self._sparing(
+            [each.key for each in seen],
+            lambda steps, known: steps.discard([each for each in seen if each.key not in known]),
+        )
+        self._warn_of_refused(refused, "An entry is not removed, since Redis refuses it")
+        replies = iter(removed)
+        return [each.key not in refused and next(replies) for each in seen]
 
     @unit
     def write_run(self, key: str, meta: str, score: float) -> None:
         """Store meta and score of an entry, whatever is stored, and tell beat; one round trip."""
-        self._atomically(lambda steps: steps.reschedule(key, meta, repr(score)))
+        try:
+            self._atomically(lambda steps: steps.reschedule(key, meta, repr(score)))
+        except ResponseError as exc:
+            raise _named(exc, key) if is_of_one_key(exc) else exc from None
 
     @unit
     def read_rank(self, key: str) -> int | None:
@@ -624,16 +689,27 @@ class Storage:
         """
         return self._atomically(lambda steps: steps.claim(now, lease, limit, horizon))
 
-    @unit
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """Write what became of the entries claimed under ``lease``; one round trip, none for none.
 
         Returns how many of them were still under it. The others were deleted, saved anew or claimed
         by another beat: their scores are left as they are.
         """
+        return self.write_outcomes(lease, outcomes).held
+
+    @unit
+    def write_outcomes(self, lease: float, outcomes: Sequence[Outcome]) -> Written:
+        """Do what :meth:`commit` does, and tell as well which hashes Redis refuses to write.
+
+        Such an entry is set aside by its score, for else it would run again and again.
+        """
         if not outcomes:
-            return 0
-        return self._atomically(lambda steps: steps.commit(lease, outcomes))
+            return Written(0, {})
+        held, refused = self._sparing(
+            [outcome.key for outcome in outcomes if outcome.changes_hash],
+            lambda steps, known: steps.commit(lease, _without_hashes(outcomes, known)),
+        )
+        return Written(held, refused)
 
     @unit
     def move(self, moves: Sequence[tuple[Member, Outcome]]) -> int:
@@ -791,10 +867,16 @@ class Storage:
     def write_owner(self, keys: Sequence[str], owner: str) -> None:
         """Note which application has these entries, as far as they are there.
 
-        One round trip, none for no keys.
+        One that Redis refuses to write is left out, with a warning. One round trip, none for no
+        keys.
         """
-        if keys:
-            self._atomically(lambda steps: steps.own(keys, owner))
+        if not keys:
+            return
+        _, refused = self._sparing(
+            keys,
+            lambda steps, known: steps.own([key for key in keys if key not in known], owner),
+        )
+        self._warn_of_refused(refused, "The owner of a static entry is not noted")
 
     # The lock
 
@@ -1012,6 +1094,10 @@ class ScriptedSteps:
             for group in self._groups(drafts)
         ]
         removals = [self._change(DELETE, group, []) for group in self._groups(deleted)]
+        if len(saves) > 1:
+            # Each of several scripts would find too late what another one cannot store.
+            keys = [_raw(draft.key) for draft in drafts]
+            self._call_in_turn([(CHECK, group, []) for group in self._groups(keys)])
         replies = self._without_refusals(self._call_as_one(saves + removals))
         conflicts = [
             _optional_text(conflict) for reply in replies[: len(saves)] for conflict in reply
@@ -1019,6 +1105,26 @@ class ScriptedSteps:
         if not self.storage.one_slot:
             self._move_members(_without_conflict(drafts, conflicts), deleted)
         return Changed(conflicts, sum(replies[len(saves) :]))
+
+    def find_refused(self, keys: Sequence[str]) -> dict[str, ResponseError]:
+        """What Redis says of the keys that it refuses, by key; one round trip.
+
+        One for each key in a cluster.
+        """
+        if self.storage.is_cluster:
+            replies = [self._try_check(key) for key in keys]
+        else:
+            with self.client.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.execute_command("EVAL", CHECK.text, 1, _raw(key))
+                replies = pipe.execute(raise_on_error=False)
+        return _refusals(keys, replies)
+
+    def _try_check(self, key: str) -> Any:
+        try:
+            return self.client.execute_command("EVAL", CHECK.text, 1, _raw(key))
+        except ResponseError as exc:
+            return exc
 
     def _without_refusals(self, replies: Sequence[Any]) -> list[Any]:
         """What scripts answered that also tell of changes; warns of one that could not.
@@ -1221,7 +1327,7 @@ class PlainSteps:
 
     def change(self, drafts: Sequence[Draft], deleted: Sequence[str]) -> Changed:
         """See :meth:`Storage.change_entries`."""
-        found = self.storage.read_entries([draft.key for draft in drafts])
+        found = self._read_hashes([draft.key for draft in drafts])
         conflicts = [_conflict(draft, stored) for draft, stored in zip(drafts, found, strict=True)]
         stored = _without_conflict(drafts, conflicts)
         with self.client.pipeline(transaction=self.storage.has_transactions) as pipe:
@@ -1242,6 +1348,16 @@ class PlainSteps:
             self._tell(_first_due(stored))
         return Changed(conflicts, sum(map(max, replies, replies)))
 
+    def _read_hashes(self, keys: Sequence[str]) -> list[Stored]:
+        """The hashes at the keys; raises if one of them holds something else, or is refused.
+
+        A transaction would go on after that.
+        """
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.execute_command("HMGET", _raw(key), *FIELDS, **UNDECODED)
+            return list(map(_stored, pipe.execute()))
+
     def discard(self, seen: Sequence[Seen]) -> list[bool]:
         """See :meth:`Storage.discard`."""
         found = self.storage.read_entries([each.key for each in seen])
@@ -1256,12 +1372,30 @@ class PlainSteps:
         self._tell("")
         return removed
 
+    def find_refused(self, keys: Sequence[str]) -> dict[str, ResponseError]:
+        """What Redis says of the keys that it refuses, by key; one round trip.
+
+        Of a key that may be written, ``ZREM`` says that it holds a hash, and leaves that.
+        """
+        with self.client.pipeline(transaction=False) as pipe:
+            for key in keys:
+                pipe.execute_command("HGET", _raw(key), "", **UNDECODED)
+                pipe.zrem(_raw(key), "")
+            replies = iter(pipe.execute(raise_on_error=False))
+        found = [
+            write if isinstance(write, NoPermissionError) else read
+            for read, write in zip(replies, replies, strict=True)
+        ]
+        return _refusals(keys, found)
+
     def own(self, keys: Sequence[str], owner: str) -> None:
         """See :meth:`Storage.write_owner`."""
-        present = self.storage.read_owners(keys)
+        found = self.storage.read_entries(keys)
         with self.client.pipeline(transaction=False) as pipe:
-            for key in present:
-                pipe.hset(_raw(key), "owner", owner)
+            for key, stored in zip(keys, found, strict=True):
+                # What may not be read may not be written: that is told of.
+                if not stored.is_gone:
+                    pipe.hset(_raw(key), "owner", owner)
             pipe.execute()
 
     def reschedule(self, key: str, meta: str, score: str) -> None:
@@ -1353,6 +1487,46 @@ def _stored(reply: Any) -> Stored:
     if isinstance(reply, NoPermissionError) and is_of_one_key(reply):
         return Stored(refusal=reply)
     raise reply
+
+
+def _refusals(keys: Sequence[str], replies: Sequence[Any]) -> dict[str, ResponseError]:
+    """The errors among replies that concern one key; raises another one."""
+    refused = {}
+    for key, reply in zip(keys, replies, strict=True):
+        if isinstance(reply, ResponseError) and is_of_one_key(reply):
+            refused[key] = _named(reply, key)
+        elif isinstance(reply, Exception):
+            raise reply
+    return refused
+
+
+def _named(exc: ResponseError, key: str) -> ResponseError:
+    """The refusal of a key with the key in its text, which the server does not always name."""
+    said = SCRIPT_PLACE.sub("", str(exc).rpartition("caused error: ")[2])
+    return type(exc)(f"{said.rstrip('.')} (the key is {printable(key)!r})")
+
+
+def _change(
+    steps: ScriptedSteps | PlainSteps,
+    drafts: Sequence[Draft],
+    deleted: Sequence[str],
+    refused: Mapping[str, ResponseError],
+) -> Changed:
+    """Make a change as a whole; of removals alone, those that Redis does not refuse."""
+    if drafts and refused:
+        return Changed([], 0)
+    kept = [key for key in deleted if key not in refused]
+    return steps.change(drafts, kept) if drafts or kept else Changed([], 0)
+
+
+def _without_hashes(
+    outcomes: Sequence[Outcome], refused: Mapping[str, ResponseError]
+) -> list[Outcome]:
+    """The outcomes, where an entry whose hash is refused is set aside by its score alone."""
+    return [
+        Outcome(outcome.key, SET_ASIDE) if outcome.key in refused else outcome
+        for outcome in outcomes
+    ]
 
 
 def _optional_text(reply: Any) -> str | None:

@@ -26,11 +26,13 @@ from typing import Any, Literal, NamedTuple, TypeVar
 from celery.app import app_or_default
 from celery.beat import Scheduler
 from kombu.utils.imports import symbol_by_name
+from redis.exceptions import ResponseError
 
 from .calendars import as_utc
 from .errors import EntryError
 from .failing import MOST_FAILING
 from .leadership import Holder, read_holder
+from .retrying import is_of_one_key
 from .schedulers import (
     RedBeatConfig,
     RedBeatScheduler,
@@ -223,9 +225,20 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return ItemsView(self)
 
     def clear(self) -> None:
-        """Remove all entries; a few round trips per page of 500."""
-        while page := next(self._pages(), None):
-            self._storage.change_entries([], [member.key for member in page])
+        """Remove all entries; a few round trips per page of 500.
+
+        If Redis refuses to remove some, it raises the first refusal once the others are gone.
+        """
+        refusal: ResponseError | None = None
+        for page in self._pages():
+            try:
+                self._storage.change_entries([], [member.key for member in page])
+            except ResponseError as exc:
+                if not is_of_one_key(exc):
+                    raise
+                refusal = refusal or exc
+        if refusal is not None:
+            raise refusal
 
     def update(self, other: Any = (), /, **named: Any) -> None:
         """Store many entries as one change; two round trips at the most.

@@ -5,10 +5,12 @@
 -- Returns  1
 --
 -- Atomic for each key, because a hash that was deleted since must not come back: with an owner and
--- no definition it would be no entry. Doing it twice is harmless.
+-- no definition it would be no entry. What is no hash is no entry either. Doing it twice is
+-- harmless.
 
 for _, entry in ipairs(KEYS) do
-  if redis.call('HGET', entry, 'definition') then
+  local definition = redis.pcall('HGET', entry, 'definition')
+  if type(definition) == 'string' then
     redis.call('HSET', entry, 'owner', ARGV[1])
   end
 end

@@ -27,6 +27,11 @@ local function is_edited(key, definition, seen)
   return stored ~= seen and stored ~= definition
 end
 
+-- Before anything is written: an error in the midst would leave a part of it.
+for i = 1, count do
+  redis.call('HGET', KEYS[i], 'definition')
+end
+
 local conflicts, first = {}, nil
 for i = 1, count do
   local definition, seen_meta, new_meta, score, replaces, compares, seen, zones =

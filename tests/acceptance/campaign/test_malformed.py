@@ -248,3 +248,26 @@ def test_good_entries_run_on_time_beside_members_that_are_no_entries(field: Fiel
     beat = field.start_beat()
     run_good_ones(field)
     assert beat.terminate() == 0
+
+
+@pytest.mark.timeout(300)
+def test_good_entries_run_on_time_beside_ones_that_may_not_be_written(field: Field) -> None:
+    """Each of those is sent once, told in one line, and set aside; a restart sends none again."""
+    names = [f"ro-{number}" for number in range(20)]
+    store_bad(field, {name: {"definition": json.dumps(definition("bad"))} for name in names})
+    rights = ["resetkeys", "%R~redbeat:ro-*", "~redbeat:entry-*", "~redbeat::*"]
+    if field.schedule.info("server")["redis_version"].startswith("6."):
+        # It has no right to read alone.
+        rights.remove("%R~redbeat:ro-*")
+    field.schedule.execute_command("ACL", "SETUSER", "default", *rights)
+    logs = []
+    for _ in range(2):
+        beat = field.start_beat()
+        run_good_ones(field)
+        assert beat.terminate() == 0
+        logs.append(beat.log)
+    for name in names:
+        assert field.runs.sent()[name] <= 1
+        assert len(re.findall(rf"ERROR.*Set aside {PREFIX}{name}\b", logs[0])) == 1
+        assert name not in logs[1]
+        assert field.schedule.zscore(SCHEDULE_KEY, f"{PREFIX}{name}") == -2
