@@ -84,6 +84,10 @@ ENDING_SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGHUP") if hasattr(signal, name)
 ]
 
+#: How many bytes the entries of a batch may have in Redis, but for a single one that has more. What
+#: is made of them takes about ten times the memory: a batch must not be what beat cannot hold.
+BATCH_BYTES = 64 * 2**20
+
 #: Seconds for which a signal to end the process is put off at the most.
 SIGNAL_PATIENCE = 1.5
 
@@ -352,6 +356,8 @@ class Batch:
         self.now = now = as_utc(ticked_at)
         self._lease = lease
         self._is_full = is_full
+        #: Whether the claim has made sure that all fit into the memory of a batch.
+        self._is_bounded = found.is_bounded
         self._filled_by = float("inf")
         self._sent_by = sent_by
         #: Whether all was loaded: before, nothing is known of any entry.
@@ -392,11 +398,19 @@ class Batch:
     def load(self, build: Callable[[str, Stored], Any]) -> list[Claim]:
         """Build the claimed entries, return the claims that got one.
 
-        One round trip, and one more if there are calendar entries that await their first slot.
+        One round trip, and one more if there are calendar entries that await their first slot; up
+        to three where the server does not say how large entries are. Then the claims may be more
+        than a batch can hold: those that are not loaded are left for the next one.
         """
         claims = self.claims + ([self.peeked] if self.peeked else [])
-        stored = self.storage.read_entries([claim.key for claim in claims])
-        for claim, fields in zip(claims, stored, strict=True):
+        keys = [claim.key for claim in claims]
+        stored = (
+            self.storage.read_entries(keys)
+            if self._is_bounded
+            else self.storage.read_entries_within(keys, BATCH_BYTES)
+        )
+        self._is_full |= len(stored) < len(self.claims)
+        for claim, fields in zip(claims, stored, strict=False):
             claim.load(fields, build)
         begun = [claim.begin_history(self._lease) for claim in self.claims]
         self._write_down([outcome for outcome in begun if outcome is not None])
@@ -430,6 +444,17 @@ class Batch:
         """Send the signals of what became of the entries."""
         for claim in self.claims:
             claim.announce(sender, self._ran_by or self.now)
+
+    def release(self) -> None:
+        """Let go of the entries, once all is known of them: the next batch needs the memory.
+
+        An entry and its claim hold each other, so they would wait for the garbage collector.
+        """
+        self._outcomes.clear()
+        for claim in (*self.claims, *filter(None, [self.peeked])):
+            for entry in filter(None, (claim.entry, claim.advanced)):
+                entry.claim = None
+            claim.stored = claim.entry = claim.advanced = None
 
     def runs(self) -> list[Claim]:
         """The claims of entries whose messages were made."""
@@ -538,8 +563,9 @@ def claim_batch(
     """
     sent_by = time.monotonic() + claim_timeout * PUBLISHING_SHARE
     now = as_utc(ticked_at).timestamp()
-    found = storage.claim_due(now, lease, limit, now + horizon)
-    return Batch(storage, ticked_at, lease, found, len(found.due) >= limit, sent_by)
+    found = storage.claim_due(now, lease, limit, now + horizon, BATCH_BYTES)
+    is_full = found.is_cut or len(found.due) >= limit
+    return Batch(storage, ticked_at, lease, found, is_full, sent_by)
 
 
 def release_lease(storage: Storage, lease: float, limit: int, now: datetime) -> None:
@@ -554,11 +580,15 @@ def release_lease(storage: Storage, lease: float, limit: int, now: datetime) -> 
 def retry_set_aside(storage: Storage, now: datetime, after: Member | None) -> Member | None:
     """Make due now the entries whose definition was written anew since they were set aside.
 
-    One page of them, after the member ``after``; returns the last one, ``None`` if there are no
-    more and the next look begins anew. Four round trips at the most.
+    One page of them, or as many as have the bytes of a batch, after the member ``after``; returns
+    the last one, ``None`` if there are no more and the next look begins anew. Six round trips at
+    the most if they are small.
     """
     members = storage.read_page(SET_ASIDE, SET_ASIDE, SET_ASIDE_PAGE, after)
-    stored = storage.read_entries([member.key for member in members])
+    has_more = len(members) == SET_ASIDE_PAGE
+    stored = storage.read_entries_within([member.key for member in members], BATCH_BYTES)
+    has_more |= len(stored) < len(members)
+    members = members[: len(stored)]
     # Written first of all: what may not be written would run, and could not be counted.
     note = json.dumps({"reason": "It is tried again."})
     changed = [
@@ -567,7 +597,7 @@ def retry_set_aside(storage: Storage, now: datetime, after: Member | None) -> Me
         if fields.refusal is None and fingerprint(fields) != _fingerprint_set_aside(fields)
     ]
     storage.commit(SET_ASIDE, changed)
-    return members[-1] if len(members) == SET_ASIDE_PAGE else None
+    return members[-1] if has_more else None
 
 
 def _fingerprint_set_aside(stored: Stored) -> str | None:

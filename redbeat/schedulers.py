@@ -2280,7 +2280,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 return Outlook(0.0, first_due=ticked_at, ticked_at=ticked_at)
             first_due = min(first_due, batch.first_due())
             first_again = min(first_again, batch.first_again(PULSE))
-            if stop or not batch.leaves_more or not self._is_sure_of_masters():
+            leaves_more = batch.leaves_more
+            batch.release()
+            if stop or not leaves_more or not self._is_sure_of_masters():
                 break
             if not self._lead_or_wait():
                 break

@@ -88,11 +88,19 @@ Item = TypeVar("Item")
 
 #: How many entries one script changes at the most: other clients wait for its end.
 SCRIPT_SIZE = 1000
+
+#: How many entries are read first where nobody knows how large they are, and by which factor more
+#: the next time, if those are small.
+FIRST_PART = 4
+GROWTH = 16
 Arguments = ParamSpec("Arguments")
 
 #: A hash tag: keys with the same one share a slot. See
 #: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags.
 HASH_TAG = re.compile(r"[^{]*\{([^}]+)\}")
+
+#: What a claim says of its bound: some was left for it, or nobody knows.
+CUT, SIZES_UNKNOWN = 1, 2
 
 #: Where in a script an error came up, as a server tells it: that helps nobody who reads of a key.
 SCRIPT_PLACE = re.compile(r" script: [0-9a-f]{40}, on @user_script:\d+\.?$|^.*@user_script: ?\d+: ")
@@ -193,6 +201,11 @@ class Stored(NamedTuple):
         """Whether there is certainly no such entry."""
         return self.definition is None and self.refusal is None
 
+    @property
+    def size(self) -> int:
+        """How many characters there are in the fields."""
+        return sum(map(len, filter(None, (self.definition, self.meta, self.zones))))
+
 
 #: What is read of an entry's hash.
 FIELDS = ("definition", "meta", "set_aside", "zones")
@@ -246,12 +259,15 @@ class Changed(NamedTuple):
 class Claimed(NamedTuple):
     """What a claim found: leased members with the scores they had, and what is not due now.
 
-    ``has_set_aside``: whether any entry is set aside.
+    ``has_set_aside``: whether any entry is set aside. ``is_bounded``: whether the leased entries
+    are within the bound that was given; ``is_cut``: whether others are due that were left for that.
     """
 
     due: list[Member]
     later: Member | None
     has_set_aside: bool
+    is_bounded: bool = False
+    is_cut: bool = False
 
 
 class Outcome(NamedTuple):
@@ -493,6 +509,25 @@ class Storage:
             return [_stored(reply) for reply in pipe.execute(raise_on_error=False)]
 
     @unit
+    def read_entries_within(self, keys: Sequence[str], most: int) -> list[Stored]:
+        """The first of these entries, as many as have so many characters in all, but one at least.
+
+        They are read in parts: what is not known to be small comes in few pieces. One round trip
+        for each, two for 68 small entries, three for a thousand.
+        """
+        found: list[Stored] = []
+        part, left, largest = FIRST_PART, most, 1
+        while len(found) < len(keys):
+            for stored in self.read_entries(keys[len(found) : len(found) + part]):
+                if found and stored.size > left:
+                    return found
+                found.append(stored)
+                left -= stored.size
+                largest = max(largest, stored.size)
+            part = min(part * GROWTH, max(left // largest, 1))
+        return found
+
+    @unit
     def change_entries(self, drafts: Sequence[Draft], deleted: Sequence[str] = ()) -> Changed:
         """Store the drafts and remove the entries at the keys ``deleted`` as one change; tell beat.
 
@@ -681,13 +716,17 @@ class Storage:
             self._direct.zrem(self.schedule_key, *map(_raw, keys))
 
     @unit
-    def claim_due(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
+    def claim_due(
+        self, now: float, lease: float, limit: int, horizon: float, most_bytes: int = 0
+    ) -> Claimed:
         """Lease up to ``limit`` entries due by ``now``, until ``lease``; one round trip.
 
         ``lease`` must be unique to this claim: asking again with the same one gives the same
-        entries. ``later`` is the first entry due after ``now`` and by ``horizon``.
+        entries. ``later`` is the first entry due after ``now`` and by ``horizon``. ``most_bytes``:
+        how large all of them may be together, but for a single one; where the server does not say
+        how large they are, the claim is not ``is_bounded``.
         """
-        return self._atomically(lambda steps: steps.claim(now, lease, limit, horizon))
+        return self._atomically(lambda steps: steps.claim(now, lease, limit, horizon, most_bytes))
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """Write what became of the entries claimed under ``lease``; one round trip, none for none.
@@ -1041,13 +1080,25 @@ class ScriptedSteps:
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
         self.client = direct(storage.client)
+        self._may_ask_for_sizes = True
 
-    def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
+    def claim(
+        self, now: float, lease: float, limit: int, horizon: float, most_bytes: int
+    ) -> Claimed:
         """See :meth:`Storage.claim_due`."""
-        arguments = (repr(now), repr(lease), limit, repr(horizon))
+        asks = self._may_ask_for_sizes and self.storage.one_slot
+        arguments = (repr(now), repr(lease), limit, repr(horizon), most_bytes if asks else 0)
         schedule = self.storage.schedule_key
-        due, later, set_aside = self._call(CLAIM, [schedule], arguments)
-        return Claimed(_members(due), next(iter(_members(later)), None), bool(set_aside))
+        due, later, set_aside, bound = self._call(CLAIM, [schedule], arguments)
+        if asks and most_bytes and bound == SIZES_UNKNOWN:
+            self._may_ask_for_sizes = False
+        return Claimed(
+            _members(due),
+            next(iter(_members(later)), None),
+            bool(set_aside),
+            is_bounded=bound != SIZES_UNKNOWN,
+            is_cut=bound == CUT,
+        )
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""
@@ -1255,8 +1306,10 @@ class PlainSteps:
         self.storage = storage
         self.client = direct(storage.client)
 
-    def claim(self, now: float, lease: float, limit: int, horizon: float) -> Claimed:
-        """See :meth:`Storage.claim_due`."""
+    def claim(
+        self, now: float, lease: float, limit: int, horizon: float, most_bytes: int
+    ) -> Claimed:
+        """See :meth:`Storage.claim_due`; it knows no sizes."""
         schedule = self.storage.schedule_key
         with self.client.pipeline(transaction=False) as pipe:
             _range(pipe, schedule, lease, lease)

@@ -4,14 +4,39 @@
 -- ARGV[1]  now            ARGV[2]  the lease: the score that marks this claim, later than now
 -- ARGV[3]  how many entries to claim at the most
 -- ARGV[4]  the horizon: how far to look for the first later entry
--- Returns  {claimed, later, set_aside}: two flat lists of member, score, where a claimed member
---          comes with the score it had before; and 1 if an entry is set aside, else 0
+-- ARGV[5]  how many bytes the claimed entries may have in all, 0 not to ask; a single one may have
+--          more
+-- Returns  {claimed, later, set_aside, bound}: two flat lists of member, score, where a claimed
+--          member comes with the score it had before; 1 if an entry is set aside, else 0; and 0 if
+--          all that was to be claimed is within the bound, 1 if some was left for that, 2 if the
+--          sizes cannot be known
 --
 -- Atomic, because two beats that read the same due entries would both dispatch them. A lease is
 -- unique to its claim, so a claim whose reply was lost is simply asked for again: what already
 -- bears the lease is returned once more (its score before is lost: it was due by now).
+--
+-- The hashes are no declared keys, as nobody knows them before. They are only read, where the server
+-- allows it.
 
 local schedule, now, lease, limit, horizon = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local most = tonumber(ARGV[5])
+
+local bytes, bound = 0, most > 0 and 0 or 2
+
+local function size_of(member)
+  local size = 0
+  for _, field in ipairs({'definition', 'meta', 'zones'}) do
+    local reply = redis.pcall('HSTRLEN', member, field)
+    if type(reply) == 'number' then
+      size = size + reply
+    elseif not string.find(reply.err, 'WRONGTYPE', 1, true)
+      and not string.find(reply.err, 'permissions to access', 1, true) then
+      bound = 2
+      return 0
+    end
+  end
+  return size
+end
 
 local later = redis.call(
   'ZRANGEBYSCORE', schedule, '(' .. now, horizon, 'WITHSCORES', 'LIMIT', 0, 1)
@@ -21,12 +46,18 @@ local claimed = {}
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, lease, lease)) do
   claimed[#claimed + 1] = member
   claimed[#claimed + 1] = now
+  bytes = bytes + (bound == 0 and size_of(member) or 0)
 end
 local due = redis.call(
   'ZRANGEBYSCORE', schedule, 0, now, 'WITHSCORES', 'LIMIT', 0, limit - #claimed / 2)
 for i = 1, #due, 2 do
+  bytes = bytes + (bound == 0 and size_of(due[i]) or 0)
+  if bound == 0 and bytes > most and #claimed > 0 then
+    bound = 1
+    break
+  end
   redis.call('ZADD', schedule, lease, due[i])
   claimed[#claimed + 1] = due[i]
   claimed[#claimed + 1] = due[i + 1]
 end
-return {claimed, later, set_aside}
+return {claimed, later, set_aside, bound}

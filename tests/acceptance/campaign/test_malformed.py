@@ -259,7 +259,8 @@ def test_good_entries_run_on_time_beside_ones_that_may_not_be_written(field: Fie
     if field.schedule.info("server")["redis_version"].startswith("6."):
         # It has no right to read alone.
         rights.remove("%R~redbeat:ro-*")
-    field.schedule.execute_command("ACL", "SETUSER", "default", *rights)
+    client: Any = field.schedule
+    client.execute_command("ACL", "SETUSER", "default", *rights)
     logs = []
     for _ in range(2):
         beat = field.start_beat()
