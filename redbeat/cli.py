@@ -704,6 +704,10 @@ def _readable(
             yield listing.name, listing.entry
 
 
+#: How a file is opened that must not be there.
+NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+
+
 @contextlib.contextmanager
 def _written_whole(path: str) -> Iterator[IO[str]]:
     """A file that takes the place of the one at ``path`` if this block ends well.
@@ -718,7 +722,8 @@ def _written_whole(path: str) -> Iterator[IO[str]]:
     target = given.resolve()
     part = target.with_name(f"{target.name}.{os.getpid()}")
     try:
-        with part.open("x", encoding="utf-8") as file:
+        # Arguments of tasks may be secret.
+        with os.fdopen(os.open(part, NEW_FILE, 0o600), "w", encoding="utf-8") as file:
             yield file
         if target.exists():
             shutil.copymode(target, part)

@@ -718,16 +718,27 @@ def require_known_options(app: Any) -> None:
         value = pool.connection_kwargs.get(name)
         if value is not None and not _is_number(value):
             raise SettingError(
-                f"redbeat_redis_options[{name!r}] must be a number of seconds, got {value!r}"
+                f"redbeat_redis_options[{name!r}] must be a number of seconds, got a "
+                f"{type(value).__name__}"
             )
     try:
         pool.connection_class(**pool.connection_kwargs)
     except (TypeError, ValueError, RedisError) as exc:
+        told = _without_values(exc, pool)
         raise SettingError(
             "The client of Redis refuses the options in redbeat_redis_options, "
-            f"redbeat_redis_use_ssl or the query of redbeat_redis_url: {str(exc).rstrip('.')}. "
+            f"redbeat_redis_use_ssl or the query of redbeat_redis_url: {told}. "
             "Check how they are spelled, and their values."
         ) from None
+
+
+def _without_values(exc: Exception, pool: redis.connection.ConnectionPool) -> str:
+    """What redis-py says of the options, with no text in it that is the value of one."""
+    told = str(exc).rstrip(".")
+    for value in pool.connection_kwargs.values():
+        if isinstance(value, str) and value:
+            told = told.replace(value, "**")
+    return told
 
 
 def get_storage(app: Any = None) -> Storage:
@@ -787,8 +798,8 @@ def _retry_period(conf: RedBeatConfig) -> float | None:
     if period is None or period == FOR_EVER or (_is_number(period) and period >= 0):
         return period  # type: ignore[no-any-return]  # told by the line before
     raise SettingError(
-        "retry_period in redbeat_redis_options must be a number of seconds, or -1 for ever, got "
-        f"{period!r}"
+        "retry_period in redbeat_redis_options must be a number of seconds, or -1 for ever, got a "
+        f"{type(period).__name__}"
     )
 
 

@@ -6,35 +6,20 @@ import re
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
-from kombu.utils.url import maybe_sanitize_url
 from redis.connection import parse_url
 
 SENTINEL_PORT = 26379
 
 MASK = "**"
 
-#: Parameters of a query whose values are shown; any other may be a secret.
-SHOWN_PARAMETERS = {
-    "db",
-    "health_check_interval",
-    "max_connections",
-    "protocol",
-    "socket_connect_timeout",
-    "socket_keepalive",
-    "socket_timeout",
-    "ssl_cert_reqs",
-    "ssl_check_hostname",
-    "timeout",
-    "virtual_host",
-}
-
 _NEXT_URL = re.compile(r";(?=[a-z][a-z+.-]*://)", re.IGNORECASE)
 _CERT_REQS = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
-_PARAMETER = re.compile(r"(?<=[?&])([^=&?]+)=([^&]*)")
-# A password may hold what had to be quoted, an @ and a slash too, so it ends with the last @.
-_CREDENTIALS = re.compile(r"(?<=://)(?:(?P<user>[\w.%+-]*)(?P<password>:.*)?|.*)@", re.DOTALL)
+# A password may hold what had to be quoted, an @, a slash and a # too, so it ends with the last @.
+# A user without a password may be a password that was typed in the wrong place.
+_CREDENTIALS = re.compile(r"(?<=://)(?:[\w.%+-]*(?P<password>:.*)?|.*)@", re.DOTALL)
 # Whether a password that holds a ? ends with this @, or a parameter holds it, nobody can tell.
 _AMBIGUOUS = re.compile(r"(?<=://)[^?]*\?.*@.*", re.DOTALL)
+_BEHIND = re.compile(r"([?#]).+", re.DOTALL)
 _BARE_PASSWORD = re.compile(r"(?<=://):[^@/]*$")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _WORD = re.compile(r"[\w.-]*")
@@ -49,15 +34,14 @@ def scheme_of(url: Any) -> str:
 
 
 def sanitized(url: Any) -> str:
-    """``url`` fit for a log: no password in it, wherever it stands; a list of them likewise."""
+    """``url`` fit for a log: no user, no password and no query in it; a list of them likewise."""
     if isinstance(url, (list, tuple)):
         return ";".join(map(sanitized, url))
     if url is None:
         return "None"
     if not isinstance(url, str):
         return f"a {type(url).__name__}"
-    parts = [_without_secrets(part) for part in _NEXT_URL.split(url)]
-    return ";".join(parts) if len(parts) > 1 else _as_kombu_writes_it(parts[0])
+    return ";".join(map(_without_secrets, _NEXT_URL.split(url)))
 
 
 def _without_secrets(url: str) -> str:
@@ -65,28 +49,15 @@ def _without_secrets(url: str) -> str:
         # Of a misspelt URL nobody can tell where the password stands.
         return url if _WORD.fullmatch(url) else MASK
     url = _NO_PORT.sub(rf"\1:{MASK}", url)
-    url = _PARAMETER.sub(_masked_parameter, _AMBIGUOUS.sub(f"{MASK}?{MASK}", url))
-    return _BARE_PASSWORD.sub(f":{MASK}", _CREDENTIALS.sub(_masked_credentials, url))
+    url = _CREDENTIALS.sub(_masked_credentials, _AMBIGUOUS.sub(f"{MASK}?{MASK}", url))
+    return _BARE_PASSWORD.sub(f":{MASK}", _BEHIND.sub(rf"\1{MASK}", url))
 
 
 def _masked_credentials(found: re.Match[str]) -> str:
-    if found["user"] is None:
+    if not found["password"]:
         return f"{MASK}@"
-    return f"{found['user']}:{MASK}@" if found["password"] else found[0]
-
-
-def _masked_parameter(found: re.Match[str]) -> str:
-    return found[0] if found[1] in SHOWN_PARAMETERS else f"{found[1]}={MASK}"
-
-
-def _as_kombu_writes_it(url: str) -> str:
-    # It loses queries, and the brackets of an IPv6 address.
-    if "?" in url or "[" in url:
-        return url
-    try:
-        return str(maybe_sanitize_url(url))
-    except ValueError:
-        return url
+    # That a user was left out is what is wrong with many a URL.
+    return f":{MASK}@" if found[0].startswith(":") else f"{MASK}:{MASK}@"
 
 
 def single_url(url: str) -> str:

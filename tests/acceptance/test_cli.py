@@ -522,6 +522,17 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_an_export_can_be_read_by_its_user_only(app: Celery, redbeat: Run, tmp_path: Path) -> None:
+    """Arguments may be secret; whoever wants others to read the file has made it before."""
+    store(app, "one")
+    file = tmp_path / "schedule.json"
+    good(redbeat("export", "-o", str(file), umask=0))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.chmod(0o664)
+    good(redbeat("export", "-o", str(file), umask=0))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o664
+
+
 #: Bytes; what else a program writes, as the measured coverage, stays below.
 FILE_SIZE = 2_000_000
 

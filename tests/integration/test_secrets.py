@@ -86,6 +86,7 @@ HERE = f"{LOOPBACK}:PORT"
 SENTINEL: dict[str, Any] = {"master_name": "mymaster", "socket_timeout": 1}
 
 POSITIONS: dict[str, dict[str, Any]] = {
+    "password alone": position(f"redis://{MARKER}@{HERE}/0"),
     "password": position(f"redis://:{MARKER}@{HERE}/0"),
     "ACL user": position(f"redis://me:{MARKER}@{HERE}/0"),
     "query": position(f"redis://{HERE}/0?db=1&password={MARKER}"),
@@ -127,6 +128,12 @@ POSITIONS: dict[str, dict[str, Any]] = {
     "bad database": position(f"redis://:{MARKER}@{HERE}/x?db=y"),
     "other broker": position(f"amqp://me:{MARKER}@{LOOPBACK}//"),
     "keys of a cloud": position(f"sqs://me:{MARKER}@"),
+    "time-out": position(f"redis://{HERE}/0", socket_timeout=MARKER),
+    "interval": position(f"redis://{HERE}/0", health_check_interval=MARKER),
+    "retry period": position(f"redis://{HERE}/0", retry_period=MARKER),
+    "encoding": position(f"redis://{HERE}/0", encoding=MARKER),
+    "query of a time-out": position(f"redis://{HERE}/0?socket_timeout={MARKER}"),
+    "query without a value": position(f"redis://{HERE}/0?{MARKER}"),
     "options that are none": {"redbeat_redis_options": [("password", MARKER)]},
     "TLS options that are none": {"redbeat_redis_use_ssl": MARKER},
     "a list of URLs": {"redbeat_redis_url": [f"redis://:{MARKER}@{HERE}"]},

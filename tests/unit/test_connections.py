@@ -644,8 +644,24 @@ def test_a_patched_class_of_sentinels_makes_the_client(module: str) -> None:
 def test_a_number_that_came_as_text_is_refused_by_name(name: str) -> None:
     """As variables of the environment give it."""
     app = make_app("redis://redis.invalid", redbeat_redis_options={name: "5"})
-    with pytest.raises(SettingError, match=f"{name}'. must be a number of seconds, got '5'"):
+    with pytest.raises(SettingError, match=f"{name}'. must be a number of seconds, got a str$"):
         require_known_options(app)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"redbeat_redis_options": {"socket_timeout": "hunter2"}},
+        {"redbeat_redis_options": {"protocol": "hunter2"}},
+        {"redbeat_redis_use_ssl": {"ssl_cert_reqs": "hunter2"}},
+    ],
+)
+def test_a_value_that_is_refused_is_not_shown(settings: dict[str, Any]) -> None:
+    """It may be a password in the wrong place."""
+    app = make_app("rediss://redis.invalid", **settings)
+    with pytest.raises(SettingError) as refusal:
+        require_known_options(app)
+    assert "hunter2" not in str(refusal.value)
 
 
 def test_options_that_the_client_knows_are_taken() -> None:
