@@ -245,12 +245,12 @@ class Claim:
         logger.error(
             "beat: Set aside %s: Redis refuses to write what became of it: %s. Let this user of "
             "Redis write the key, or delete the entry.",
-            printable(self.key),
+            self.key,
             str(exc).rstrip("."),
         )
         self.entry = self.entry if self.had_turn else None
         self.stored = self.stored._replace(refusal=exc)
-        self.reason = printable(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
+        self.reason = one_line(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
 
     def put_off(self, seconds: float) -> None:
         """Leave the entry as it is, and ask it again after so many seconds."""

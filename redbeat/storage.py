@@ -68,6 +68,7 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from .escaping import one_line
 from .retrying import direct, error_code, is_of_one_key, run_unit
 
 logger = get_logger("celery.beat")
@@ -1556,7 +1557,7 @@ def _refusals(keys: Sequence[str], replies: Sequence[Any]) -> dict[str, Response
 def _named(exc: ResponseError, key: str) -> ResponseError:
     """The refusal of a key with the key in its text, which the server does not always name."""
     said = SCRIPT_PLACE.sub("", str(exc).rpartition("caused error: ")[2])
-    return type(exc)(f"{said.rstrip('.')} (the key is {printable(key)!r})")
+    return type(exc)(f"{said.rstrip('.')} (the key is {one_line(key)})")
 
 
 def _change(

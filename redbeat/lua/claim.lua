@@ -29,10 +29,13 @@ local function size_of(member)
     local reply = redis.pcall('HSTRLEN', member, field)
     if type(reply) == 'number' then
       size = size + reply
-    elseif not string.find(reply.err, 'WRONGTYPE', 1, true)
-      and not string.find(reply.err, 'permissions to access', 1, true) then
-      bound = 2
-      return 0
+    else
+      local said = tostring(reply.err)
+      if not string.find(said, 'WRONGTYPE', 1, true)
+        and not string.find(said, 'permissions to access', 1, true) then
+        bound = 2
+        return 0
+      end
     end
   end
   return size
