@@ -24,7 +24,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone, tzinfo
 from types import FrameType
@@ -94,6 +94,10 @@ SIGNAL_PATIENCE = 1.5
 #: How many of the entries that are set aside are looked at together.
 SET_ASIDE_PAGE = 500
 
+#: How many faults of one batch are told by a line each; more of them by one that names the first.
+MOST_TOLD = 50
+NAMED = 3
+
 #: Longest text of a reason that is stored with an entry that is set aside.
 REASON_LENGTH = 1000
 
@@ -109,6 +113,7 @@ class Claim:
         "advanced",
         "entry",
         "failure",
+        "fault",
         "had_turn",
         "is_given_back",
         "is_leased",
@@ -149,6 +154,7 @@ class Claim:
         self.is_given_back = False
         #: Why the entry is to be set aside.
         self.reason = ""
+        self.fault: Exception | None = None
 
     @property
     def ran_at(self) -> datetime:
@@ -205,7 +211,7 @@ class Claim:
         except Exception as exc:
             # One that is only looked at is set aside when it is due.
             if self.is_leased:
-                self.set_aside(exc)
+                self.spoil(exc)
 
     def begin_history(self, lease: float) -> Outcome | None:
         """Let a calendar entry that never ran count from just before the slot that it was due at.
@@ -224,20 +230,29 @@ class Claim:
             seen, meta = self.stored.meta or "", entry.encode_meta()
         except Exception as exc:
             self.entry = None
-            self.set_aside(exc)
+            self.spoil(exc)
             return None
         self.stored = self.stored._replace(meta=meta)
         return Outcome(self.key, lease, meta, seen)
 
     def set_aside(self, exc: Exception) -> None:
+        """Keep the entry out of the due range from the commit on, for ``exc``, and log it."""
+        self.spoil(exc)
+        self.tell_fault()
+
+    def spoil(self, exc: Exception) -> None:
         """Keep the entry out of the due range from the commit on, for ``exc``."""
+        self.fault = exc
+        self.reason = one_line(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
+
+    def tell_fault(self) -> None:
+        """Log why the entry is set aside."""
         logger.error(
             "beat: Set aside %s, it cannot run: %r. Save it anew to try again.",
             self.key,
-            exc,
-            exc_info=exc,
+            self.fault,
+            exc_info=self.fault,
         )
-        self.reason = one_line(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
 
     def refuse(self, exc: ResponseError) -> None:
         """Keep the entry, whose hash Redis refuses to write, out of the due range by its score."""
@@ -386,6 +401,12 @@ class Batch:
         )
 
     @property
+    def is_garbage(self) -> bool:
+        """Whether most of what was loaded is no entry that could run."""
+        useless = sum(claim.is_gone or claim.fault is not None for claim in self.claims)
+        return 2 * useless > len(self.claims)
+
+    @property
     def may_grow(self) -> bool:
         """Whether there is time for another message."""
         return time.monotonic() < self._filled_by
@@ -413,6 +434,7 @@ class Batch:
         for claim, fields in zip(claims, stored, strict=False):
             claim.load(fields, build)
         begun = [claim.begin_history(self._lease) for claim in self.claims]
+        _tell_faults([claim for claim in self.claims if claim.fault is not None])
         self._write_down([outcome for outcome in begun if outcome is not None])
         # From here on: loading over a slow network must leave time for more than one message, and
         # filling must leave time to publish.
@@ -547,6 +569,25 @@ class Batch:
         )
 
 
+def _tell_faults(claims: list[Claim]) -> None:
+    """Log which entries of a batch cannot be read: each by a line, if they are not too many."""
+    if len(claims) <= MOST_TOLD:
+        for claim in claims:
+            claim.tell_fault()
+        return
+    logger.error(
+        "beat: Set aside %d entries, they cannot run: %s and others. The reasons are stored with "
+        "them: see celery redbeat list --state 'set aside'. Save them anew to try again.",
+        len(claims),
+        first_names([claim.key for claim in claims]),
+    )
+
+
+def first_names(keys: Sequence[str]) -> str:
+    """The first keys of many, as a line of the log has room for."""
+    return ", ".join(map(printable, keys[:NAMED]))
+
+
 def claim_batch(
     storage: Storage,
     ticked_at: datetime,
@@ -554,16 +595,18 @@ def claim_batch(
     limit: int,
     horizon: float,
     claim_timeout: float,
+    from_end: bool = False,
 ) -> Batch:
     """Claim up to ``limit`` due entries under ``lease``; one round trip.
 
     ``ticked_at`` is the tick's one reading of the clock; the first later entry is looked for up to
-    ``horizon`` seconds from then. The lease, of :func:`unique_lease`, ends ``claim_timeout``
-    seconds from now: a tick of many batches may outlast the claim timeout.
+    ``horizon`` seconds from then. ``from_end``: those that became due last. The lease, of
+    :func:`unique_lease`, ends ``claim_timeout`` seconds from now: a tick of many batches may
+    outlast the claim timeout.
     """
     sent_by = time.monotonic() + claim_timeout * PUBLISHING_SHARE
     now = as_utc(ticked_at).timestamp()
-    found = storage.claim_due(now, lease, limit, now + horizon, BATCH_BYTES)
+    found = storage.claim_due(now, lease, limit, now + horizon, BATCH_BYTES, from_end)
     is_full = found.is_cut or len(found.due) >= limit
     return Batch(storage, ticked_at, lease, found, is_full, sent_by)
 

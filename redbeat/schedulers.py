@@ -68,12 +68,14 @@ from .decoder import (
 )
 from .dispatch import (
     HELD_BACK_DELAY,
+    NAMED,
     Batch,
     Claim,
     DeferredSignals,
     claim_batch,
     deferred_signals,
     end_by_hang_up,
+    first_names,
     latest_lease,
     may_need_zone,
     move_to_zone,
@@ -2032,7 +2034,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Remove from the schedule what has no entry, unless it was saved or deleted by now."""
         was_there = get_storage(self.app).commit(score, [Outcome(key, None)]) > 0
         if was_there:
-            _report_gone(key)
+            _report_gone([key])
         return was_there
 
     def _build(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
@@ -2278,9 +2280,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         shown = self._read_own_schedule()
         waits: list[float | None] = []
         first_due = first_again = float("inf")
+        from_end = False
         while True:
             with deferred_signals() as stop:
-                batch = self._claim(now, age=_passed_since(began))
+                batch = self._claim(now, age=_passed_since(began), from_end=from_end)
                 if batch.has_set_aside:
                     self._retry_set_aside(batch.now)
                 if not batch.is_empty:
@@ -2291,12 +2294,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 return Outlook(0.0, first_due=ticked_at, ticked_at=ticked_at)
             first_due = min(first_due, batch.first_due())
             first_again = min(first_again, batch.first_again(PULSE))
-            leaves_more = batch.leaves_more
+            leaves_more, is_garbage = batch.leaves_more, batch.is_garbage
             batch.release()
             if stop or not leaves_more or not self._is_sure_of_masters():
                 break
             if not self._lead_or_wait():
                 break
+            if is_garbage and from_end and self._is_service:
+                # The rest has its turn at once, with what becomes due meanwhile.
+                waits.append(0.0)
+                first_due = ticked_at
+                break
+            # What lies behind garbage has waited for one page of it: it comes from the other end.
+            from_end ^= is_garbage
         if shown and not stop:
             waits += self._run_unclaimed(shown.values())
         return Outlook(
@@ -2330,8 +2340,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             now += RESOLUTION - timedelta(seconds=late)
         return now.astimezone(read.tzinfo)
 
-    def _claim(self, now: datetime, age: float) -> Batch:
-        """Claim a batch; the reading of the clock is ``age`` seconds old."""
+    def _claim(self, now: datetime, age: float, from_end: bool) -> Batch:
+        """Claim a batch; the reading of the clock is ``age`` seconds old.
+
+        ``from_end``: what became due last.
+        """
         conf = ensure_conf(self.app)
         # Taken down first: a signal may end this process before the claim comes back.
         self._lease = unique_lease(as_utc(now).timestamp() + age, conf.claim_timeout)
@@ -2343,6 +2356,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             conf.batch_size,
             self.max_interval,
             conf.claim_timeout,
+            from_end,
         )
         self._claimed_on = before or self._schedule_master.address
         return batch
@@ -2378,8 +2392,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             loaded, gone = batch.load(self._build), batch.gone()
             if shown is not None:
                 loaded = batch.restrict(shown)
-            for key in gone:
-                _report_gone(key)
+            _report_gone(gone)
             if loaded:
                 logger.debug("beat: Loading %d tasks", len(loaded))
                 self._publish(batch, loaded, stop, waits)
@@ -2550,11 +2563,11 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """Store anew those of the keys that belong to entries of ``beat_schedule``."""
         if not keys:
             return
-        schedule = ensure_conf(self.app).schedule
+        schedule, gone = ensure_conf(self.app).schedule, set(keys)
         lost = {
             name: schedule[name]
             for name in schedule
-            if self.Entry.generate_key(self.app, str(name)) in keys
+            if self.Entry.generate_key(self.app, str(name)) in gone
         }
         self.update_from_dict(lost)
         self._own(map(str, lost))
@@ -2861,9 +2874,17 @@ def _usable_lock_timeout(conf: RedBeatConfig, lock_key: str | None) -> float | N
     return value if setting.accepts(value) else None
 
 
-def _report_gone(key: str) -> None:
-    """Log that a member of the schedule has no entry, and goes."""
-    logger.error("beat: Failed to load %s: its hash is gone. Removing it.", key)
+def _report_gone(keys: Sequence[str]) -> None:
+    """Log that members of the schedule have no entry, and go; many of them in one line."""
+    if len(keys) > NAMED:
+        logger.error(
+            "beat: Failed to load %d entries: their hashes are gone: %s and others. Removing them.",
+            len(keys),
+            first_names(keys),
+        )
+        return
+    for key in keys:
+        logger.error("beat: Failed to load %s: its hash is gone. Removing it.", key)
 
 
 def _check_server(app: Any) -> tuple[bool, list[str]]:

@@ -718,16 +718,25 @@ class Storage:
 
     @unit
     def claim_due(
-        self, now: float, lease: float, limit: int, horizon: float, most_bytes: int = 0
+        self,
+        now: float,
+        lease: float,
+        limit: int,
+        horizon: float,
+        most_bytes: int = 0,
+        from_end: bool = False,
     ) -> Claimed:
         """Lease up to ``limit`` entries due by ``now``, until ``lease``; one round trip.
 
         ``lease`` must be unique to this claim: asking again with the same one gives the same
         entries. ``later`` is the first entry due after ``now`` and by ``horizon``. ``most_bytes``:
         how large all of them may be together, but for a single one; where the server does not say
-        how large they are, the claim is not ``is_bounded``.
+        how large they are, the claim is not ``is_bounded``. ``from_end``: those that became due
+        last; up to three round trips on a server without scripting.
         """
-        return self._atomically(lambda steps: steps.claim(now, lease, limit, horizon, most_bytes))
+        return self._atomically(
+            lambda steps: steps.claim(now, lease, limit, horizon, most_bytes, from_end)
+        )
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """Write what became of the entries claimed under ``lease``; one round trip, none for none.
@@ -1084,11 +1093,18 @@ class ScriptedSteps:
         self._may_ask_for_sizes = True
 
     def claim(
-        self, now: float, lease: float, limit: int, horizon: float, most_bytes: int
+        self,
+        now: float,
+        lease: float,
+        limit: int,
+        horizon: float,
+        most_bytes: int,
+        from_end: bool,
     ) -> Claimed:
         """See :meth:`Storage.claim_due`."""
         asks = self._may_ask_for_sizes and self.storage.one_slot
-        arguments = (repr(now), repr(lease), limit, repr(horizon), most_bytes if asks else 0)
+        bounds = (most_bytes if asks else 0, int(from_end))
+        arguments = (repr(now), repr(lease), limit, repr(horizon), *bounds)
         schedule = self.storage.schedule_key
         due, later, set_aside, bound = self._call(CLAIM, [schedule], arguments)
         if asks and most_bytes and bound == SIZES_UNKNOWN:
@@ -1308,7 +1324,13 @@ class PlainSteps:
         self.client = direct(storage.client)
 
     def claim(
-        self, now: float, lease: float, limit: int, horizon: float, most_bytes: int
+        self,
+        now: float,
+        lease: float,
+        limit: int,
+        horizon: float,
+        most_bytes: int,
+        from_end: bool,
     ) -> Claimed:
         """See :meth:`Storage.claim_due`; it knows no sizes."""
         schedule = self.storage.schedule_key
@@ -1318,10 +1340,22 @@ class PlainSteps:
             _range(pipe, schedule, f"({now!r}", horizon, limit=1)
             _range(pipe, schedule, SET_ASIDE, SET_ASIDE, limit=1)
             leased, due, later, set_aside = map(_members, pipe.execute())
+        if from_end and len(due) == limit:
+            due = self._last_due(now, limit)
         if due:
             self.client.zadd(schedule, {_raw(key): lease for key, _ in due}, xx=True)
         claimed = [Member(key, now) for key, _ in leased] + due
         return Claimed(claimed, next(iter(later), None), bool(set_aside))
+
+    def _last_due(self, now: float, limit: int) -> list[Member]:
+        """The members that became due last, the last one first; up to three round trips."""
+        schedule = self.storage.schedule_key
+        beyond = _members(_range(self.client, schedule, f"({now!r}", "+inf", limit=1))
+        count = self.client.zrank(schedule, _raw(beyond[0].key)) if beyond else 0
+        first, last = (max(count - limit, 0), count - 1) if count else (-limit, -1)
+        arguments = (schedule, first, last, "WITHSCORES")
+        found = _members(self.client.execute_command("ZRANGE", *arguments, **UNDECODED))
+        return [member for member in reversed(found) if 0 <= member.score <= now]
 
     def commit(self, lease: float, outcomes: Sequence[Outcome]) -> int:
         """See :meth:`Storage.commit`."""

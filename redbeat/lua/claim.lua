@@ -6,6 +6,7 @@
 -- ARGV[4]  the horizon: how far to look for the first later entry
 -- ARGV[5]  how many bytes the claimed entries may have in all, 0 not to ask; a single one may have
 --          more
+-- ARGV[6]  1 to begin with what became due last, else 0
 -- Returns  {claimed, later, set_aside, bound}: two flat lists of member, score, where a claimed
 --          member comes with the score it had before; 1 if an entry is set aside, else 0; and 0 if
 --          all that was to be claimed is within the bound, 1 if some was left for that, 2 if the
@@ -19,7 +20,7 @@
 -- allows it.
 
 local schedule, now, lease, limit, horizon = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local most = tonumber(ARGV[5])
+local most, from_end = tonumber(ARGV[5]), ARGV[6] == '1'
 
 local bytes, bound = 0, most > 0 and 0 or 2
 
@@ -30,9 +31,10 @@ local function size_of(member)
     if type(reply) == 'number' then
       size = size + reply
     else
-      local said = tostring(reply.err)
-      if not string.find(said, 'WRONGTYPE', 1, true)
-        and not string.find(said, 'permissions to access', 1, true) then
+      -- A refusal of one key is no reason not to ask for others.
+      local refusal = tostring(reply.err)
+      if not string.find(refusal, 'WRONGTYPE', 1, true)
+        and not string.find(refusal, 'permissions to access', 1, true) then
         bound = 2
         return 0
       end
@@ -51,8 +53,33 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, lease, lease)) do
   claimed[#claimed + 1] = now
   bytes = bytes + (bound == 0 and size_of(member) or 0)
 end
-local due = redis.call(
-  'ZRANGEBYSCORE', schedule, 0, now, 'WITHSCORES', 'LIMIT', 0, limit - #claimed / 2)
+
+-- The due members to claim, in pairs with their scores, the first one first.
+local function due_pairs(count)
+  if not from_end then
+    return redis.call('ZRANGEBYSCORE', schedule, 0, now, 'WITHSCORES', 'LIMIT', 0, count)
+  end
+  local beyond = redis.call('ZRANGEBYSCORE', schedule, '(' .. now, '+inf', 'LIMIT', 0, 1)[1]
+  local last = beyond and redis.call('ZRANK', schedule, beyond) - 1 or -1
+  local first = last - count + 1
+  if count == 0 or (beyond and last < 0) then
+    return {}
+  end
+  if beyond then
+    first = math.max(first, 0)
+  end
+  local found, reversed = redis.call('ZRANGE', schedule, first, last, 'WITHSCORES'), {}
+  for i = #found - 1, 1, -2 do
+    if tonumber(found[i + 1]) < 0 then
+      break
+    end
+    reversed[#reversed + 1] = found[i]
+    reversed[#reversed + 1] = found[i + 1]
+  end
+  return reversed
+end
+
+local due = due_pairs(limit - #claimed / 2)
 for i = 1, #due, 2 do
   bytes = bytes + (bound == 0 and size_of(due[i]) or 0)
   if bound == 0 and bytes > most and #claimed > 0 then

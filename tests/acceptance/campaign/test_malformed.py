@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from redbeat.dispatch import MOST_TOLD
 from support.campaign import Field, MakeField
 from support.programs import Program
 from support.runs import PREFIX, SCHEDULE_KEY, definition
@@ -17,6 +18,11 @@ from support.waiting import wait_until
 ON_TIME = 10
 GOOD = 200
 REPEATS = 3
+
+# How many members that are no entries there are, and how many come into one batch.
+GARBAGE = 20_000
+PAGE = 500
+MAX_LINES_OF_A_FAULT = 2
 
 # One line, a traceback and a list of its frames may speak of an entry, for each of a few trials.
 MAX_MENTIONS = 12
@@ -248,6 +254,36 @@ def test_good_entries_run_on_time_beside_members_that_are_no_entries(field: Fiel
     beat = field.start_beat()
     run_good_ones(field)
     assert beat.terminate() == 0
+
+
+def store_garbage(field: Field, count: int) -> None:
+    """Write members that were due before all others: without a hash, with a text, or a bad one."""
+    with field.schedule.pipeline(transaction=False) as pipeline:
+        for number in range(count):
+            key = f"{PREFIX}junk-{number}"
+            if number % 3 == 1:
+                pipeline.set(key, "cache")
+            elif number % 3 == 2:
+                pipeline.hset(key, "definition", "{")
+            pipeline.zadd(SCHEDULE_KEY, {key: number})
+        pipeline.execute()
+
+
+@pytest.mark.timeout(300)
+def test_good_entries_run_on_time_behind_thousands_of_members_that_are_no_entries(
+    make_field: MakeField,
+) -> None:
+    """Each page of those costs two lines at the most, but for the last, which is not full."""
+    field = make_field(entries=GOOD, redbeat_batch_size=PAGE)
+    store_garbage(field, GARBAGE)
+    beat = field.start_beat()
+    run_good_ones(field)
+    wait_until(
+        lambda: field.schedule.zcount(SCHEDULE_KEY, 0, time.time()) == 0, 60, "no more garbage"
+    )
+    assert beat.terminate() == 0
+    told = [line for line in beat.log.splitlines() if "junk" in line]
+    assert 1 <= len(told) <= 2 * GARBAGE / PAGE + MOST_TOLD * MAX_LINES_OF_A_FAULT
 
 
 @pytest.mark.timeout(300)
