@@ -38,6 +38,7 @@ from . import signals
 from .calendars import as_utc, zone_from_text
 from .escaping import one_line
 from .greenlets import is_in_event_loop
+from .repeats import Repeats
 from .schedules import (
     answers_for_itself,
     awaited_from,
@@ -123,13 +124,20 @@ class Claim:
         "score",
         "stored",
         "ticked_at",
+        "told",
         "wait",
         "was_due",
     )
 
     def __init__(
-        self, member: Member, now: datetime, ticked_at: datetime, is_leased: bool = True
+        self,
+        member: Member,
+        now: datetime,
+        ticked_at: datetime,
+        told: Repeats,
+        is_leased: bool = True,
     ) -> None:
+        self.told = told
         self.key = member.key
         #: The tick's one reading of the clock, in UTC, and in the application's time zone.
         self.now = now
@@ -247,11 +255,13 @@ class Claim:
 
     def tell_fault(self) -> None:
         """Log why the entry is set aside."""
-        logger.error(
+        assert self.fault is not None, "only a fault is told"
+        self.told.error(
+            ("set aside", self.key, fingerprint(self.stored)),
+            self.fault,
             "beat: Set aside %s, it cannot run: %r. Save it anew to try again.",
             self.key,
             self.fault,
-            exc_info=self.fault,
         )
 
     def refuse(self, exc: ResponseError) -> None:
@@ -366,6 +376,7 @@ class Batch:
         found: Claimed,
         is_full: bool,
         sent_by: float,
+        told: Repeats,
     ) -> None:
         self.storage = storage
         self.now = now = as_utc(ticked_at)
@@ -382,9 +393,11 @@ class Batch:
         self._written: set[str] = set()
         #: When the runs of this batch had been made; its commit may be delayed by an outage.
         self._ran_by: datetime | None = None
-        self.claims = [Claim(member, now, ticked_at) for member in found.due]
+        self.claims = [Claim(member, now, ticked_at, told) for member in found.due]
         #: The first entry that is due later, within the horizon.
-        self.peeked = Claim(found.later, now, ticked_at, is_leased=False) if found.later else None
+        self.peeked = (
+            Claim(found.later, now, ticked_at, told, is_leased=False) if found.later else None
+        )
         #: Whether any entry is set aside.
         self.has_set_aside = found.has_set_aside
 
@@ -585,7 +598,7 @@ def _tell_faults(claims: list[Claim]) -> None:
 
 def first_names(keys: Sequence[str]) -> str:
     """The first keys of many, as a line of the log has room for."""
-    return ", ".join(map(printable, keys[:NAMED]))
+    return ", ".join(map(one_line, keys[:NAMED]))
 
 
 def claim_batch(
@@ -596,19 +609,20 @@ def claim_batch(
     horizon: float,
     claim_timeout: float,
     from_end: bool = False,
+    told: Repeats | None = None,
 ) -> Batch:
     """Claim up to ``limit`` due entries under ``lease``; one round trip.
 
     ``ticked_at`` is the tick's one reading of the clock; the first later entry is looked for up to
     ``horizon`` seconds from then. ``from_end``: those that became due last. The lease, of
     :func:`unique_lease`, ends ``claim_timeout`` seconds from now: a tick of many batches may
-    outlast the claim timeout.
+    outlast the claim timeout. ``told`` is what the log has been told of entries.
     """
     sent_by = time.monotonic() + claim_timeout * PUBLISHING_SHARE
     now = as_utc(ticked_at).timestamp()
     found = storage.claim_due(now, lease, limit, now + horizon, BATCH_BYTES, from_end)
     is_full = found.is_cut or len(found.due) >= limit
-    return Batch(storage, ticked_at, lease, found, is_full, sent_by)
+    return Batch(storage, ticked_at, lease, found, is_full, sent_by, told or Repeats(logger))
 
 
 def release_lease(storage: Storage, lease: float, limit: int, now: datetime) -> None:

@@ -64,6 +64,9 @@ REPLICA_CODES = {"MASTERDOWN", "READONLY"}
 #: How redis-py begins to say that it finds no cluster, or not all of it.
 CLUSTER_OUTAGES = ("Redis Cluster cannot be connected", "All slots are not covered")
 
+#: What stands between a step of ours and what the server said when it refused that.
+SAYS = ", and says: "
+
 #: What redis-py writes behind the client of each sentinel: an error and its text.
 SENTINEL_REASON = re.compile(r"> - ([\w:]+(?:\('[^']*'\))?)")
 
@@ -251,5 +254,9 @@ def error_code(exc: BaseException) -> str:
     """The first word of what the server said, where redis-py has not made an error class of it."""
     if not isinstance(exc, RedisError):
         return ""
-    # In a pipeline redis-py puts the command before it.
-    return str(exc).rpartition("caused error: ")[2].split(" ", 1)[0]
+    return said(exc).split(" ", 1)[0]
+
+
+def said(exc: RedisError) -> str:
+    """What the server said; in a pipeline redis-py puts the command before it, and we the step."""
+    return str(exc).rpartition("caused error: ")[2].rpartition(SAYS)[2]

@@ -10,7 +10,6 @@ import ssl
 import sys
 import threading
 import time
-import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -97,6 +96,7 @@ from .publishing import (
     require_transport,
     settle_settings,
 )
+from .repeats import Repeats
 from .resting import PULSE, Outlook, Rest
 from .retrying import (
     FOR_EVER,
@@ -1741,6 +1741,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
         self.statistics = Statistics()
+        self.told = Repeats(logger)
         self.failing = Failing(lambda: get_storage(app))
         self.leadership = Leadership(
             self,
@@ -2021,7 +2022,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except KeyError:
             self._drop(member.key, member.score)
         except Exception as exc:
-            logger.error("beat: Failed to load %s: %r", member.key, exc, exc_info=exc)
+            about = ("load", member.key, stored)
+            self.told.error(about, exc, "beat: Failed to load %s: %r", member.key, exc)
         return None
 
     def _made_of(self, key: str, stored: Stored) -> RedBeatSchedulerEntry:
@@ -2357,6 +2359,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self.max_interval,
             conf.claim_timeout,
             from_end,
+            self.told,
         )
         self._claimed_on = before or self._schedule_master.address
         return batch
@@ -2378,7 +2381,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             except (_BrokerAwayError, *REDIS_ERRORS):
                 raise
             except Exception as exc:
-                logger.error("beat: %s did not run: %r", entry, exc)
+                about = ("unclaimed", getattr(entry, "name", None))
+                self.told.error(about, exc, "beat: %s did not run: %r", entry, exc)
 
     def _run_batch(
         self,
@@ -2501,13 +2505,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             claim.put_off(exc.seconds)
             self._has_doubtful_channel = True
             if exc.is_news:
-                logger.error("beat: %s. It stays due; trying again in %g seconds", exc, exc.seconds)
+                told = "beat: %s. It stays due; trying again in %g seconds"
+                self.told.error(("not sent", claim.key), exc, told, exc, exc.seconds)
         except _BrokerAwayError:
             claim.advanced = None
             raise
         except (OSError, *REDIS_ERRORS) as exc:
             # An override asked a service that is away; the next try may find it.
-            logger.error("beat: %s did not run, trying again: %r", claim.entry, exc)
+            told = "beat: %s did not run, trying again: %r"
+            self.told.error(("did not run", claim.key), exc, told, claim.entry, exc)
         except Exception as exc:
             claim.set_aside(exc)
         except BaseException:
@@ -2640,9 +2646,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if claim is not None:
                 self._require_own_fault(entry, exc)
                 self._count_failed(entry, claim, exc)
-            logger.error(
-                "Scheduler: Message Error: %s\n%s", exc, traceback.format_stack(), exc_info=True
-            )
+            self.told.error(("message", entry.name), exc, "Scheduler: Message Error: %s", exc)
         else:
             if result is not None and hasattr(result, "id"):
                 logger.debug("Scheduler: %s sent. id->%s", entry.task, result.id)
@@ -2938,8 +2942,14 @@ def _told(exc: BaseException) -> str:
     reason: BaseException = exc
     while reason.__cause__ is not None:
         reason = reason.__cause__
-    # What the URL parser says may quote a part of the password.
-    return "its URL is malformed" if type(reason) is ValueError else str(without_secrets(reason))
+    if type(reason) is ValueError:
+        # What the URL parser says may quote a part of the password.
+        return "its URL is malformed"
+    first = _raised_first(reason)
+    if isinstance(first, AttributeError) and "'NoneType' object" in str(first):
+        # kombu went on with a channel whose connection is gone.
+        return "the connection was lost"
+    return str(without_secrets(reason)) or type(reason).__name__
 
 
 def _raised_first(exc: BaseException) -> BaseException:

@@ -62,6 +62,8 @@ from redis.exceptions import (
     ClusterCrossSlotError,
     NoPermissionError,
     NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisClusterException,
     RedisError,
     ResponseError,
@@ -69,7 +71,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from .escaping import one_line
-from .retrying import direct, error_code, is_of_one_key, run_unit
+from .retrying import SAYS, direct, error_code, is_of_one_key, run_unit, said
 
 logger = get_logger("celery.beat")
 
@@ -131,33 +133,41 @@ UNDECODED = {NEVER_DECODE: True}
 
 
 class Script(NamedTuple):
-    """A Lua script and the SHA-1 digest under which a server knows it."""
+    """A Lua script, the SHA-1 digest under which a server knows it, its file, and what it does."""
 
     text: str
     digest: str
+    name: str
+    step: str
 
 
-def load_script(name: str) -> Script:
+def load_script(name: str, step: str) -> Script:
     """Read ``redbeat/lua/<name>.lua``."""
     text = resources.files("redbeat").joinpath("lua", f"{name}.lua").read_text()
-    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), name, step)
 
+
+#: What a server may refuse a script with, as redis-py raises it.
+REFUSALS = (ResponseError, NoPermissionError, OutOfMemoryError, ReadOnlyError)
+
+#: How many keys of a refused script are named.
+NAMED_KEYS = 3
 
 #: A script with its keys and arguments.
 Call = tuple[Script, Sequence[Key], Sequence[Any]]
 
-CHECK = load_script("check")
-CLAIM = load_script("claim")
-ADVANCE = load_script("advance")
-RECORD = load_script("record")
-SAVE = load_script("save")
-DELETE = load_script("delete")
-DISCARD = load_script("discard")
-OWN = load_script("own")
-RESCHEDULE = load_script("reschedule")
-EXTEND_TO = load_script("extend_to")
-RELEASE = load_script("release")
-TAKE_OVER = load_script("take_over")
+CHECK = load_script("check", "find out which entries may be written")
+CLAIM = load_script("claim", "claim what is due")
+ADVANCE = load_script("advance", "write the next due times")
+RECORD = load_script("record", "write what became of runs")
+SAVE = load_script("save", "store entries")
+DELETE = load_script("delete", "remove entries")
+DISCARD = load_script("discard", "remove entries")
+OWN = load_script("own", "note whose entries these are")
+RESCHEDULE = load_script("reschedule", "store a run")
+EXTEND_TO = load_script("extend_to", "renew the lock")
+RELEASE = load_script("release", "release the lock")
+TAKE_OVER = load_script("take_over", "take over the lock")
 
 
 class Member(NamedTuple):
@@ -1269,10 +1279,11 @@ class ScriptedSteps:
 
     def _call(self, script: Script, keys: Sequence[Key], arguments: Sequence[Any]) -> Any:
         operands = (len(keys), *keys, *arguments)
-        try:
-            return self.client.execute_command("EVALSHA", script.digest, *operands, **UNDECODED)
-        except NoScriptError:
-            return self.client.execute_command("EVAL", script.text, *operands, **UNDECODED)
+        with _naming((script, keys, arguments)):
+            try:
+                return self.client.execute_command("EVALSHA", script.digest, *operands, **UNDECODED)
+            except NoScriptError:
+                return self.client.execute_command("EVAL", script.text, *operands, **UNDECODED)
 
     def _call_in_turn(self, calls: Sequence[Call]) -> list[Any]:
         """One transaction, where there are any; in a cluster, and to load scripts, one by one."""
@@ -1297,7 +1308,8 @@ class ScriptedSteps:
 
         redis-py decodes what its own transactions reply, so this one is written out.
         """
-        with self.client.pipeline(transaction=False) as pipe:
+        calls = [call for _, _, call in commands]
+        with _naming(*calls), self.client.pipeline(transaction=False) as pipe:
             if self.storage.has_transactions:
                 pipe.execute_command("MULTI")
             for command, script, (_, keys, arguments) in commands:
@@ -1309,7 +1321,8 @@ class ScriptedSteps:
         if self.storage.has_transactions:
             # A stand-in for a client, as applications' tests inject, answers nothing.
             replies = replies[-1] if replies else []
-        return _without_errors(replies)
+        with _naming(*calls):
+            return _without_errors(replies)
 
 
 class PlainSteps:
@@ -1557,6 +1570,39 @@ def may_be_written(score: float) -> bool:
     return score.is_integer()
 
 
+@contextmanager
+def _naming(*calls: Call) -> Iterator[None]:
+    """Say which scripts on which keys were refused: a server knows them by their digests."""
+    try:
+        yield
+    except ResponseError as exc:
+        # Others are made of more than a text, or tell of something else than these scripts.
+        if type(exc) not in REFUSALS:
+            raise
+        reason = said(exc)
+        steps = {script.step: keys for script, keys, _ in calls}
+        for script, _, _ in calls:
+            command = _refused_line(script, reason)
+            reason = f"{reason.replace(script.digest, script.name)}{command}"
+        told = " and ".join(f"{step} ({_few(keys)})" for step, keys in steps.items())
+        raise type(exc)(f"Redis refused to {told}{SAYS}{reason}") from exc
+
+
+def _refused_line(script: Script, reason: str) -> str:
+    """The commands on the line of a script that the server names; empty if it does not."""
+    found = re.search(rf"{script.digest}, on @user_script:(\d+)", reason)
+    lines = script.text.split("\n")
+    if found is None or int(found[1]) > len(lines):
+        return ""
+    commands = re.findall(r"redis\.p?call\(['\"](\w+)", lines[int(found[1]) - 1])
+    return f" ({', '.join(commands)})" if commands else ""
+
+
+def _few(keys: Sequence[Key]) -> str:
+    more = len(keys) - NAMED_KEYS
+    return ", ".join(map(text, keys[:NAMED_KEYS])) + (f" and {more} more" if more > 0 else "")
+
+
 def _without_errors(replies: list[Any]) -> list[Any]:
     """The replies of a transaction; raises what the first command in it failed with."""
     for reply in replies:
@@ -1590,8 +1636,8 @@ def _refusals(keys: Sequence[str], replies: Sequence[Any]) -> dict[str, Response
 
 def _named(exc: ResponseError, key: str) -> ResponseError:
     """The refusal of a key with the key in its text, which the server does not always name."""
-    said = SCRIPT_PLACE.sub("", str(exc).rpartition("caused error: ")[2])
-    return type(exc)(f"{said.rstrip('.')} (the key is {one_line(key)})")
+    reason = SCRIPT_PLACE.sub("", str(exc).rpartition("caused error: ")[2])
+    return type(exc)(f"{reason.rstrip('.')} (the key is {one_line(key)})")
 
 
 def _change(

@@ -563,6 +563,7 @@ def test_a_message_that_the_broker_has_no_room_for_holds_no_other_up(
     scheduler: RedBeatScheduler, broker: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is put off alone, each time that it comes; the others are sent once."""
+    caplog.set_level("DEBUG", logger="celery.beat")
     due(scheduler.app, "a")
     scheduler.tick()
     due(scheduler.app, "large", kwargs={"ballast": "x" * 900_000})

@@ -253,6 +253,7 @@ def test_a_message_that_cannot_be_sent_is_logged_and_counted(
     monkeypatch.setattr(RedBeatScheduler, "send_task", send_task)
     due(scheduler.app, "bad")
     due(scheduler.app, "good")
+    caplog.set_level(logging.DEBUG, logger="celery.beat")
     scheduler.tick()
     assert "Scheduler: Message Error: Couldn't apply scheduled task bad" in caplog.text
     assert "Traceback" in caplog.text

@@ -194,7 +194,7 @@ class Runs:
         return {name for name, score in self.scores().items() if score > limit}
 
     def set_aside(self) -> set[str]:
-        """Those of its entries that beat has set aside, whatever else is in the schedule."""
+        """The entries that beat has set aside, of those that it must not."""
         scores = self.scores()
         return {name for name in self.names if scores.get(name, 0) < 0}
 

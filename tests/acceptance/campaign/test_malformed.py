@@ -24,8 +24,8 @@ GARBAGE = 20_000
 PAGE = 500
 MAX_LINES_OF_A_FAULT = 2
 
-# One line, a traceback and a list of its frames may speak of an entry, for each of a few trials.
-MAX_MENTIONS = 12
+# A line may tell what is wrong with an entry, and others that its runs began: of a few trials.
+MAX_MENTIONS = 4
 
 Fields = dict[str, str | bytes]
 
