@@ -41,6 +41,7 @@ from .greenlets import is_in_event_loop
 from .repeats import Repeats
 from .schedules import (
     answers_for_itself,
+    awaited_before,
     awaited_from,
     follows_zone_of_app,
     next_due,
@@ -48,13 +49,17 @@ from .schedules import (
 )
 from .storage import (
     FINISHED,
+    OTHER_LEASE,
     SET_ASIDE,
     Claimed,
     Member,
     Outcome,
     Storage,
     Stored,
+    due_by,
+    lease_of,
     may_be_written,
+    may_tell_slot,
 )
 
 logger = get_logger("celery.beat")
@@ -117,8 +122,8 @@ class Claim:
         "fault",
         "had_turn",
         "is_given_back",
-        "is_leased",
         "key",
+        "lease",
         "now",
         "reason",
         "score",
@@ -135,7 +140,7 @@ class Claim:
         now: datetime,
         ticked_at: datetime,
         told: Repeats,
-        is_leased: bool = True,
+        lease: float | None = None,
     ) -> None:
         self.told = told
         self.key = member.key
@@ -144,8 +149,8 @@ class Claim:
         self.ticked_at = ticked_at
         #: The due time before the claim.
         self.score = member.score
-        #: Whether the entry may run; one that is only looked at may not.
-        self.is_leased = is_leased
+        #: The score that it bears meanwhile, ``None`` if it is only looked at and may not run.
+        self.lease = lease
         #: The hash as it was loaded.
         self.stored: Stored | None = None
         self.entry: Any = None
@@ -218,21 +223,21 @@ class Claim:
             self.entry.claim = self
         except Exception as exc:
             # One that is only looked at is set aside when it is due.
-            if self.is_leased:
+            if self.lease is not None:
                 self.spoil(exc)
 
-    def begin_history(self, lease: float) -> Outcome | None:
+    def begin_history(self) -> Outcome | None:
         """Let a calendar entry that never ran count from just before the slot that it was due at.
 
         Returns what to write of that before the run, ``None`` if there is nothing: of a beat that
-        is killed in the run only the ``lease`` stays, which does not tell the slot.
+        is killed in the run only the lease stays, which does not tell the slot.
         """
         entry = self.entry
         if entry is None or entry.last_run_at is not None or not entry.enabled:
             return None
         assert self.stored is not None, "an entry is built of what was loaded"
         try:
-            entry.last_run_at = awaited_from(entry.schedule, self.score, self.now)
+            entry.last_run_at = _awaited(entry.schedule, self.score, self.now)
             if entry.last_run_at is None:
                 return None
             seen, meta = self.stored.meta or "", entry.encode_meta()
@@ -241,7 +246,7 @@ class Claim:
             self.spoil(exc)
             return None
         self.stored = self.stored._replace(meta=meta)
-        return Outcome(self.key, lease, meta, seen)
+        return Outcome(self.key, self.lease, meta, seen)
 
     def set_aside(self, exc: Exception) -> None:
         """Keep the entry out of the due range from the commit on, for ``exc``, and log it."""
@@ -380,7 +385,6 @@ class Batch:
     ) -> None:
         self.storage = storage
         self.now = now = as_utc(ticked_at)
-        self._lease = lease
         self._is_full = is_full
         #: Whether the claim has made sure that all fit into the memory of a batch.
         self._is_bounded = found.is_bounded
@@ -393,11 +397,12 @@ class Batch:
         self._written: set[str] = set()
         #: When the runs of this batch had been made; its commit may be delayed by an outage.
         self._ran_by: datetime | None = None
-        self.claims = [Claim(member, now, ticked_at, told) for member in found.due]
+        self.claims = [
+            Claim(member, now, ticked_at, told, lease_of(lease, member.score))
+            for member in found.due
+        ]
         #: The first entry that is due later, within the horizon.
-        self.peeked = (
-            Claim(found.later, now, ticked_at, told, is_leased=False) if found.later else None
-        )
+        self.peeked = Claim(found.later, now, ticked_at, told) if found.later else None
         #: Whether any entry is set aside.
         self.has_set_aside = found.has_set_aside
 
@@ -446,7 +451,7 @@ class Batch:
         self._is_full |= len(stored) < len(self.claims)
         for claim, fields in zip(claims, stored, strict=False):
             claim.load(fields, build)
-        begun = [claim.begin_history(self._lease) for claim in self.claims]
+        begun = [claim.begin_history() for claim in self.claims]
         _tell_faults([claim for claim in self.claims if claim.fault is not None])
         self._write_down([outcome for outcome in begun if outcome is not None])
         # From here on: loading over a slow network must leave time for more than one message, and
@@ -528,9 +533,9 @@ class Batch:
 
         One round trip if a hash is gone, else none.
         """
-        keys = [claim.key for claim in self.claims if claim.is_gone]
-        scores = self.storage.read_scores(keys)
-        return [key for key, score in zip(keys, scores, strict=True) if score == self._lease]
+        gone = [claim for claim in self.claims if claim.is_gone]
+        found = zip(gone, self.storage.read_scores([claim.key for claim in gone]), strict=True)
+        return [claim.key for claim, score in found if score == claim.lease]
 
     def retract(self) -> None:
         """Nothing of this batch has reached the broker, for all that is known: no run counts."""
@@ -568,7 +573,9 @@ class Batch:
 
     def _write_down(self, outcomes: list[Outcome]) -> list[Claim]:
         """Write outcomes; returns the claims that Redis refused, which are set aside."""
-        refused = self.storage.write_outcomes(self._lease, outcomes).refused
+        leases = {claim.key: claim.lease for claim in self.claims}
+        moves = [(Member(each.key, leases[each.key] or 0.0), each) for each in outcomes]
+        refused = self.storage.write_outcomes(moves).refused
         claims = [claim for claim in self.claims if claim.key in refused]
         for claim in claims:
             claim.refuse(refused[claim.key])
@@ -626,12 +633,17 @@ def claim_batch(
 
 
 def release_lease(storage: Storage, lease: float, limit: int, now: datetime) -> None:
-    """Make due now the up to ``limit`` entries that bear a lease; up to two round trips.
+    """Make due now the up to ``limit`` entries that bear a lease; up to three round trips.
 
     A process may be told to end when the claim has been made and nobody has taken it down.
     """
-    leased = storage.read_page(lease, lease, limit)
-    storage.commit(lease, [Outcome(member.key, now.timestamp()) for member in leased])
+    leased = [
+        member
+        for score in (lease, lease + OTHER_LEASE)
+        for member in storage.read_page(score, score, limit)
+    ]
+    due = now.timestamp()
+    storage.move([(each, Outcome(each.key, due_by(due, each.score))) for each in leased])
 
 
 def retry_set_aside(storage: Storage, now: datetime, after: Member | None) -> Member | None:
@@ -675,8 +687,8 @@ def release_abandoned(
     """Make due now what a beat that is gone had claimed; returns how many entries that were.
 
     For a new leader only: no other beat holds claims then. An entry whose score lies within the
-    claim timeout, though it is overdue by its meta, bears the lease of a claim. Round trips: one,
-    one more per ``page`` entries looked at, and one per claim that is found.
+    claim timeout, though it is overdue by its meta, bears the lease of a claim; so does one without
+    a history that awaits a slot. Round trips: two, and one per ``page`` entries looked at.
     """
     since = now.timestamp()
     ahead = [
@@ -684,15 +696,14 @@ def release_abandoned(
         for member in storage.read_between(since, latest_lease(since, claim_timeout))
         if not may_be_written(member.score)
     ]
-    abandoned: dict[float, list[Outcome]] = {}
+    abandoned: list[tuple[Member, Outcome]] = []
     for start in range(0, len(ahead), page):
         members = ahead[start : start + page]
         stored = storage.read_entries([member.key for member in members])
         for member, fields in zip(members, stored, strict=True):
-            if _is_overdue(member.key, fields, now, build):
-                outcome = Outcome(member.key, now.timestamp())
-                abandoned.setdefault(member.score, []).append(outcome)
-    return sum(storage.commit(lease, outcomes) for lease, outcomes in abandoned.items())
+            if _is_overdue(member, fields, now, build):
+                abandoned.append((member, Outcome(member.key, due_by(since, member.score))))
+    return storage.move(abandoned)
 
 
 def move_to_zone(
@@ -823,13 +834,24 @@ def _score_in_zone(
     return None if due is None else math.floor(max(due, now).timestamp())
 
 
+def _awaited(schedule: Any, score: float, now: datetime) -> datetime | None:
+    """The last run to count from, of an entry without a history, by its score."""
+    if score.is_integer():
+        return awaited_from(schedule, score, now)
+    if not may_tell_slot(score):
+        return None
+    return awaited_before(schedule, min(score, now.timestamp()), now)
+
+
 def _is_overdue(
-    key: str, stored: Stored, now: datetime, build: Callable[[str, Stored], Any]
+    member: Member, stored: Stored, now: datetime, build: Callable[[str, Stored], Any]
 ) -> bool:
     try:
-        entry = build(key, stored)
-        if not entry.enabled or entry.last_run_at is None:
+        entry = build(member.key, stored)
+        if not entry.enabled:
             return False
+        if entry.last_run_at is None:
+            return _awaited(entry.schedule, member.score, now) is not None
         due = entry.next_due(now)
     except Exception:
         # It is set aside when it is due.
@@ -840,9 +862,10 @@ def _is_overdue(
 def unique_lease(now: float, claim_timeout: float) -> float:
     """A score ``claim_timeout`` seconds ahead that no other claim bears: its fraction is random.
 
-    It is up to ``LEASE_SPREAD`` seconds later, and never a whole second.
+    It is up to ``LEASE_SPREAD`` seconds later, as far as that of all other entries, see
+    :func:`~redbeat.storage.lease_of`, and never a whole second.
     """
-    return math.ceil(now + claim_timeout) + random.uniform(0.001, 0.999)
+    return math.ceil(now + claim_timeout) + random.uniform(0.001, OTHER_LEASE - 0.001)
 
 
 def latest_lease(now: float, claim_timeout: float) -> float:

@@ -62,6 +62,7 @@ from .rfc5545 import Lines
 
 __all__ = (
     "answers_for_itself",
+    "awaited_before",
     "awaited_from",
     "bound",
     "crontab",
@@ -81,6 +82,9 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: A never-run rule still takes the occurrence at its `dtstart` when that is this recently past:
 #: a rule that starts now is a moment old by the time it has been stored.
 START_GRACE = timedelta(seconds=10)
+
+#: How many looks back for a slot, each four times as far: the last one is of some four years.
+FARTHEST_LOOK_BACK = 12
 
 #: What a score leaves out of a due time: scores are rounded down to whole seconds.
 SCORE_STEP = timedelta(seconds=1)
@@ -148,6 +152,22 @@ def awaited_from(schedule: Any, score: float, now: datetime) -> datetime | None:
     before = _later(moment, -TICK)
     slot = next_due(schedule, before, now)
     return before if slot is not None and slot < _later(moment, SCORE_STEP) else None
+
+
+def awaited_before(schedule: Any, score: float, now: datetime) -> datetime | None:
+    """The last run as `next_due` wants it, of a calendar that never ran and awaits a slot.
+
+    The slot is one up to `score`, in seconds since the epoch: nobody knows which its writer meant.
+    None for an interval, and if there is none in four years.
+    """
+    if isinstance(schedule, interval):
+        return None
+    latest = _later(EPOCH, timedelta(seconds=score))
+    for power in range(FARTHEST_LOOK_BACK):
+        slot = next_due(schedule, _later(latest, -timedelta(minutes=4**power)), now)
+        if slot is not None and slot <= latest:
+            return _later(slot, -TICK)
+    return None
 
 
 def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:

@@ -45,6 +45,7 @@ threads of a process take turns, a unit each; with a single one there is no subs
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 import threading
@@ -74,6 +75,9 @@ from .escaping import one_line
 from .retrying import SAYS, direct, error_code, is_of_one_key, run_unit, said
 
 logger = get_logger("celery.beat")
+
+#: What lies between the two leases of a claim, see :func:`lease_of`.
+OTHER_LEASE = 0.5
 
 FINISHED = -1.0
 SET_ASIDE = -2.0
@@ -754,19 +758,24 @@ class Storage:
         Returns how many of them were still under it. The others were deleted, saved anew or claimed
         by another beat: their scores are left as they are.
         """
-        return self.write_outcomes(lease, outcomes).held
+        moves = [(Member(outcome.key, lease), outcome) for outcome in outcomes]
+        return self.write_outcomes(moves).held
 
     @unit
-    def write_outcomes(self, lease: float, outcomes: Sequence[Outcome]) -> Written:
-        """Do what :meth:`commit` does, and tell as well which hashes Redis refuses to write.
+    def write_outcomes(self, moves: Sequence[tuple[Member, Outcome]]) -> Written:
+        """Do what :meth:`move` does, and tell as well which hashes Redis refuses to write.
 
         Such an entry is set aside by its score, for else it would run again and again.
         """
-        if not outcomes:
+        if not moves:
             return Written(0, {})
+        members = [member for member, _ in moves]
+        outcomes = [outcome for _, outcome in moves]
         held, refused = self._sparing(
             [outcome.key for outcome in outcomes if outcome.changes_hash],
-            lambda steps, known: steps.commit(lease, _without_hashes(outcomes, known)),
+            lambda steps, known: steps.move(
+                list(zip(members, _without_hashes(outcomes, known), strict=True))
+            ),
         )
         return Written(held, refused)
 
@@ -1113,7 +1122,7 @@ class ScriptedSteps:
     ) -> Claimed:
         """See :meth:`Storage.claim_due`."""
         asks = self._may_ask_for_sizes and self.storage.one_slot
-        bounds = (most_bytes if asks else 0, int(from_end))
+        bounds = (most_bytes if asks else 0, int(from_end), repr(lease + OTHER_LEASE))
         arguments = (repr(now), repr(lease), limit, repr(horizon), *bounds)
         schedule = self.storage.schedule_key
         due, later, set_aside, bound = self._call(CLAIM, [schedule], arguments)
@@ -1348,16 +1357,18 @@ class PlainSteps:
         """See :meth:`Storage.claim_due`; it knows no sizes."""
         schedule = self.storage.schedule_key
         with self.client.pipeline(transaction=False) as pipe:
-            _range(pipe, schedule, lease, lease)
+            for each in (lease, lease + OTHER_LEASE):
+                _range(pipe, schedule, each, each)
             _range(pipe, schedule, 0, now, limit=limit)
             _range(pipe, schedule, f"({now!r}", horizon, limit=1)
             _range(pipe, schedule, SET_ASIDE, SET_ASIDE, limit=1)
-            leased, due, later, set_aside = map(_members, pipe.execute())
+            leased, others, due, later, set_aside = map(_members, pipe.execute())
         if from_end and len(due) == limit:
             due = self._last_due(now, limit)
         if due:
-            self.client.zadd(schedule, {_raw(key): lease for key, _ in due}, xx=True)
-        claimed = [Member(key, now) for key, _ in leased] + due
+            leases = {_raw(key): lease_of(lease, score) for key, score in due}
+            self.client.zadd(schedule, leases, xx=True)
+        claimed = [Member(key, due_by(now, score)) for key, score in leased + others] + due
         return Claimed(claimed, next(iter(later), None), bool(set_aside))
 
     def _last_due(self, now: float, limit: int) -> list[Member]:
@@ -1560,6 +1571,26 @@ def text(reply: Any) -> str:
     A client may have made text or a number of it already.
     """
     return reply.decode("utf-8", "surrogateescape") if isinstance(reply, bytes) else str(reply)
+
+
+def may_tell_slot(score: float) -> bool:
+    """Whether a score may tell the first slot of an entry without a history.
+
+    A whole one is that slot, as its writer gave it. One with a fraction below one half is that of a
+    claim, or of a time at which an entry was given back, whose own score may have told one: beat
+    was killed before it could read the entry.
+    """
+    return score > 0 and score % 1 < OTHER_LEASE
+
+
+def lease_of(lease: float, score: float) -> float:
+    """The score under ``lease`` of an entry that had this one; it tells no less of a slot."""
+    return lease if may_tell_slot(score) else lease + OTHER_LEASE
+
+
+def due_by(now: float, score: float) -> float:
+    """A score that is due at ``now``, and may tell a slot as far as this one."""
+    return math.floor(now) - 1 + (0.25 if may_tell_slot(score) else 0.75)
 
 
 def may_be_written(score: float) -> bool:

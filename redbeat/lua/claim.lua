@@ -1,12 +1,14 @@
 -- Leases the entries that are due, and peeks at the first one that is due later.
 --
 -- KEYS[1]  the schedule: sorted set of entry keys by due time
--- ARGV[1]  now            ARGV[2]  the lease: the score that marks this claim, later than now
+-- ARGV[1]  now            ARGV[2]  the lease: the score that marks this claim, later than now, of
+--          entries whose own score is positive and has a fraction below one half
 -- ARGV[3]  how many entries to claim at the most
 -- ARGV[4]  the horizon: how far to look for the first later entry
 -- ARGV[5]  how many bytes the claimed entries may have in all, 0 not to ask; a single one may have
 --          more
 -- ARGV[6]  1 to begin with what became due last, else 0
+-- ARGV[7]  the lease of all others
 -- Returns  {claimed, later, set_aside, bound}: two flat lists of member, score, where a claimed
 --          member comes with the score it had before; 1 if an entry is set aside, else 0; and 0 if
 --          all that was to be claimed is within the bound, 1 if some was left for that, 2 if the
@@ -14,13 +16,14 @@
 --
 -- Atomic, because two beats that read the same due entries would both dispatch them. A lease is
 -- unique to its claim, so a claim whose reply was lost is simply asked for again: what already
--- bears the lease is returned once more (its score before is lost: it was due by now).
+-- bears a lease is returned once more. Its score before is lost: it was due by now, and the fraction
+-- of the one that is returned is on the same side of one half.
 --
 -- The hashes are no declared keys, as nobody knows them before. They are only read, where the server
 -- allows it.
 
 local schedule, now, lease, limit, horizon = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local most, from_end = tonumber(ARGV[5]), ARGV[6] == '1'
+local most, from_end, other = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7]
 
 local bytes, bound = 0, most > 0 and 0 or 2
 
@@ -48,10 +51,12 @@ local later = redis.call(
 local set_aside = #redis.call('ZRANGEBYSCORE', schedule, -2, -2, 'LIMIT', 0, 1)
 
 local claimed = {}
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, lease, lease)) do
-  claimed[#claimed + 1] = member
-  claimed[#claimed + 1] = now
-  bytes = bytes + (bound == 0 and size_of(member) or 0)
+for each, fraction in pairs({[lease] = '.25', [other] = '.75'}) do
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, each, each)) do
+    claimed[#claimed + 1] = member
+    claimed[#claimed + 1] = string.format('%d', math.floor(tonumber(now)) - 1) .. fraction
+    bytes = bytes + (bound == 0 and size_of(member) or 0)
+  end
 end
 
 -- The due members to claim, in pairs with their scores, the first one first.
@@ -86,7 +91,8 @@ for i = 1, #due, 2 do
     bound = 1
     break
   end
-  redis.call('ZADD', schedule, lease, due[i])
+  local score = tonumber(due[i + 1])
+  redis.call('ZADD', schedule, score > 0 and score % 1 < 0.5 and lease or other, due[i])
   claimed[#claimed + 1] = due[i]
   claimed[#claimed + 1] = due[i + 1]
 end

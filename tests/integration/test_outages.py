@@ -14,7 +14,7 @@ import kombu.messaging
 import pytest
 import redis
 from celery import Celery
-from celery.schedules import schedule
+from celery.schedules import crontab, schedule
 from celery.signals import beat_init
 from kombu.entity import Exchange, Queue
 
@@ -641,3 +641,30 @@ def test_the_hook_raises_what_redis_py_raised_for_whoever_calls_it(
     else:
         answers = dict(beat_init.send(sender=sender))
         assert isinstance(answers[acquire_distributed_beat_lock], redis.exceptions.ConnectionError)
+
+
+@pytest.mark.parametrize("is_led", [True, False], ids=["led", "shared"])
+@pytest.mark.parametrize(("score", "runs"), [("slot", True), ("zero", False)])
+def test_a_claim_that_nobody_could_read_tells_whether_a_slot_is_awaited(
+    make_app_with: MakeApp, store: RedisServer, is_led: bool, score: str, runs: bool
+) -> None:
+    """Beat was killed right after it: the first slot of an entry without a history still runs."""
+    now = datetime.now(timezone.utc)
+    slot = now.replace(second=0, microsecond=0)
+    app = make_app_with(
+        redbeat_redis_url=store.url(),
+        redbeat_claim_timeout=0.1,
+        redbeat_lock_key="redbeat::lock" if is_led else None,
+    )
+    daily = crontab(minute=slot.minute, hour=slot.hour)
+    entry = RedBeatSchedulerEntry("a", "tasks.a", daily, app=app).save()
+    storage, began = get_storage(app), now.timestamp() - 5
+    with store.client() as client:
+        client.hdel(entry.key, "meta")
+        client.zadd("redbeat::schedule", {entry.key: slot.timestamp() if score == "slot" else 0})
+        storage.claim_due(time.time(), unique_lease(began, 0.1), 10, now.timestamp() + 300)
+    scheduler = RedBeatScheduler(app)
+    acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
+    scheduler.tick()
+    assert RedBeatSchedulerEntry.from_key(entry.key, app=app).total_run_count == int(runs)
+    scheduler.close()
