@@ -954,6 +954,7 @@ def _leader_line(record: dict[str, Any]) -> str:
 TROUBLES: dict[str, Callable[[Session, float], str]] = {
     "leader": lambda session, max_delay: _leaderless(session),
     "application": lambda session, max_delay: _led_by_another(session),
+    "lost": lambda session, max_delay: _lost(session),
     "overdue": lambda session, max_delay: _overdue(session, max_delay),
     "failing": lambda session, max_delay: _failing(session),
     "set-aside": lambda session, max_delay: _set_aside(session),
@@ -983,9 +984,10 @@ def check(session: Session, max_delay: timedelta, ignored: Sequence[str]) -> Non
     """Tell by the exit code whether all is well.
 
     For probes: 0, or 1 with the reasons in one line. A leader must be alive and of this
-    application, nothing overdue by more than --max-delay, no entry set aside, none whose last run
-    failed, and none of the next 500 unreadable, or due later than its schedule allows by more than
-    --max-delay. Paused entries do not count. Needs no beat on this host.
+    application, the schedule not lost in the last five minutes, nothing overdue by more than
+    --max-delay, no entry set aside, none whose last run failed, and none of the next 500
+    unreadable, or due later than its schedule allows by more than --max-delay. Paused entries do
+    not count. Needs no beat on this host.
     """
     seconds = max_delay.total_seconds()
     found = (look(session, seconds) for name, look in TROUBLES.items() if name not in ignored)
@@ -1002,6 +1004,14 @@ def _overdue(session: Session, max_delay: float) -> str:
     if overdue is not None and delay > max_delay:
         return f"{overdue.key} is overdue by {duration(delay)}"
     return ""
+
+
+def _lost(session: Session) -> str:
+    lost_at = session.timetable.lost_at()
+    if lost_at is None:
+        return ""
+    ago = duration(max(time.time() - lost_at.timestamp(), 0.0))
+    return f"Redis lost the schedule {ago} ago: save the entries of your programs again"
 
 
 def _failing(session: Session) -> str:

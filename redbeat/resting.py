@@ -93,6 +93,8 @@ class Rest:
         self._poll_interval = poll_interval
         self._clock = clock
         self._listener: Listener | None = None
+        #: Whether an entry was due at any time, at the last look.
+        self._had_entries = True
         #: When the last rest of a leader was meant to end, in seconds since the epoch.
         self.wakes_at = 0.0
 
@@ -156,4 +158,8 @@ class Rest:
                 first = self._get_storage().read_first()
         except REDIS_ERRORS:
             return True
-        return first is not None and first.score <= time.time()
+        had_entries, self._had_entries = self._had_entries, first is not None
+        if first is None:
+            # The tick finds out whether they were deleted or lost.
+            return had_entries
+        return first.score <= time.time()

@@ -89,6 +89,7 @@ from .escaping import escape_log, one_line
 from .failing import Failing
 from .greenlets import is_in_event_loop
 from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
+from .losses import Memory
 from .publishing import (
     batching,
     connection_for_sending,
@@ -383,6 +384,7 @@ class RedBeatConfig:
         self.reports_key = f"{self.key_prefix}:reports"
         self.zone_key = f"{self.key_prefix}:zone"
         self.failing_key = f"{self.key_prefix}:failing"
+        self.lost_key = f"{self.key_prefix}:lost"
         self.channel = f"{self.key_prefix}:changed"
         self.redis_url: Any = self._read("redbeat_redis_url")
         if self.redis_url is None:
@@ -1684,7 +1686,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     _term: int | None = None
     _is_in_office = False
     _statics: Statics | None = None
-    _had_entries = False
     _retries_set_aside_at = 0.0
 
     #: Seconds by which the clock was set back, as long as entries have not been put right.
@@ -1743,6 +1744,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         self.statistics = Statistics()
         self.told = Repeats(logger)
         self.failing = Failing(lambda: get_storage(app))
+        self.memory = Memory(lambda: get_storage(app), self._read_static_keys)
         self.leadership = Leadership(
             self,
             lambda: get_storage(app),
@@ -2161,6 +2163,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._leave_office()
         if not leads:
             self._statics = Statics.DEFERRED
+            if self.memory.age >= ensure_conf(self.app).poll_interval:
+                # A loss is kept in mind for the day on which this beat leads.
+                self.memory.finds_loss(means_loss=False)
             return False
         if not self._is_in_office:
             self._take_office()
@@ -2201,12 +2206,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if self._is_service:
             storage.undisturbed = deferred_signals
         is_back = self._term is not None
-        if is_back and self._had_entries and not storage.has_members():
-            logger.error(
-                "beat: Redis has lost the schedule %s. The entries of beat_schedule are stored "
-                "again; those that programs had saved are gone.",
-                storage.schedule_key,
-            )
+        if self.memory.finds_loss(means_loss=is_back):
+            self._tell_of_loss()
         if is_back or self._statics in (None, Statics.DEFERRED):
             self.setup_schedule()
             self._statics = Statics.STORED
@@ -2221,12 +2222,25 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if released:
                 logger.info("beat: %d entries that another beat had claimed run now", released)
         self._follow_zone()
-        self._had_entries = storage.has_members()
+        self.memory.learn()
         self._forget_reports_of_the_gone()
         self.failing.load()
         self._term = self.leadership.term
         self._is_in_office = True
         signals.leadership_acquired.send(self)
+
+    def _read_static_keys(self) -> list[str]:
+        names = map(str, ensure_conf(self.app).schedule)
+        return [self.Entry.generate_key(self.app, name) for name in names]
+
+    def _tell_of_loss(self) -> None:
+        """Log that the schedule is lost, unless another beat has just done so."""
+        if self.memory.may_tell(beat_name()):
+            logger.error(
+                "beat: Redis has lost the schedule %s. The entries of beat_schedule are stored "
+                "again; those that programs had saved are gone.",
+                ensure_conf(self.app).schedule_key,
+            )
 
     def _follow_zone(self) -> None:
         """Move entries to their new times if the application's zone is not the last leader's.
@@ -2289,9 +2303,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 if batch.has_set_aside:
                     self._retry_set_aside(batch.now)
                 if not batch.is_empty:
-                    self._had_entries = True
+                    self.memory.remember(claim.key for claim in batch.claims)
                     self._run_batch(batch, stop, waits, shown)
-            if batch.is_empty and self._has_lost_the_schedule(batch):
+            if self._has_lost_the_schedule(batch):
                 self._leave_office()
                 return Outlook(0.0, first_due=ticked_at, ticked_at=ticked_at)
             first_due = min(first_due, batch.first_due())
@@ -2320,14 +2334,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         )
 
     def _has_lost_the_schedule(self, batch: Batch) -> bool:
-        """Whether Redis has lost its data; a leader learns it from the lock, which is gone as well.
+        """Whether Redis has lost the schedule under this beat, which still has its lock or none.
 
-        One round trip, where nothing is due for long.
+        Up to two round trips where nothing is due for long; without a lock, one per poll interval.
         """
-        if self.lock_key or not self._had_entries or batch.has_set_aside:
+        conf = ensure_conf(self.app)
+        # With the database a lock goes as well, which is noticed without looking for it.
+        is_time = not self.lock_key and self.memory.age >= conf.poll_interval
+        if not batch.is_empty and not (is_time and self._is_service):
             return False
-        has_statics = bool(ensure_conf(self.app).schedule)
-        return has_statics and not get_storage(self.app).has_members()
+        has_statics = bool(conf.schedule)
+        if not self._is_service and (self.lock_key or not has_statics):
+            return False
+        return self.memory.finds_loss(means_loss=has_statics)
 
     def _read_clock(self) -> datetime:
         """The tick's *now*: when it was meant to be, if that was only just before.

@@ -191,11 +191,24 @@ class OwnKeys(NamedTuple):
     lock_key: str | None
     zone_key: str | None = None
     failing_key: str = ""
+    lost_key: str = ""
 
     @classmethod
     def of(cls, owner: Any) -> OwnKeys:
         """Those of a configuration or of a storage, which have them as attributes."""
         return cls(*(getattr(owner, name) for name in cls._fields))
+
+
+class Trace(NamedTuple):
+    """What shows whether Redis has lost the schedule.
+
+    ``members`` are the first of the schedule, ``has_note`` says whether a leader's time zone is
+    noted, and ``told`` is the note of a loss that was told, ``None`` if there is none.
+    """
+
+    members: list[str]
+    has_note: bool
+    told: str | None
 
 
 class Stored(NamedTuple):
@@ -343,8 +356,8 @@ class Storage:
     """The schedule of one application; costs are in round trips to Redis.
 
     ``schedule_key``, ``statics_key``, ``reports_key``, ``lock_key`` (``None``: nobody leads),
-    ``zone_key`` (``None``: nobody notes it) and ``failing_key`` are whole keys, and ``channel`` is
-    where changes are told. All methods raise what redis-py raises.
+    ``zone_key`` (``None``: nobody notes it), ``failing_key`` and ``lost_key`` are whole keys, and
+    ``channel`` is where changes are told. All methods raise what redis-py raises.
     """
 
     client: Client = field(repr=False)
@@ -355,6 +368,7 @@ class Storage:
     lock_key: str | None = None
     zone_key: str | None = None
     failing_key: str = ""
+    lost_key: str = ""
     #: What keeps a process from being told to end while it has the only connection.
     undisturbed: Callable[[], AbstractContextManager[Any]] = field(default=nullcontext, repr=False)
     _direct: Client = field(init=False, repr=False)
@@ -801,6 +815,44 @@ class Storage:
         """Note the time zone of the leader; one round trip."""
         if self.zone_key is not None:
             self._direct.set(self.zone_key, zone)
+
+    # Losses
+
+    @unit
+    def read_trace(self, limit: int) -> Trace:
+        """What shows whether the schedule was lost, up to ``limit`` members too; one round trip."""
+        with self._direct.pipeline(transaction=False) as pipe:
+            pipe.execute_command("ZRANGE", self.schedule_key, 0, limit - 1, **UNDECODED)
+            pipe.execute_command("GET", self.zone_key or self.lost_key, **UNDECODED)
+            pipe.execute_command("GET", self.lost_key, **UNDECODED)
+            reply = pipe.execute()
+        # A stand-in for a client, as applications' tests inject, has nothing to lose.
+        members, zone, told = reply if isinstance(reply, list) else ([], None, None)
+        has_note = self.zone_key is not None and zone is not None
+        return Trace(list(map(text, members)), has_note, _optional_text(told))
+
+    @unit
+    def note_loss(self, note: str, seconds: int, known: str | None) -> bool:
+        """Leave a note of a loss for so many seconds, unless there is another than the known one.
+
+        Returns whether it is there now. One round trip, two in the place of a known one.
+        """
+        with self._direct.pipeline(transaction=False) as pipe:
+            pipe.set(self.lost_key, note, nx=True, ex=seconds)
+            pipe.execute_command("GET", self.lost_key, **UNDECODED)
+            reply = pipe.execute()
+        found = _optional_text(reply[1]) if isinstance(reply, list) else note
+        if found == note:
+            return True
+        if found != known:
+            return False
+        self._direct.set(self.lost_key, note, ex=seconds)
+        return True
+
+    @unit
+    def read_loss(self) -> str | None:
+        """The note of a loss, ``None`` if there is none; one round trip."""
+        return _optional_text(self._direct.execute_command("GET", self.lost_key, **UNDECODED))
 
     # Changes
 

@@ -32,6 +32,7 @@ from .calendars import as_utc
 from .errors import EntryError
 from .failing import MOST_FAILING
 from .leadership import Holder, read_holder
+from .losses import lost_at
 from .retrying import is_of_one_key
 from .schedulers import (
     RedBeatConfig,
@@ -416,6 +417,13 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
             if listing.state in ("waiting", "overdue", "finished")
             and _has_not_run_since(listing.entry, failed_at[listing.key])
         )
+
+    def lost_at(self) -> datetime | None:
+        """When beat found that Redis had lost the schedule (UTC), if that was not long ago.
+
+        ``None`` if it did not in the last five minutes. One round trip.
+        """
+        return lost_at(self._storage.read_loss())
 
     def _list_between(self, low: float, high: float) -> Iterator[Listing]:
         return (listing for page in self._pages_between(low, high) for listing in self._read(page))

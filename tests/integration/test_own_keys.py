@@ -12,7 +12,7 @@ from redbeat.leadership import new_token
 from redbeat.schedulers import get_storage
 from support.wire import Proxy
 
-OWN_NAMES = [":schedule", ":statics", ":changed", ":reports", ":lock", ":zone"]
+OWN_NAMES = [":schedule", ":statics", ":changed", ":reports", ":lock", ":zone", ":failing", ":lost"]
 SCHEDULE = "redbeat::schedule"
 FIELDS: dict[str, Any] = {"task": "tasks.add", "schedule": 60}
 
