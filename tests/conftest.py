@@ -26,6 +26,14 @@ for _name, _count in EXAMPLES.items():
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Measure no coverage while hypothesis tries examples; other tests cover the same lines."""
+    for item in items:
+        if item.get_closest_marker("hypothesis"):
+            item.add_marker("no_cover")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _interruptible() -> None:
     """Let SIGINT end this process and what it starts, though a script runs it in the background.

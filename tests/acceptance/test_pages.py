@@ -63,6 +63,7 @@ BAD_BLOCKS = {
     "a package that is not known": "```console\n$ pip install no-such-package-at-all\n```",
     "a file that was not shown": "```console\n$ kubectl apply -f beat.yaml\n```",
     "an environment that is missing": "```console\n$ tox -e nowhere\n```",
+    "a label that is missing": "```console\n$ tox -m nothing\n```",
     "YAML that does not parse": "```yaml\na: [1\n```",
     "a command that Redis does not know": "```redis\nHSAT a b c\n```",
     "JSON that does not parse": '```json\n{"a": }\n```',

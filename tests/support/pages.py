@@ -453,9 +453,11 @@ def _check_install(page: Page, arguments: list[str]) -> None:
 
 
 def _check_tox(page: Page, arguments: list[str]) -> None:
-    """The environments that are named are there."""
+    """The environments and labels that are named are there."""
     configuration = configparser.ConfigParser(interpolation=None)
     configuration.read(ROOT / "tox.ini")
+    for label in arguments[arguments.index("-m") + 1 :][:1] if "-m" in arguments else []:
+        assert re.search(rf"(?m)^{label} =", configuration["tox"]["labels"]), label
     names = arguments[arguments.index("-e") + 1].split(",") if "-e" in arguments else []
     known = {*configuration["tox"]["env_list"].split(", "), *configuration}
     for name in names:
