@@ -75,6 +75,7 @@ def test_beat_writes_its_own_lines_only(
 @pytest.mark.parametrize(
     "token",
     [FORGED, f"{FORGED}:1:0123456789abcdef:5000:5000:{int(time.time())}".replace("\n", " ")],
+    ids=["2.x", "ours"],
 )
 def test_a_standby_tells_of_a_holder_in_one_line(
     project: Project, redis_client: redis.Redis, token: str
