@@ -445,11 +445,12 @@ class Leadership:
         Called by the heartbeat, this only ends the trust: the main thread, which may be just about
         to use the lock, stands by from its next turn on.
         """
-        if self.candidate.lock is lock and self._lost_lock is not lock:
-            self._lost_lock, self._renewed_at = lock, float("-inf")
-            logger.warning("beat: Lost the lock, on standby until it is free: %s", why)
-            if self._heartbeat is None or not self._heartbeat.is_current_thread:
-                self._stand_by()
+        if self.candidate.lock is not lock or self._lost_lock is lock:
+            return
+        self._lost_lock, self._renewed_at = lock, float("-inf")
+        logger.warning("beat: Lost the lock, on standby until it is free: %s", why)
+        if self._heartbeat is None or not self._heartbeat.is_current_thread:
+            self._stand_by()
         self.lost.set()
 
     def _stand_by(self) -> None:

@@ -67,7 +67,9 @@ class Memory:
         one where no note tells. One round trip, two if the schedule is empty now.
         """
         trace = self._read()
-        if self._seen and trace.told == self._told and self._is_loss(trace, means_loss):
+        # What emptied the database took the note of an earlier loss with it.
+        is_told = trace.told not in (None, self._told)
+        if self._seen and not is_told and self._is_loss(trace, means_loss):
             return True
         self._adopt(trace)
         return False

@@ -74,6 +74,7 @@ from .dispatch import (
     claim_batch,
     deferred_signals,
     end_by_hang_up,
+    fingerprint,
     first_names,
     latest_lease,
     may_need_zone,
@@ -2024,7 +2025,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         except KeyError:
             self._drop(member.key, member.score)
         except Exception as exc:
-            about = ("load", member.key, stored)
+            about = ("load", member.key, fingerprint(stored))
             self.told.error(about, exc, "beat: Failed to load %s: %r", member.key, exc)
         return None
 
@@ -2094,6 +2095,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _take_turn(self) -> Outlook:
         """Tick; an override, which may not ask who leads, only while this beat does."""
+        # What it told ended the last rest, and must not end this turn's.
+        self.leadership.lost.clear()
         is_ours = self._assigned_tick is None and type(self).tick is _TICK
         try:
             if not is_ours and not self._is_sure_of_masters():
@@ -2525,14 +2528,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             self._has_doubtful_channel = True
             if exc.is_news:
                 told = "beat: %s. It stays due; trying again in %g seconds"
-                self.told.error(("not sent", claim.key), exc, told, exc, exc.seconds)
+                about = ("not sent", claim.key, type(exc.__cause__))
+                self.told.error(about, exc, told, exc, exc.seconds)
         except _BrokerAwayError:
             claim.advanced = None
             raise
         except (OSError, *REDIS_ERRORS) as exc:
             # An override asked a service that is away; the next try may find it.
             told = "beat: %s did not run, trying again: %r"
-            self.told.error(("did not run", claim.key), exc, told, claim.entry, exc)
+            self.told.error(("did not run", claim.key, type(exc)), exc, told, claim.entry, exc)
         except Exception as exc:
             claim.set_aside(exc)
         except BaseException:
@@ -2665,7 +2669,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             if claim is not None:
                 self._require_own_fault(entry, exc)
                 self._count_failed(entry, claim, exc)
-            self.told.error(("message", entry.name), exc, "Scheduler: Message Error: %s", exc)
+            about = ("message", entry.name, type(_raised_first(exc)))
+            self.told.error(about, exc, "Scheduler: Message Error: %s", exc)
         else:
             if result is not None and hasattr(result, "id"):
                 logger.debug("Scheduler: %s sent. id->%s", entry.task, result.id)

@@ -145,17 +145,22 @@ class MasterWatch:
         self._is_blind = False
         latest = max(view.epoch for view in views.values())
         newest = {each: view for each, view in views.items() if view.epoch == latest}
-        if any(view.is_changing for view in newest.values()):
+        if any(view.is_changing for view in newest.values()) or not self._is_at_one_of(newest):
             self._hold()
             return False
         self._is_holding = False
-        address = next(iter(newest.values())).address
-        if address != self.address:
-            self._follow(address, newest)
-        if address != self.address:
-            return False
-        self._confirmed, self._confirmed_at = address, began
+        self._confirmed, self._confirmed_at = self.address, began
         return True
+
+    def _is_at_one_of(self, newest: dict[Any, View]) -> bool:
+        """Whether the pool leads to the master, or can be led there.
+
+        Sentinels may know one master by several names.
+        """
+        addresses = {view.address for view in newest.values()}
+        if self.address not in addresses:
+            self._follow(newest)
+        return self.address in addresses
 
     def _view_of(self, sentinel: Any) -> View | None:
         try:
@@ -188,21 +193,23 @@ class MasterWatch:
                 self._service,
             )
 
-    def _follow(self, address: Address, newest: dict[Any, View]) -> None:
+    def _follow(self, newest: dict[Any, View]) -> None:
         """Let the pool ask one of these sentinels, and forget its connections to another master."""
-        before = self.address
-        # redis-py takes the first answer that it gets.
+        before = self.address or ("?", "?")
+        # redis-py takes the first answer that it gets; another thread may be reading the list.
         pool: Any = self.pool
-        pool.sentinel_manager.sentinels.sort(key=lambda sentinel: sentinel not in newest)
+        manager = pool.sentinel_manager
+        manager.sentinels = sorted(manager.sentinels, key=lambda sentinel: sentinel not in newest)
         try:
             pool.get_master_address()
         except RedisError as exc:
             logger.debug("beat: The new master cannot be found yet: %s", type(exc).__name__)
-        if self.address == address:
+        after = self.address or before
+        if after != before:
             logger.warning(
                 "beat: The master of %s is now %s:%s, and was %s:%s",
                 self._service,
-                *address,
+                *after,
                 *before,
             )
 

@@ -379,3 +379,21 @@ def test_what_ran_while_the_clock_was_ahead_is_put_right_whatever_it_is(
         assert score <= time.time() + 61
     for key, score in scores.items():
         assert redis_client.zscore("redbeat::schedule", key) == score
+
+
+def test_a_word_that_came_late_keeps_no_turn_from_its_rest(
+    serve: Serve, redis_client: redis.Redis
+) -> None:
+    """The heartbeat may still speak of a lock that was lost, and of one that is held again."""
+    scheduler = serve(Capped)
+    old = scheduler.lock
+    redis_client.delete(LOCK)
+    scheduler.leadership.lose(old, "deleted")
+    scheduler.tick()
+    assert scheduler.lock is not None
+    scheduler.leadership.lose(old, "deleted")
+    assert not scheduler.leadership.lost.is_set()
+    scheduler.leadership.lost.set()
+    scheduler.tick()
+    assert not scheduler.leadership.lost.is_set()
+    assert time.time() >= scheduler.rest.wakes_at
