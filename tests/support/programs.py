@@ -38,9 +38,10 @@ def environment(**variables: str) -> dict[str, str]:
     """That of this process, with more variables, for programs that import what tests write.
 
     Without bytecode: a module that is written anew within a second, at the same length, passes for
-    the one that it was compiled from.
+    the one that it was compiled from. Without a buffer: a log has what a killed program printed.
     """
-    return os.environ | {"PYTHONDONTWRITEBYTECODE": "1"} | variables
+    settings = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    return os.environ | settings | variables
 
 
 class Program:
