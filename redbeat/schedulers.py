@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gc
 import inspect
 import json
@@ -726,6 +727,8 @@ def require_known_options(app: Any) -> None:
                 f"redbeat_redis_options[{name!r}] must be a number of seconds, got a "
                 f"{type(value).__name__}"
             )
+    if not _is_encoding(pool.connection_kwargs.get("encoding", "utf-8")):
+        raise SettingError("redbeat_redis_options['encoding'] must be one that Python knows")
     try:
         pool.connection_class(**pool.connection_kwargs)
     except (TypeError, ValueError, RedisError) as exc:
@@ -735,6 +738,14 @@ def require_known_options(app: Any) -> None:
             f"redbeat_redis_use_ssl or the query of redbeat_redis_url: {told}. "
             "Check how they are spelled, and their values."
         ) from None
+
+
+def _is_encoding(name: Any) -> bool:
+    try:
+        codecs.lookup(name)
+    except (LookupError, TypeError):
+        return False
+    return True
 
 
 def _without_values(exc: Exception, pool: redis.connection.ConnectionPool) -> str:
