@@ -727,8 +727,6 @@ def require_known_options(app: Any) -> None:
                 f"redbeat_redis_options[{name!r}] must be a number of seconds, got a "
                 f"{type(value).__name__}"
             )
-    if not _is_encoding(pool.connection_kwargs.get("encoding", "utf-8")):
-        raise SettingError("redbeat_redis_options['encoding'] must be one that Python knows")
     try:
         pool.connection_class(**pool.connection_kwargs)
     except (TypeError, ValueError, RedisError) as exc:
@@ -792,8 +790,12 @@ def _warn_of_missed_tls(conf: RedBeatConfig) -> None:
 
 
 def _make_client(make: ClientFactory, conf: RedBeatConfig) -> Any:
+    options = _forwarded_options(conf)
+    if not _is_encoding(options.get("encoding", "utf-8")):
+        # redis-py, some versions of it with the first command, would quote the value.
+        raise SettingError("redbeat_redis_options['encoding'] must be one that Python knows")
     try:
-        return make(conf, _forwarded_options(conf))
+        return make(conf, options)
     except (ValueError, RedisClusterException) as exc:
         if isinstance(exc, SettingError):
             raise
