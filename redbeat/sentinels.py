@@ -145,22 +145,17 @@ class MasterWatch:
         self._is_blind = False
         latest = max(view.epoch for view in views.values())
         newest = {each: view for each, view in views.items() if view.epoch == latest}
-        if any(view.is_changing for view in newest.values()) or not self._is_at_one_of(newest):
+        # Of two that name different ones the first is followed: the other may not know yet.
+        address = next(iter(newest.values())).address
+        is_changing = any(view.is_changing for view in newest.values())
+        if not is_changing and address != self.address:
+            self._follow(address, newest)
+        if is_changing or address != self.address:
             self._hold()
             return False
         self._is_holding = False
-        self._confirmed, self._confirmed_at = self.address, began
+        self._confirmed, self._confirmed_at = address, began
         return True
-
-    def _is_at_one_of(self, newest: dict[Any, View]) -> bool:
-        """Whether the pool leads to the master, or can be led there.
-
-        Sentinels may know one master by several names.
-        """
-        addresses = {view.address for view in newest.values()}
-        if self.address not in addresses:
-            self._follow(newest)
-        return self.address in addresses
 
     def _view_of(self, sentinel: Any) -> View | None:
         try:
@@ -193,13 +188,14 @@ class MasterWatch:
                 self._service,
             )
 
-    def _follow(self, newest: dict[Any, View]) -> None:
-        """Let the pool ask one of these sentinels, and forget its connections to another master."""
+    def _follow(self, address: Address, newest: dict[Any, View]) -> None:
+        """Let the pool ask a sentinel that names this master, and forget connections to another."""
         before = self.address or ("?", "?")
         # redis-py takes the first answer that it gets; another thread may be reading the list.
         pool: Any = self.pool
         manager = pool.sentinel_manager
-        manager.sentinels = sorted(manager.sentinels, key=lambda sentinel: sentinel not in newest)
+        naming = {each for each, view in newest.items() if view.address == address}
+        manager.sentinels = sorted(manager.sentinels, key=lambda sentinel: sentinel not in naming)
         try:
             pool.get_master_address()
         except RedisError as exc:
