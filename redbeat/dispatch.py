@@ -720,16 +720,13 @@ def move_to_zone(
     What is due already, claimed, or paused stays where it is. Three round trips per ``page``.
     """
     since, zone = now.timestamp(), zone_from_text(before)
-    leased_until = latest_lease(since, claim_timeout)
-    for members in _pages(storage, f"({since!r}", page):
-        ahead = [m for m in members if may_be_written(m.score) or m.score > leased_until]
-        stored = storage.read_entries([member.key for member in ahead])
-        moves = []
-        for member, fields in zip(ahead, stored, strict=True):
-            score = _score_in_zone(member, fields, now, zone, build)
-            if score is not None and score != math.floor(member.score):
-                moves.append((member, Outcome(member.key, score)))
-        yield storage.move(moves)
+
+    def in_zone(member: Member, stored: Stored) -> Outcome | None:
+        score = _score_in_zone(member, stored, now, zone, build)
+        is_moved = score is not None and score != math.floor(member.score)
+        return Outcome(member.key, score) if is_moved else None
+
+    return _move_ahead(storage, since, latest_lease(since, claim_timeout), page, in_zone)
 
 
 def put_right_after_jump(
@@ -747,15 +744,29 @@ def put_right_after_jump(
     """
     since = now.timestamp()
     leased_until = latest_lease(since, claim_timeout) if claim_timeout else since
+
+    def earlier(member: Member, stored: Stored) -> Outcome | None:
+        return _run_earlier(member, stored, now, jump, build)
+
+    return _move_ahead(storage, since, leased_until, page, earlier)
+
+
+def _move_ahead(
+    storage: Storage,
+    since: float,
+    leased_until: float,
+    page: int,
+    decide: Callable[[Member, Stored], Outcome | None],
+) -> Iterator[int]:
+    """Write what ``decide`` says of the entries that are due after ``since``, and not claimed.
+
+    Page by page; yields how many of each were written. ``None`` leaves an entry as it is.
+    """
     for members in _pages(storage, f"({since!r}", page):
         ahead = [m for m in members if may_be_written(m.score) or m.score > leased_until]
         stored = storage.read_entries([member.key for member in ahead])
-        changes = []
-        for member, fields in zip(ahead, stored, strict=True):
-            outcome = _run_earlier(member, fields, now, jump, build)
-            if outcome is not None:
-                changes.append((member, outcome))
-        yield storage.move(changes)
+        decided = [(each, decide(each, fields)) for each, fields in zip(ahead, stored, strict=True)]
+        yield storage.move([(each, outcome) for each, outcome in decided if outcome is not None])
 
 
 def _run_earlier(
