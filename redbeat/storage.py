@@ -501,11 +501,6 @@ class Storage:
     # One entry
 
     @unit
-    def read_definition(self, key: str) -> str | None:
-        """The entry's ``definition``; one round trip."""
-        return _optional_text(self._direct.hget(key, "definition"))
-
-    @unit
     def read_definitions(self, keys: Sequence[str]) -> list[str | None]:
         """The definitions, in the order of ``keys``, ``None`` where there is none to be read.
 
@@ -706,11 +701,6 @@ class Storage:
         except NoPermissionError:
             (count,) = self.count_between(("-inf", "+inf"))
         return count
-
-    @unit
-    def has_members(self) -> bool:
-        """Whether the schedule has an entry; one round trip."""
-        return bool(self._direct.execute_command("ZRANGE", self.schedule_key, 0, 0, **UNDECODED))
 
     @unit
     def is_stored(self, key: str) -> bool:

@@ -191,7 +191,7 @@ def test_a_key_without_the_hash_tag_hurts_no_other_behind_a_proxy(
     scheduler.tick()
     scheduler.tick()
     assert sent == ["tasks.a"]
-    assert storage.read_definition("earlier:a")
+    assert storage.read_entries(["earlier:a"])[0].definition
     assert "total_run_count" in str(storage.read_meta("earlier:a"))
     assert len([line for line in warnings_in(caplog) if "cluster" in line]) == 1
 
