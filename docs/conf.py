@@ -61,8 +61,8 @@ nitpick_ignore = [
     ("py:class", "datetime"),
     ("py:class", "tzinfo"),
     ("py:class", "click.exceptions.ClickException"),
-    ("py:class", "redbeat.dispatch.Claim"),
-    ("py:class", "redbeat.storage.OwnKeys"),
+    ("py:class", "redbeat.beat.dispatch.Claim"),
+    ("py:class", "redbeat.store.storage.OwnKeys"),
 ]
 
 

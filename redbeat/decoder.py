@@ -41,8 +41,8 @@ from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
 from dateutil.rrule import weekday
 
-from .calendars import NOTHING, as_utc, has_one_offset, named_zone, shown, zone_name
 from .schedules import EPOCH, as_ours, crontab, once, own_zone, rrule, rruleset
+from .timing.calendars import NOTHING, as_utc, has_one_offset, named_zone, shown, zone_name
 
 __all__ = (
     "RedBeatJSONDecoder",

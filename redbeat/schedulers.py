@@ -46,27 +46,8 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from . import signals
-from .addresses import sentinels_among, startup_nodes_in
-from .calendars import as_utc, zone_text
-from .checks import (
-    DEFAULT_KEY_EXPIRY_CHECK,
-    KEY_EXPIRY_CHECK_MODES,
-    check_key_expiry,
-    check_version,
-)
-from .clocks import WallClock
-from .decoder import (
-    LAZY,
-    RedBeatJSONDecoder,
-    RedBeatJSONEncoder,
-    StoredLazyFunc,
-    as_data,
-    to_timestamp,
-    with_zones,
-    without_zones,
-    zones_of,
-)
-from .dispatch import (
+from .beat.clocks import WallClock
+from .beat.dispatch import (
     HELD_BACK_DELAY,
     NAMED,
     Batch,
@@ -86,22 +67,50 @@ from .dispatch import (
     retry_set_aside,
     unique_lease,
 )
-from .errors import EntryError, SettingError
-from .escaping import escape_log, one_line
-from .failing import Failing
-from .greenlets import is_in_event_loop
-from .leadership import Holder, LeaderLock, Leadership, log_release, read_holder
-from .losses import Memory
-from .publishing import (
+from .beat.failing import Failing
+from .beat.greenlets import is_in_event_loop
+from .beat.leadership import Holder, LeaderLock, Leadership, log_release, read_holder
+from .beat.losses import Memory
+from .beat.publishing import (
     batching,
     connection_for_sending,
     is_of_sending,
     require_transport,
     settle_settings,
 )
-from .repeats import Repeats
-from .resting import PULSE, Outlook, Rest
-from .retrying import (
+from .beat.repeats import Repeats
+from .beat.resting import PULSE, Outlook, Rest
+from .beat.statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
+from .checks import (
+    DEFAULT_KEY_EXPIRY_CHECK,
+    KEY_EXPIRY_CHECK_MODES,
+    check_key_expiry,
+    check_version,
+)
+from .decoder import (
+    LAZY,
+    RedBeatJSONDecoder,
+    RedBeatJSONEncoder,
+    StoredLazyFunc,
+    as_data,
+    to_timestamp,
+    with_zones,
+    without_zones,
+    zones_of,
+)
+from .errors import EntryError, SettingError
+from .schedules import (
+    bound,
+    due_state,
+    follows_calendar,
+    last_run_of_new,
+    next_due,
+    own_now,
+    run_to_count_from,
+)
+from .store.addresses import sentinels_among, startup_nodes_in
+from .store.escaping import escape_log, one_line
+from .store.retrying import (
     FOR_EVER,
     RetryingConnection,
     direct,
@@ -112,18 +121,8 @@ from .retrying import (
     retries,
     without_secrets,
 )
-from .schedules import (
-    bound,
-    due_state,
-    follows_calendar,
-    last_run_of_new,
-    next_due,
-    own_now,
-    run_to_count_from,
-)
-from .sentinels import HOLDING_INTERVAL, Address, Master, connection_pool, pool_of_channel
-from .statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
-from .storage import (
+from .store.sentinels import HOLDING_INTERVAL, Address, Master, connection_pool, pool_of_channel
+from .store.storage import (
     EXTEND_TO,
     REDIS_ERRORS,
     SET_ASIDE,
@@ -135,7 +134,8 @@ from .storage import (
     Stored,
     text,
 )
-from .urls import node_in, sanitized, scheme_of, sentinels_in, single_url
+from .store.urls import node_in, sanitized, scheme_of, sentinels_in, single_url
+from .timing.calendars import as_utc, zone_text
 
 __all__ = [
     "ADD_ENTRY_ERROR",

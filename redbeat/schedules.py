@@ -37,7 +37,7 @@ from celery.schedules import schedule as interval
 from celery.utils.time import remaining
 from dateutil import rrule as recurrence
 
-from .calendars import (
+from .timing.calendars import (
     CALENDAR_END,
     EARLIEST,
     HOURLY,
@@ -58,7 +58,7 @@ from .calendars import (
     wall_at,
     weekday_number,
 )
-from .rfc5545 import Lines
+from .timing.rfc5545 import Lines
 
 __all__ = (
     "answers_for_itself",

@@ -28,12 +28,11 @@ from celery.beat import Scheduler
 from kombu.utils.imports import symbol_by_name
 from redis.exceptions import ResponseError
 
-from .calendars import as_utc
+from .beat.failing import MOST_FAILING
+from .beat.leadership import Holder, read_holder
+from .beat.losses import lost_at
+from .beat.statistics import Report, decode_reports
 from .errors import EntryError
-from .failing import MOST_FAILING
-from .leadership import Holder, read_holder
-from .losses import lost_at
-from .retrying import is_of_one_key
 from .schedulers import (
     RedBeatConfig,
     RedBeatScheduler,
@@ -45,8 +44,9 @@ from .schedulers import (
     take_lazy_functions,
 )
 from .schedules import awaited_from, is_plain_interval, next_due
-from .statistics import Report, decode_reports
-from .storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored, may_be_written
+from .store.retrying import is_of_one_key
+from .store.storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored, may_be_written
+from .timing.calendars import as_utc
 
 #: Entries read together.
 PAGE = 500

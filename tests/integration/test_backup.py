@@ -12,9 +12,10 @@ import redis
 from celery import Celery
 from celery.schedules import schedule
 
-from redbeat import RedBeatSchedulerEntry, Timetable, backup
+from redbeat import RedBeatSchedulerEntry, Timetable
 from redbeat.errors import EntryError
 from redbeat.timetable import PAGE
+from redbeat.tools import backup
 from support.apps import MakeApp
 from support.wire import Proxy
 

@@ -11,7 +11,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.dispatch import Batch, claim_batch, unique_lease
+from redbeat.beat.dispatch import Batch, claim_batch, unique_lease
 from redbeat.schedulers import get_storage
 from support.apps import MakeApp
 from support.permissions import EVERYTHING, SUFFICIENT, guard
@@ -34,7 +34,7 @@ RIGHTS = {
 @pytest.fixture(autouse=True)
 def bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound that a test can reach."""
-    monkeypatch.setattr("redbeat.dispatch.BATCH_BYTES", BOUND)
+    monkeypatch.setattr("redbeat.beat.dispatch.BATCH_BYTES", BOUND)
 
 
 @pytest.fixture(params=RIGHTS)

@@ -10,7 +10,8 @@ import redis
 from celery import Celery
 from celery.schedules import crontab, schedule
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable, backup, decoder, schedulers
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable, decoder, schedulers
+from redbeat.tools import backup
 
 TICKET = {"__type__": "ticket", "number": 7}
 

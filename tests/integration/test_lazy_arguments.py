@@ -11,8 +11,9 @@ import redis
 from celery import Celery
 from celery.beat import BeatLazyFunc, SchedulingError
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable, backup
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.errors import EntryError
+from redbeat.tools import backup
 
 KEY = "redbeat:lazy"
 LONG_AGO = datetime(2024, 1, 1, tzinfo=timezone.utc)

@@ -10,8 +10,9 @@ import pytest
 import redis
 from celery import Celery
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, dispatch, repeats
-from redbeat.repeats import Repeats
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat.beat import dispatch, repeats
+from redbeat.beat.repeats import Repeats
 from support.apps import MakeApp
 from support.permissions import EVERYTHING, guard
 from support.servers import RedisServer, StartRedis

@@ -19,9 +19,9 @@ from celery.signals import beat_init
 from kombu.entity import Exchange, Queue
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
-from redbeat.dispatch import unique_lease
+from redbeat.beat.dispatch import unique_lease
 from redbeat.schedulers import MAX_PAUSE, acquire_distributed_beat_lock, get_storage
-from redbeat.storage import Outcome
+from redbeat.store.storage import Outcome
 from support.apps import MakeApp
 from support.messages import QUEUE, read_messages
 from support.servers import RedisServer, StartRedis

@@ -106,7 +106,7 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
     app = make_app_with(broker_url=redis_url, redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
     due(app, *map(str, range(20)))
     scheduler = RedBeatScheduler(app)
-    monkeypatch.setattr("redbeat.dispatch.FILLING_TIME", 0.2)
+    monkeypatch.setattr("redbeat.beat.dispatch.FILLING_TIME", 0.2)
     proxy.delay = 0.3
     with proxy.counting() as traffic:
         scheduler.tick()

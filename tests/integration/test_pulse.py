@@ -15,7 +15,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.resting import PULSE, SHORTEST_PULSE, Outlook
+from redbeat.beat.resting import PULSE, SHORTEST_PULSE, Outlook
 from support.messages import read_messages
 from support.waiting import wait_until
 

@@ -18,10 +18,11 @@ from dateutil import tz
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from redbeat import RedBeatSchedulerEntry, Timetable, backup
+from redbeat import RedBeatSchedulerEntry, Timetable
 from redbeat.decoder import CODECS, RedBeatJSONDecoder
 from redbeat.errors import EntryError
 from redbeat.schedulers import json_decoder
+from redbeat.tools import backup
 
 TAGS = [codec.tag for codec in CODECS] + ["beat_lazy_func"]
 

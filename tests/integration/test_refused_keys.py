@@ -13,7 +13,7 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.schedulers import get_storage
-from redbeat.storage import SCRIPT_SIZE
+from redbeat.store.storage import SCRIPT_SIZE
 from support.apps import MakeApp
 from support.permissions import guard
 from support.servers import StartRedis

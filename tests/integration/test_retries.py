@@ -14,10 +14,10 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.leadership import LeaderLock, read_holder
-from redbeat.retrying import RetryingConnection
+from redbeat.beat.leadership import LeaderLock, read_holder
 from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
-from redbeat.storage import Draft, Outcome, Storage
+from redbeat.store.retrying import RetryingConnection
+from redbeat.store.storage import Draft, Outcome, Storage
 from support.apps import MakeApp
 from support.servers import RedisServer, StartRedis
 from support.waiting import wait_until

@@ -12,10 +12,11 @@ import redis
 from celery import Celery
 from celery.schedules import schedule as interval
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable, backup
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.decoder import RedBeatJSONDecoder, RedBeatJSONEncoder
 from redbeat.errors import EntryError
 from redbeat.schedules import next_due, rrule
+from redbeat.tools import backup
 
 UTC = timezone.utc
 NEW_YORK = ZoneInfo("America/New_York")

@@ -18,7 +18,7 @@ from redis.exceptions import LockNotOwnedError
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.schedulers import HANDFUL, acquire_distributed_beat_lock, get_redis, get_storage
-from redbeat.storage import Outcome, Storage
+from redbeat.store.storage import Outcome, Storage
 from support.apps import MakeApp
 from support.bare import write_bare
 from support.servers import RedisServer
@@ -135,7 +135,7 @@ def test_a_slow_broker_does_not_keep_a_tick_from_draining(
     scheduler: RedBeatScheduler, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What does not fit into the time of one batch goes with the next ones."""
-    monkeypatch.setattr("redbeat.dispatch.FILLING_TIME", 0)
+    monkeypatch.setattr("redbeat.beat.dispatch.FILLING_TIME", 0)
     for number in range(9):
         due(scheduler.app, f"e{number}")
     scheduler.tick()
@@ -369,7 +369,7 @@ def test_of_many_entries_that_are_set_aside_each_is_looked_at_in_turn(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], monkeypatch: Any
 ) -> None:
     """Whichever is mended is found within one round of pages."""
-    monkeypatch.setattr("redbeat.dispatch.SET_ASIDE_PAGE", 2)
+    monkeypatch.setattr("redbeat.beat.dispatch.SET_ASIDE_PAGE", 2)
     scheduler.app.redbeat_conf.poll_interval = 0
     good = {name: due(scheduler.app, name).encode_definition() for name in "abcde"}
     for name in good:
@@ -387,7 +387,7 @@ def test_a_tick_reads_one_page_of_the_entries_that_are_set_aside(
     make_app_with: MakeApp, proxy: Proxy, monkeypatch: Any
 ) -> None:
     """However many there are, and the page after it the next time."""
-    monkeypatch.setattr("redbeat.dispatch.SET_ASIDE_PAGE", 2)
+    monkeypatch.setattr("redbeat.beat.dispatch.SET_ASIDE_PAGE", 2)
     app = make_app_with(
         redbeat_redis_url=proxy.url(), redbeat_lock_key=None, redbeat_poll_interval=0.001
     )
@@ -409,7 +409,7 @@ def test_a_commit_of_more_than_a_script_may_change_is_made_by_several(
     make_app_with: MakeApp, proxy: Proxy, redis_client: redis.Redis, monkeypatch: Any
 ) -> None:
     """In one round trip; it counts all that still bore the lease, and no other."""
-    monkeypatch.setattr("redbeat.storage.SCRIPT_SIZE", 2)
+    monkeypatch.setattr("redbeat.store.storage.SCRIPT_SIZE", 2)
     storage = get_storage(make_app_with(redbeat_redis_url=proxy.url()))
     redis_client.zadd(SCHEDULE, {f"redbeat:{name}": 5 for name in "abcde"} | {"redbeat:other": 6})
     storage.commit(4, [Outcome("redbeat:a", 7)])

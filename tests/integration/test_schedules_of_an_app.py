@@ -14,9 +14,9 @@ from celery import Celery
 from celery.schedules import crontab, schedule
 
 from redbeat import RedBeatSchedulerEntry, Timetable
-from redbeat.arguments import read_cron, read_rrule
 from redbeat.schedules import crontab as zoned_crontab
 from redbeat.schedules import next_due, once, rrule
+from redbeat.tools.arguments import read_cron, read_rrule
 from support.apps import MakeApp
 
 UTC = timezone.utc

@@ -10,7 +10,7 @@ from celery import Celery
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import get_storage
-from redbeat.storage import SCRIPT_SIZE
+from redbeat.store.storage import SCRIPT_SIZE
 from support.wire import Proxy
 
 MINE = {"mine": {"task": "tasks.mine", "schedule": 30}}

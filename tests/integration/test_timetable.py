@@ -16,11 +16,11 @@ from celery import Celery
 from celery.schedules import BaseSchedule, crontab, schedule, solar
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
+from redbeat.beat.leadership import new_token
 from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
-from redbeat.leadership import new_token
 from redbeat.schedules import once
-from redbeat.storage import SCRIPT_SIZE, SET_ASIDE
+from redbeat.store.storage import SCRIPT_SIZE, SET_ASIDE
 from redbeat.timetable import PAGE
 from support.apps import MakeApp
 from support.bare import write_bare

@@ -18,7 +18,7 @@ from celery.signals import beat_init
 from redis.exceptions import LockNotOwnedError
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.clocks import WallClock
+from redbeat.beat.clocks import WallClock
 from redbeat.schedulers import REDBEAT_REDIS_KEY
 from redbeat.schedules import once, rrule
 from support.apps import MakeApp, disconnect

@@ -7,8 +7,8 @@ import click
 import pytest
 from celery.schedules import crontab as celery_crontab
 
-from redbeat.arguments import Duration, Moment, Zone, read_cron, read_duration, read_rrule
 from redbeat.schedules import crontab, rrule, rruleset
+from redbeat.tools.arguments import Duration, Moment, Zone, read_cron, read_duration, read_rrule
 
 BERLIN = ZoneInfo("Europe/Berlin")
 

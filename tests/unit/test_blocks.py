@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redbeat.blocks import read_pairs
 from redbeat.errors import EntryError
+from redbeat.tools.blocks import read_pairs
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

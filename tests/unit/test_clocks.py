@@ -2,7 +2,7 @@
 
 import pytest
 
-from redbeat.clocks import TOLERANCE, WallClock
+from redbeat.beat.clocks import TOLERANCE, WallClock
 
 
 class Clocks:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from redbeat.dispatch import LEASE_SPREAD, deferred_signals, unique_lease
+from redbeat.beat.dispatch import LEASE_SPREAD, deferred_signals, unique_lease
 
 
 @pytest.fixture
@@ -90,7 +90,7 @@ def test_a_block_that_hangs_is_ended_after_a_while(
     handled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One SIGTERM is enough to end a beat whose broker does not answer."""
-    monkeypatch.setattr("redbeat.dispatch.SIGNAL_PATIENCE", 0.1)
+    monkeypatch.setattr("redbeat.beat.dispatch.SIGNAL_PATIENCE", 0.1)
 
     def hang() -> None:
         with deferred_signals():

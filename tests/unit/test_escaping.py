@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from redbeat import schedulers
 from redbeat.errors import EntryError
-from redbeat.escaping import one_line, printable_json
-from redbeat.terminal import to_json
+from redbeat.store.escaping import one_line, printable_json
+from redbeat.tools.terminal import to_json
 
 FORGED = "x\n[2026-01-01 00:00:00: CRITICAL/MainProcess] FORGED\x1b[2J"
 

@@ -12,9 +12,9 @@ import pytest
 import redis
 from redis.exceptions import LockNotOwnedError
 
+from redbeat.beat.leadership import Holder, LeaderLock, Leadership, new_token, read_holder
 from redbeat.errors import BeatInitError
-from redbeat.leadership import Holder, LeaderLock, Leadership, new_token, read_holder
-from redbeat.storage import Storage
+from redbeat.store.storage import Storage
 from support.fakes import fake_client, fake_client_without_lua
 from support.waiting import wait_until
 

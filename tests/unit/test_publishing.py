@@ -8,7 +8,7 @@ import pytest
 from celery import Celery
 from celery.app.utils import Settings
 
-from redbeat.publishing import LOOKED_UP_PER_MESSAGE, settle_settings
+from redbeat.beat.publishing import LOOKED_UP_PER_MESSAGE, settle_settings
 from support.apps import make_app
 
 MANY = 10

@@ -16,7 +16,7 @@ from redis.exceptions import (
 )
 from redis.sentinel import MasterNotFoundError
 
-from redbeat.retrying import (
+from redbeat.store.retrying import (
     RetryingConnection,
     error_code,
     is_of_replica,

@@ -14,8 +14,8 @@ from dateutil import rrule as recurrence
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from redbeat import calendars
 from redbeat.schedules import due_state, next_due, rrule
+from redbeat.timing import calendars
 
 UTC = timezone.utc
 BERLIN = ZoneInfo("Europe/Berlin")

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import pytest
 
-from redbeat.statistics import (
+from redbeat.beat.statistics import (
     DELAY_MINUTES,
     REPORT_INTERVAL,
     Report,

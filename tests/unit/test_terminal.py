@@ -8,7 +8,7 @@ from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule, solar
 
 from redbeat.schedules import crontab, once, rrule
-from redbeat.terminal import counted, duration, in_words, local, rule, to_json
+from redbeat.tools.terminal import counted, duration, in_words, local, rule, to_json
 
 NOW = datetime(2030, 1, 1, tzinfo=timezone.utc)
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redbeat.urls import node_in, sanitized, scheme_of, sentinels_in, single_url
+from redbeat.store.urls import node_in, sanitized, scheme_of, sentinels_in, single_url
 
 MARKER = "hunter2"
 RAW = st.text(alphabet=string.ascii_letters + string.digits + "/?#@:;=%!$+ ü", max_size=8)

@@ -34,12 +34,8 @@ from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
 from redis.exceptions import ResponseError
 
-from . import signals
-from .calendars import as_utc, zone_from_text
-from .escaping import one_line
-from .greenlets import is_in_event_loop
-from .repeats import Repeats
-from .schedules import (
+from .. import signals
+from ..schedules import (
     answers_for_itself,
     awaited_before,
     awaited_from,
@@ -47,7 +43,8 @@ from .schedules import (
     next_due,
     slot_of_other_zone,
 )
-from .storage import (
+from ..store.escaping import one_line
+from ..store.storage import (
     FINISHED,
     OTHER_LEASE,
     SET_ASIDE,
@@ -61,6 +58,9 @@ from .storage import (
     may_be_written,
     may_tell_slot,
 )
+from ..timing.calendars import as_utc, zone_from_text
+from .greenlets import is_in_event_loop
+from .repeats import Repeats
 
 logger = get_logger("celery.beat")
 
@@ -874,7 +874,7 @@ def unique_lease(now: float, claim_timeout: float) -> float:
     """A score ``claim_timeout`` seconds ahead that no other claim bears: its fraction is random.
 
     It is up to ``LEASE_SPREAD`` seconds later, as far as that of all other entries, see
-    :func:`~redbeat.storage.lease_of`, and never a whole second.
+    :func:`~redbeat.store.storage.lease_of`, and never a whole second.
     """
     return math.ceil(now + claim_timeout) + random.uniform(0.001, OTHER_LEASE - 0.001)
 

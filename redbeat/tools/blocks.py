@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from .errors import EntryError
+from ..errors import EntryError
 
 #: What may follow a name or a value in an object.
 BEHIND = frozenset(" \t\n\r:,}")

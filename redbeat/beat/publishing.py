@@ -20,8 +20,8 @@ from typing import Any
 
 from kombu.messaging import Producer
 
-from .errors import SettingError
-from .urls import scheme_of
+from ..errors import SettingError
+from ..store.urls import scheme_of
 
 #: The settings that Celery looks up for each message; older versions do not know all of them.
 LOOKED_UP_PER_MESSAGE = (

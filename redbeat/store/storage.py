@@ -7,9 +7,9 @@ while it is set aside ``set_aside``; and, if it came from the ``beat_schedule`` 
 these keys by due time, in seconds since the epoch, UTC. A score below zero is never due: ``-1`` for
 an entry with nothing left to run, ``-2`` for one that is set aside.
 
-What must be atomic is a Lua script (``redbeat/lua``), called by its digest and loaded again when
-the server has forgotten it. A server without scripting gets the same steps as plain commands, with
-one warning: two beats that share a schedule on it may then run an entry twice.
+What must be atomic is a Lua script (``redbeat/store/lua``), called by its digest and loaded again
+when the server has forgotten it. A server without scripting gets the same steps as plain commands,
+with one warning: two beats that share a schedule on it may then run an entry twice.
 
 A user of Redis needs the commands that celery-redbeat 2.x needs. All others are optional: where its
 ACL refuses one, the feature is off, with one warning per command (:data:`OPTIONAL`).
@@ -146,8 +146,8 @@ class Script(NamedTuple):
 
 
 def load_script(name: str, step: str) -> Script:
-    """Read ``redbeat/lua/<name>.lua``."""
-    text = resources.files("redbeat").joinpath("lua", f"{name}.lua").read_text()
+    """Read ``redbeat/store/lua/<name>.lua``."""
+    text = resources.files("redbeat.store").joinpath("lua", f"{name}.lua").read_text()
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), name, step)
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import celery.schedules
 import click
 
-from .escaping import one_line, printable_json
-from .schedules import CRON_FIELDS, once, rrule, rruleset
+from ..schedules import CRON_FIELDS, once, rrule, rruleset
+from ..store.escaping import one_line, printable_json
 
 #: Rows from which the widths of a table's columns are taken: the first page must not wait.
 SAMPLE = 200

@@ -32,14 +32,10 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.schedules import schedule as interval
 from click.shell_completion import CompletionItem
 
-from . import backup
-from .arguments import Duration, Json, Moment, Zone, read_cron, read_rrule
-from .backup import Difference
-from .errors import EntryError, SettingError
-from .escaping import one_line
-from .leadership import Holder
-from .retrying import direct
-from .schedulers import (
+from ..beat.leadership import Holder
+from ..beat.statistics import DELAY_MINUTES, REPORT_INTERVAL, Report
+from ..errors import EntryError, SettingError
+from ..schedulers import (
     REDBEAT_REDIS_KEY,
     RedBeatSchedulerEntry,
     application_name,
@@ -49,9 +45,15 @@ from .schedulers import (
     get_storage,
     require_known_options,
 )
-from .schedules import once
-from .statistics import DELAY_MINUTES, REPORT_INTERVAL, Report
-from .storage import REDIS_ERRORS
+from ..schedules import once
+from ..store.escaping import one_line
+from ..store.retrying import direct
+from ..store.storage import REDIS_ERRORS
+from ..store.urls import sanitized
+from ..timetable import Listing, Run, State, Timetable, is_too_late
+from . import backup
+from .arguments import Duration, Json, Moment, Zone, read_cron, read_rrule
+from .backup import Difference
 from .terminal import (
     Console,
     counted,
@@ -62,8 +64,6 @@ from .terminal import (
     rule,
     to_json,
 )
-from .timetable import Listing, Run, State, Timetable, is_too_late
-from .urls import sanitized
 
 #: Names that are searched for one that is near to what was typed.
 NEAR_NAMES = 10_000

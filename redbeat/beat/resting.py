@@ -23,10 +23,10 @@ from dataclasses import dataclass, replace
 from celery.utils.log import get_logger
 from redis.exceptions import NoPermissionError
 
+from ..store.retrying import not_again, patience, without_secrets
+from ..store.storage import REDIS_ERRORS, Listener, Storage
 from .clocks import WallClock
 from .leadership import Leadership
-from .retrying import not_again, patience, without_secrets
-from .storage import REDIS_ERRORS, Listener, Storage
 
 logger = get_logger("celery.beat")
 

@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 
-from .storage import Storage, Trace
+from ..store.storage import Storage, Trace
 
 #: How many entries a beat remembers at the most.
 MOST_REMEMBERED = 100

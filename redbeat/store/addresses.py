@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .errors import SettingError
+from ..errors import SettingError
 
 A_NODE = "{'host': 'node-1', 'port': 6379}"
 A_SENTINEL = "('sentinel-1', 26379)"

@@ -61,13 +61,13 @@ def escape_log(logger: logging.Logger) -> None:
     logger.addFilter(_EscapingFilter())
 
 
-def _directory(code: CodeType) -> str:
-    return str(Path(code.co_filename).parent / "_").removesuffix("_")
+def _package_directory(code: CodeType) -> str:
+    return str(Path(code.co_filename).parents[1] / "_").removesuffix("_")
 
 
 #: Where the records are made whose text is escaped, as they name the place.
 OWN_PLACES = (
-    _directory(one_line.__code__),
+    _package_directory(one_line.__code__),
     celery.beat.Service.start.__code__.co_filename,
     celery.apps.beat.Beat.run.__code__.co_filename,
 )

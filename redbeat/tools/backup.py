@@ -15,12 +15,12 @@ from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
+from ..decoder import as_data, with_zones
+from ..errors import EntryError
+from ..schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
+from ..store.escaping import printable_json
+from ..timetable import Timetable, paged
 from .blocks import read_pairs
-from .decoder import as_data, with_zones
-from .errors import EntryError
-from .escaping import printable_json
-from .schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
-from .timetable import Timetable, paged
 
 #: Fields that tell of runs; an import takes them for new entries only.
 HISTORY = ("last_run_at", "total_run_count")

@@ -58,10 +58,10 @@ from celery.utils.log import get_logger
 from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
-from .errors import BeatInitError
-from .escaping import Lines
-from .retrying import not_again, patience, without_secrets
-from .storage import REDIS_ERRORS, Storage, text
+from ..errors import BeatInitError
+from ..store.escaping import Lines
+from ..store.retrying import not_again, patience, without_secrets
+from ..store.storage import REDIS_ERRORS, Storage, text
 
 logger = get_logger("celery.beat")
 

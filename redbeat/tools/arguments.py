@@ -11,9 +11,9 @@ import click
 from celery.schedules import crontab as celery_crontab
 from dateutil.parser import isoparse
 
-from .calendars import named_zone
-from .rfc5545 import Lines
-from .schedules import CRON_FIELDS, crontab, rrule
+from ..schedules import CRON_FIELDS, crontab, rrule
+from ..timing.calendars import named_zone
+from ..timing.rfc5545 import Lines
 from .terminal import counted
 
 UNITS = {

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 from celery.utils.log import get_logger
 
-from .storage import REDIS_ERRORS, Storage
+from ..store.storage import REDIS_ERRORS, Storage
 
 logger = get_logger("celery.beat")
 

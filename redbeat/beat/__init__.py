@@ -1,0 +1,1 @@
+"""What a running beat does: leading, claiming, dispatching, resting, reporting."""

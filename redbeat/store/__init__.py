@@ -1,0 +1,1 @@
+"""The schedule in Redis: clients, retries, keys, records, scripts, listening."""

@@ -1,0 +1,1 @@
+"""Pure: time zones, wall clocks, calendar rules and their text, next due times."""

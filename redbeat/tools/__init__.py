@@ -1,0 +1,1 @@
+"""For people: the command line, its arguments and tables, backup."""
