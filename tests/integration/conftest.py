@@ -1,6 +1,7 @@
-"""What schedulers send, and each topology in turn with an application on it."""
+"""Schedulers, what they send, and each topology in turn with an application on it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -15,12 +16,22 @@ BROKER_DB = 1
 
 
 @pytest.fixture
+def scheduler(client_app: Celery) -> RedBeatScheduler:
+    """A scheduler without a lock, on each kind of storage in turn."""
+    client_app.conf.redbeat_lock_key = None
+    return RedBeatScheduler(client_app)
+
+
+@pytest.fixture
 def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The tasks that schedulers have sent, in order."""
     tasks: list[str] = []
-    monkeypatch.setattr(
-        RedBeatScheduler, "send_task", lambda self, name, *args, **kwargs: tasks.append(name)
-    )
+
+    def send_task(self: RedBeatScheduler, name: str, *args: Any, **kwargs: Any) -> Any:
+        tasks.append(name)
+        return self.app.AsyncResult("some-id")
+
+    monkeypatch.setattr(RedBeatScheduler, "send_task", send_task)
     return tasks
 
 

@@ -770,3 +770,14 @@ def test_a_change_of_many_entries_that_is_cut_off_changes_nothing(
             before = set()
         after = {key for key, _ in client.zscan_iter("redbeat::schedule")}
     assert after in (before, {entry.key for entry in wanted})
+
+
+def test_a_paused_one_off_whose_time_has_passed_is_not_pruned(
+    client_app: Celery, scheduler: RedBeatScheduler
+) -> None:
+    at = datetime.now(UTC) - timedelta(minutes=1)
+    RedBeatSchedulerEntry("a", "t", once(at), app=client_app, enabled=False).save()
+    scheduler.tick()
+    timetable = Timetable(client_app)
+    assert timetable.listing("a").state == "paused"
+    assert timetable.prune() == []

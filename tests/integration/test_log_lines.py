@@ -34,13 +34,6 @@ def told(caplog: pytest.LogCaptureFixture) -> Told:
     return messages
 
 
-@pytest.fixture
-def scheduler(client_app: Celery) -> RedBeatScheduler:
-    scheduler = RedBeatScheduler(client_app)
-    scheduler.lock_key = None
-    return scheduler
-
-
 def make_due(app: Celery, name: str) -> None:
     app.redbeat_redis.zadd("redbeat::schedule", {f"redbeat:{name}": DUE})
 

@@ -1,7 +1,8 @@
-"""Thousands of members of the schedule that are no entries: they hold up no good one."""
+"""Members of the schedule that are no entries: they hold up no good one, however many."""
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -13,9 +14,9 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import get_storage
+from support.entries import SCHEDULE, due
 
 UTC = timezone.utc
-SCHEDULE = "redbeat::schedule"
 PAGE = 100
 COUNT = 10 * PAGE
 GOOD = [f"good-{number}" for number in range(5)]
@@ -130,3 +131,39 @@ def test_a_claim_from_the_end_takes_what_became_due_last(
     assert scores["redbeat:ended"] == -1
     assert scores["redbeat:aside"] == -2
     assert len(scores) == 2 + count + beyond
+
+
+def test_a_member_without_a_hash_is_dropped_and_logged(
+    scheduler: RedBeatScheduler,
+    client: redis.Redis,
+    caplog: pytest.LogCaptureFixture,
+    sent: list[str],
+) -> None:
+    """And hurts nobody else, due or due later."""
+    client.zadd(SCHEDULE, {"redbeat:ghost": 5, "redbeat:spirit": time.time() + 9})
+    due(scheduler.app, "a")
+    assert scheduler.tick() == 0
+    assert sent == ["tasks.a"]
+    assert "Failed to load redbeat:ghost" in caplog.text
+    assert client.zrange(SCHEDULE, 0, -1) == ["redbeat:a"]
+
+
+def test_a_member_that_is_no_entry_is_dropped(
+    scheduler: RedBeatScheduler, client: Any, sent: list[str]
+) -> None:
+    """Due or due later."""
+    client.set("redbeat:text", "no hash")
+    client.zadd(SCHEDULE, {b"\xff\xfe": 1, "redbeat:text": 1, b"\xfe\xff": time.time() + 5})
+    due(scheduler.app, "good")
+    scheduler.tick()
+    assert sent == ["tasks.good"]
+    assert client.zrange(SCHEDULE, 0, -1) == ["redbeat:good"]
+
+
+def test_what_was_saved_anew_is_not_removed_as_gone(
+    scheduler: RedBeatScheduler, client: redis.Redis
+) -> None:
+    """Its score is another one by then."""
+    due(scheduler.app, "a")
+    scheduler._drop("redbeat:a", time.time() - 1000)
+    assert client.zrank("redbeat::schedule", "redbeat:a") == 0
