@@ -219,6 +219,7 @@ def test_an_entry_that_cannot_run_is_set_aside_until_it_is_written_anew(
     scheduler: RedBeatScheduler, sent: Sent
 ) -> None:
     """Its neighbour runs."""
+    scheduler.app.redbeat_conf.poll_interval = 0
     for name in ("good", "mended"):
         due(scheduler.app, name)
     client, key = get_redis(scheduler.app), RedBeatSchedulerEntry.generate_key(scheduler.app, "")
@@ -229,7 +230,6 @@ def test_an_entry_that_cannot_run_is_set_aside_until_it_is_written_anew(
     assert score_of(scheduler.app, "mended") == -2
     assert json.loads(client.hget(f"{key}mended", "set_aside"))["reason"]
     client.hset(f"{key}mended", "definition", definition)
-    scheduler._retries_set_aside_at = 0
     scheduler.tick()
     scheduler.tick()
     assert sent() == ["good", "mended"]

@@ -250,7 +250,7 @@ def test_a_standby_and_a_heartbeat_do_not_wait_for_redis(
     for scheduler in (leader, standby):
         acquire_distributed_beat_lock(Hook(scheduler))
     assert standby.lock is None
-    leader.leadership._renewed_at = float("-inf")
+    leader.leadership.clock = lambda: time.monotonic() + leader.lock_timeout
     proxy.refuse()
     began = time.monotonic()
     assert not leader.leadership.beat()
@@ -321,7 +321,7 @@ def test_a_master_that_was_demoted_is_left_for_the_one_behind_its_name(
         if is_cut_off:
             client.config_set("replica-serve-stale-data", "no")
         client.execute_command("REPLICAOF", "127.0.0.1", 1 if is_cut_off else new.port)
-    proxy._server_port = new.port
+    proxy.server_port = new.port
     entry(app, "b").save()
     with new.client() as client:
         assert client.zscore("redbeat::schedule", "redbeat:b") is not None

@@ -1,7 +1,6 @@
 """Schedules and values of every kind on their way through `save`, Redis and a tick."""
 
 import json
-from collections.abc import Iterator
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -13,7 +12,7 @@ from celery import Celery, signature
 from celery.schedules import BaseSchedule, schedstate, schedule
 from celery.schedules import crontab as celery_crontab
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable, decoder
+from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
 from redbeat.schedules import crontab, rrule
@@ -72,25 +71,23 @@ class Backoff(BaseSchedule):  # type: ignore[misc]  # Celery has no types
         return schedstate(remaining <= 0, self.seconds if remaining <= 0 else remaining)
 
 
-@pytest.fixture
-def backoff_codec() -> Iterator[None]:
-    """The schedule of the user's own has a codec, for the time of a test."""
-    register_codec(
-        "tests.backoff",
-        Backoff,
-        lambda backoff: {"seconds": backoff.seconds},
-        lambda fields: Backoff(fields["seconds"]),
-    )
-    yield
-    del decoder._BY_TAG["tests.backoff"], decoder._BY_TYPE[Backoff]
+class StoredBackoff(Backoff):
+    """The same, with a codec."""
 
 
-@pytest.mark.usefixtures("backoff_codec")
+register_codec(
+    "tests.backoff",
+    StoredBackoff,
+    lambda backoff: {"seconds": backoff.seconds},
+    lambda fields: StoredBackoff(fields["seconds"]),
+)
+
+
 def test_a_schedule_of_the_users_own_is_stored_loaded_and_run(
     scheduler: RedBeatScheduler, sent: list[Any], app: Celery, redis_client: redis.Redis
 ) -> None:
     """Through its codec, and by its own methods."""
-    saved = overdue(app, Backoff(3600))
+    saved = overdue(app, StoredBackoff(3600))
     definition: Any = redis_client.hget(saved.key, "definition")
     assert json.loads(definition)["schedule"] == {"__type__": "tests.backoff", "seconds": 3600}
     scheduler.tick()
@@ -105,7 +102,7 @@ def test_without_its_codec_such_an_entry_is_refused_and_a_stored_one_set_aside(
     """A process that does not know the codec runs nothing wrong."""
     with pytest.raises(EntryError, match=r"'a'.*schedule.*Backoff.*register_codec"):
         entry(app, Backoff(3600)).save()
-    definition = {"name": "a", "task": "t", "schedule": {"__type__": "tests.backoff", "seconds": 1}}
+    definition = {"name": "a", "task": "t", "schedule": {"__type__": "tests.unknown", "seconds": 1}}
     redis_client.hset("redbeat:a", "definition", json.dumps(definition))
     redis_client.zadd(SCHEDULE, {"redbeat:a": 0})
     scheduler.tick()

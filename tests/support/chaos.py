@@ -33,18 +33,19 @@ class Chaos(Proxy):
 
     Attributes:
         troubles: How often there was which trouble.
+        random: Draws the kinds of trouble and their extent.
     """
 
     def __init__(self, server: RedisServer) -> None:
         self.troubles: Counter[str] = Counter()
-        self._random = random.Random(SEED)
+        self.random = random.Random(SEED)
         self._drawing = threading.Lock()
         self._deck: list[str] = []
         super().__init__(server.port)
 
     def hand_on(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
         """Give the receiver what the other side has sent, unless there is trouble."""
-        if self._random.random() >= RATE:
+        if self.random.random() >= RATE:
             super().hand_on(passing, client, receiver)
         else:
             KINDS[self._draw()](self, passing, client, receiver)
@@ -53,32 +54,36 @@ class Chaos(Proxy):
         """The next kind of trouble: each comes once before any comes again."""
         with self._drawing:
             if not self._deck:
-                self._deck = self._random.sample(list(KINDS), len(KINDS))
+                self._deck = self.random.sample(list(KINDS), len(KINDS))
             kind = self._deck.pop()
             self.troubles[kind] += 1
         return kind
 
-    def _drop(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
-        raise ConnectionAbortedError
 
-    def _delay(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
-        time.sleep(self._random.uniform(0, LONGEST_DELAY))
-        super().hand_on(passing, client, receiver)
+def drop(chaos: Chaos, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
+    raise ConnectionAbortedError
 
-    def _truncate(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
-        receiver.sendall(passing[: self._random.randrange(len(passing))])
-        raise ConnectionAbortedError
 
-    def _blackhole(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
-        while client.recv(CHUNK):
-            pass
-        raise ConnectionAbortedError
+def delay(chaos: Chaos, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
+    time.sleep(chaos.random.uniform(0, LONGEST_DELAY))
+    Proxy.hand_on(chaos, passing, client, receiver)
+
+
+def truncate(chaos: Chaos, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
+    receiver.sendall(passing[: chaos.random.randrange(len(passing))])
+    raise ConnectionAbortedError
+
+
+def blackhole(chaos: Chaos, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
+    while client.recv(CHUNK):
+        pass
+    raise ConnectionAbortedError
 
 
 Trouble = Callable[[Chaos, bytes, socket.socket, socket.socket], None]
 KINDS: dict[str, Trouble] = {
-    "drop": Chaos._drop,
-    "delay": Chaos._delay,
-    "truncate": Chaos._truncate,
-    "blackhole": Chaos._blackhole,
+    "drop": drop,
+    "delay": delay,
+    "truncate": truncate,
+    "blackhole": blackhole,
 }

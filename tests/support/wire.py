@@ -65,12 +65,15 @@ class Proxy:
 
     Args:
         server_port: The port of the server on the loopback address.
-        delay: Seconds per round trip; it can be set at any time.
+        delay: Seconds per round trip.
+
+    Attributes:
+        server_port: Where new connections lead; it can be set at any time, as `delay` can.
     """
 
     def __init__(self, server_port: int, delay: float = 0) -> None:
         self.delay = delay
-        self._server_port = server_port
+        self.server_port = server_port
         self._counters: list[Traffic] = []
         self._connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()
         self._mute: weakref.WeakSet[socket.socket] = weakref.WeakSet()
@@ -136,7 +139,7 @@ class Proxy:
             _Relay(self, client, server).run()
 
     def _connect(self) -> socket.socket:
-        return socket.create_connection((LOOPBACK, self._server_port))
+        return socket.create_connection((LOOPBACK, self.server_port))
 
     def _track(self, connection: socket.socket) -> socket.socket:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -79,9 +79,9 @@ def test_a_crontab_may_leave_fields_out() -> None:
 
 def test_crontabs_of_equal_fields_are_objects_of_their_own() -> None:
     one, other = there_and_back([celery_crontab("*/5"), celery_crontab("*/5")])
-    one.app = Celery(set_as_current=False)
+    one.app = app = Celery(set_as_current=False)
     assert one == other
-    assert other._app is None
+    assert other.app is not app
 
 
 def test_a_crontab_of_sets_and_ranges_is_stored_as_lists() -> None:

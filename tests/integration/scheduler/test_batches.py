@@ -50,17 +50,18 @@ def test_a_lease_counts_from_its_claim_however_long_the_tick_lasts(
     """Else other beats would find due what a long tick has just claimed."""
     scheduler.app.redbeat_conf.batch_size = 1
     leases: list[float] = []
-    an_hour = 3600.0
-    clock = iter([0.0, 0.0, an_hour, an_hour])
+    an_hour, passed = 3600.0, [0.0]
+    clock = time.time
 
     def apply_async(self: RedBeatScheduler, entry: RedBeatSchedulerEntry, **kwargs: Any) -> None:
         score = score_of(client, entry.name)
         assert score is not None
-        leases.append(score - time.time())
+        leases.append(score - clock())
         self.reserve(entry)
+        passed[0] = an_hour
 
     monkeypatch.setattr(RedBeatScheduler, "apply_async", apply_async)
-    monkeypatch.setattr("redbeat.schedulers._clocks", lambda: (next(clock), 0.0))
+    monkeypatch.setattr(time, "time", lambda: clock() + passed[0])
     for name in "ab":
         due(scheduler.app, name)
     scheduler.tick()

@@ -14,7 +14,7 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import get_storage
-from support.entries import SCHEDULE, due
+from support.entries import SCHEDULE, due, later
 
 UTC = timezone.utc
 PAGE = 100
@@ -161,9 +161,21 @@ def test_a_member_that_is_no_entry_is_dropped(
 
 
 def test_what_was_saved_anew_is_not_removed_as_gone(
-    scheduler: RedBeatScheduler, client: redis.Redis
+    scheduler: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Its score is another one by then."""
+
+    class Resaved(RedBeatSchedulerEntry):
+        @classmethod
+        def from_key(cls, key: str, app: Any = None) -> RedBeatSchedulerEntry:
+            later(scheduler.app, "a", 3600)
+            raise KeyError(key)
+
+    scheduler.Entry = Resaved
     due(scheduler.app, "a")
-    scheduler._drop("redbeat:a", time.time() - 1000)
-    assert client.zrank("redbeat::schedule", "redbeat:a") == 0
+    assert scheduler.schedule == {}
+    assert client.zrank(SCHEDULE, "redbeat:a") == 0
+    due(scheduler.app, "a")
+    scheduler.tick()
+    assert client.zrank(SCHEDULE, "redbeat:a") == 0
+    assert "Failed to load" not in caplog.text
