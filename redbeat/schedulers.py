@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import gc
-import inspect
 import json
 import os
-import ssl
 import sys
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import MINYEAR, datetime, timedelta
-from difflib import get_close_matches
 from enum import Enum
 from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import celery.schedules
-import redis
-import redis.cluster
-import redis.sentinel
 from celery.app import app_or_default
 from celery.beat import BeatLazyFunc, ScheduleEntry, Scheduler, SchedulingError, Service
 from celery.schedules import BaseSchedule, schedstate
@@ -33,16 +24,12 @@ from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 from kombu.exceptions import KombuError, OperationalError
 from redis import Redis
-from redis.backoff import NoBackoff
-from redis.connection import AbstractConnection
 from redis.exceptions import (
     LockNotOwnedError,
     OutOfMemoryError,
-    RedisClusterException,
     RedisError,
     ResponseError,
 )
-from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from . import signals
@@ -80,13 +67,9 @@ from .beat.publishing import (
 )
 from .beat.repeats import Repeats
 from .beat.resting import PULSE, Outlook, Rest
+from .beat.settings import SETTINGS, Settings, application_name
 from .beat.statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
-from .checks import (
-    DEFAULT_KEY_EXPIRY_CHECK,
-    KEY_EXPIRY_CHECK_MODES,
-    check_key_expiry,
-    check_version,
-)
+from .checks import check_key_expiry, check_version
 from .decoder import (
     LAZY,
     RedBeatJSONDecoder,
@@ -98,7 +81,7 @@ from .decoder import (
     without_zones,
     zones_of,
 )
-from .errors import EntryError, SettingError
+from .errors import EntryError
 from .schedules import (
     bound,
     due_state,
@@ -108,17 +91,13 @@ from .schedules import (
     own_now,
     run_to_count_from,
 )
-from .store.addresses import sentinels_among, startup_nodes_in
+from .store.clients import Classes, ForkSafeLock, check_options, connect
 from .store.escaping import escape_log, one_line
 from .store.retrying import (
-    FOR_EVER,
     RetryingConnection,
-    direct,
     is_of_one_key,
-    is_outage,
     not_again,
     patience,
-    retries,
     without_secrets,
 )
 from .store.sentinels import HOLDING_INTERVAL, Address, Master, connection_pool, pool_of_channel
@@ -129,12 +108,11 @@ from .store.storage import (
     Draft,
     Member,
     Outcome,
-    OwnKeys,
     Storage,
     Stored,
     text,
 )
-from .store.urls import node_in, sanitized, scheme_of, sentinels_in, single_url
+from .store.urls import sanitized
 from .timing.calendars import as_utc, zone_text
 
 __all__ = [
@@ -197,387 +175,19 @@ CLOSING_TIME = 2.0
 MAX_PAUSE = 30.0
 
 
-# Settings
+# Settings and the client
 
 
-@dataclass(frozen=True)
-class Setting:
-    """One setting of the Celery configuration: its type is what ``check`` lets through."""
-
-    name: str
-    default: Any
-    type: str
-    accepts: Callable[[Any], bool]
-    meaning: str
-    is_secret: bool = False
-
-    def check(self, value: Any) -> Any:
-        """``value``, if it can work; else :exc:`~redbeat.errors.SettingError`."""
-        if value is None or self.accepts(value):
-            return value
-        raise SettingError(f"{self.name} must be {self.type}, got {self._shown(value)}")
-
-    def _shown(self, value: Any) -> str:
-        """The value, but of a setting that may hold a password only its type."""
-        return f"a {type(value).__name__}" if self.is_secret else repr(value)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_positive(value: Any) -> bool:
-    return _is_number(value) and 0 < value < float("inf")
-
-
-def _is_from(least: float) -> Callable[[Any], bool]:
-    return lambda value: _is_positive(value) and value >= least
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and _is_positive(value)
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def _is_mapping(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
-def _is_ssl(value: Any) -> bool:
-    # A number stands for true or false, as a variable of the environment gives it.
-    return isinstance(value, (bool, Mapping)) or value in (0, 1)
-
-
-def _is_switch(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_anything(value: Any) -> bool:
-    return True
-
-
-SECONDS = "a positive number of seconds"
-
-#: What text means as ``redbeat_redis_use_ssl``; any other has no effect.
-USE_SSL_IN_TEXT: dict[str, bool | dict[str, Any]] = {
-    "true": True,
-    "false": False,
-    "required": {"ssl_cert_reqs": ssl.CERT_REQUIRED},
-    "none": {"ssl_cert_reqs": ssl.CERT_NONE},
-}
-
-#: What the names of all our settings begin with.
-OWN_PREFIX = "redbeat_"
-
-#: From here on (0 to 1) two names are so much alike that one of them may be a slip.
-LIKENESS = 0.75
-
-SETTINGS = {
-    setting.name: setting
-    for setting in (
-        Setting(
-            "redbeat_redis_url",
-            None,
-            "text",
-            _is_anything,
-            "Where the schedule lives; default: broker_url.",
-        ),
-        Setting(
-            "redbeat_redis_options",
-            None,
-            "a dict",
-            _is_mapping,
-            "Keyword arguments of the client, and our own; default: broker_transport_options.",
-            is_secret=True,
-        ),
-        Setting(
-            "redbeat_redis_use_ssl",
-            None,
-            "True, False or a dict of ssl_* options",
-            _is_ssl,
-            "TLS options of rediss:// URLs; default: broker_use_ssl.",
-            is_secret=True,
-        ),
-        Setting("redbeat_key_prefix", "redbeat:", "text", _is_text, "Stands before every key."),
-        Setting(
-            "redbeat_lock_key",
-            ":lock",
-            "text, or None for no lock",
-            _is_text,
-            "The lock that the leader holds, behind the prefix; None: beats share the work.",
-        ),
-        Setting(
-            "redbeat_lock_timeout",
-            None,
-            f"{SECONDS}, 0.1 or more",
-            _is_from(0.1),
-            "Time to live of the lock; default, and 0: five times the longest sleep between ticks.",
-        ),
-        Setting(
-            "redbeat_key_expiry_check",
-            DEFAULT_KEY_EXPIRY_CHECK,
-            f"one of {', '.join(KEY_EXPIRY_CHECK_MODES)}",
-            _is_anything,
-            "What to do if the server may evict the schedule.",
-        ),
-        Setting(
-            "redbeat_failover_timeout",
-            15,
-            SECONDS,
-            _is_positive,
-            "How long a leader may be silent before a standby takes over.",
-        ),
-        Setting(
-            "redbeat_stall_timeout",
-            60,
-            SECONDS,
-            _is_positive,
-            "How long a leader's main thread may hang before the lead is given up.",
-        ),
-        Setting(
-            "redbeat_exit_when_stalled",
-            True,
-            "True or False",
-            _is_switch,
-            "Whether a beat whose main thread hangs, with no other to take over, ends its process.",
-        ),
-        Setting(
-            "redbeat_poll_interval",
-            5,
-            SECONDS,
-            _is_positive,
-            "How soon a sleeping beat notices what was written without telling it.",
-        ),
-        Setting(
-            "redbeat_claim_timeout",
-            30,
-            f"{SECONDS}, 0.1 or more",
-            _is_from(0.1),
-            "How long a beat may hold a due entry before another may run it.",
-        ),
-        Setting(
-            "redbeat_batch_size",
-            500,
-            "a positive whole number",
-            _is_count,
-            "How many due entries are claimed, published and committed together.",
-        ),
-    )
-}
-
-
-class RedBeatConfig:
+class RedBeatConfig(Settings):
     """The settings of one application, read once; a bad value is refused by its name.
 
     Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``). Warns, in Python and in the log,
-    where a setting of the broker stands in for one of ours.
+    where a setting of the broker is used instead of one of ours.
     """
 
-    def __init__(self, app: Any = None) -> None:
-        self.app = app_or_default(app)
-        # The first key of all: Celery swaps a pending configuration in at the first that is read.
-        self.key_prefix: str = self._read("redbeat_key_prefix")
-        self._unlogged: list[str] = []
-        self.schedule_key = f"{self.key_prefix}:schedule"
-        self.statics_key = f"{self.key_prefix}:statics"
-        self.reports_key = f"{self.key_prefix}:reports"
-        self.zone_key = f"{self.key_prefix}:zone"
-        self.failing_key = f"{self.key_prefix}:failing"
-        self.lost_key = f"{self.key_prefix}:lost"
-        self.channel = f"{self.key_prefix}:changed"
-        self.redis_url: Any = self._read("redbeat_redis_url")
-        if self.redis_url is None:
-            self.redis_url = self._read_of_broker("broker_url")
-            self._warn_of_fallback("redbeat_redis_url", "broker_url")
-        self._read_use_ssl()
-        self._read_options()
-        self.lock_key = self._read_lock_key()
-        self.lock_timeout: float | None = self._read_lock_timeout()
-        self.key_expiry_check = self._read_key_expiry_check()
-        self.failover_timeout: float = self._read("redbeat_failover_timeout")
-        self.stall_timeout: float = self._read("redbeat_stall_timeout")
-        self.exit_when_stalled: bool = self._read("redbeat_exit_when_stalled")
-        self.poll_interval: float = self._read("redbeat_poll_interval")
-        self.claim_timeout: float = self._read("redbeat_claim_timeout")
-        self.batch_size: int = self._read("redbeat_batch_size")
-        self._warn_of_misspelled()
-
-    @property
-    def own_keys(self) -> OwnKeys:
-        """What this schedule goes by in Redis beside its entries."""
-        return OwnKeys.of(self)
-
-    def refuse_own_key(self, name: str, key: str) -> None:
-        """Raise :exc:`~redbeat.errors.EntryError` if the key of the entry ``name`` is ours."""
-        if key in self.own_keys:
-            raise EntryError(
-                f"Entry {name!r} can be neither stored nor removed: its key would be {key}, where "
-                "redbeat keeps the schedule itself or what belongs to it. Choose another name."
-            )
-
-    @property
-    def schedule(self) -> dict[str, Any]:
-        """``app.conf.beat_schedule``, read and written there."""
-        schedule: dict[str, Any] = self.app.conf.beat_schedule
-        return schedule
-
-    @schedule.setter
-    def schedule(self, value: dict[str, Any]) -> None:
-        self.app.conf.beat_schedule = value
-
-    def either_or(self, name: str, default: Any = None) -> Any:
-        """The value under ``name`` in lower or upper case, else ``default``."""
-        if name == name.upper():
-            warnings.warn(
-                f"{name} is how Celery 3 spelled this setting; write {name.lower()}",
-                UserWarning,
-                stacklevel=2,
-            )
-        value = self.app.conf.first(name.lower(), name.upper())
-        return value if value is not None or self.is_key_in_conf(name) else default
-
-    def is_key_in_conf(self, name: str) -> bool:
-        """Whether ``name`` is set in lower or upper case, be it to ``None``."""
-        return name.lower() in self.app.conf or name.upper() in self.app.conf
-
-    def warn(self, message: str, category: type[Warning] = UserWarning) -> None:
-        """Warn in Python and in the log; :meth:`repeat_warnings` logs what came too early for it.
-
-        The caller's caller is named as the place, one step further up than the constructor.
-        """
-        warnings.warn(message, category, stacklevel=4)
+    def log(self, message: str) -> None:
+        """Log a warning through the ``logger`` of this module, which people patch."""
         logger.warning("beat: %s", message)
-        self._note_unlogged(message)
-
-    def repeat_warnings(self) -> None:
-        """Log once more what was warned of before Celery had set up the log of this process."""
-        if _is_logging_set_up(self.app):
-            unlogged, self._unlogged = self._unlogged, []
-            for message in unlogged:
-                logger.warning("beat: %s", message)
-
-    def _note_unlogged(self, message: str) -> None:
-        if not _is_logging_set_up(self.app):
-            self._unlogged.append(message)
-
-    def _read(self, name: str) -> Any:
-        setting, value = SETTINGS[name], self.either_or(name)
-        return setting.default if value is None else setting.check(value)
-
-    def _read_of_broker(self, name: str) -> Any:
-        """What is configured for the broker, as 2.x reads it: the old name finds either spelling.
-
-        The property of this name is asked only if nothing is configured: that of the URL follows
-        a variable of the environment, and the schedule must not move with it.
-        """
-        configured = self.app.conf.get(name.upper())
-        return getattr(self.app.conf, name) if configured in (None, "") else configured
-
-    def _warn_of_fallback(self, name: str, stand_in: str) -> None:
-        message = f"{name} is not set, so redbeat uses {stand_in}. Set {name}."
-        self.warn(message, DeprecationWarning)
-
-    def _read_use_ssl(self) -> None:
-        setting = SETTINGS["redbeat_redis_use_ssl"]
-        value = self.either_or(setting.name)
-        #: Whether TLS was set up for the broker and not for us.
-        self.ssl_is_inherited = value is None and not self.is_key_in_conf(setting.name)
-        if self.ssl_is_inherited:
-            value = self._read_of_broker("broker_use_ssl") or False
-        elif isinstance(value, str):
-            value = self._use_ssl_in_text(value)
-        else:
-            value = False if value is None else setting.check(value)
-        self.redis_use_ssl: Any = value
-
-    def _use_ssl_in_text(self, text: str) -> bool | dict[str, Any]:
-        setting, word = SETTINGS["redbeat_redis_use_ssl"], text.strip().lower()
-        is_known = word in USE_SSL_IN_TEXT
-        # Any other word may hold a password.
-        effect = f"is read as {word!r}" if is_known else "has no effect"
-        message = f"{setting.name} is text, and {effect}. Set it to {setting.type}."
-        self.warn(message)
-        return USE_SSL_IN_TEXT.get(word, False)
-
-    def _read_options(self) -> None:
-        options = self._read("redbeat_redis_options")
-        #: Whether the options were set for the broker and not for us.
-        self.options_are_inherited = options is None
-        if options is None:
-            options = self._read_of_broker("broker_transport_options") or {}
-            if options:
-                self._warn_of_fallback("redbeat_redis_options", "broker_transport_options")
-        self.redbeat_redis_options: dict[str, Any] = options
-
-    def _read_lock_key(self) -> str | None:
-        setting = SETTINGS["redbeat_lock_key"]
-        key = setting.check(self.either_or(setting.name))
-        # Empty, as from a variable of the environment that is not set, it is no lock in 2.x.
-        if not key:
-            if self.is_key_in_conf(setting.name):
-                return None
-            return f"{self.key_prefix}{setting.default}"
-        return _with_prefix(key, self.key_prefix)
-
-    def _read_lock_timeout(self) -> Any:
-        """Judged only if there is a lock; 0 is the default."""
-        setting = SETTINGS["redbeat_lock_timeout"]
-        value = self.either_or(setting.name) or None
-        return value if self.lock_key is None else setting.check(value)
-
-    def _read_key_expiry_check(self) -> str:
-        setting = SETTINGS["redbeat_key_expiry_check"]
-        value = self._read(setting.name)
-        mode = str(value).lower()
-        if mode in KEY_EXPIRY_CHECK_MODES:
-            return mode
-        message = (
-            f"redbeat_key_expiry_check must be {setting.type}, got {value!r}; "
-            f"taken as {DEFAULT_KEY_EXPIRY_CHECK!r}"
-        )
-        warnings.warn(message, UserWarning, stacklevel=3)
-        self._note_unlogged(message)
-        return DEFAULT_KEY_EXPIRY_CHECK
-
-    def _warn_of_misspelled(self) -> None:
-        """Warn of settings that resemble one of ours, which nobody reads under such a name."""
-        namespace = getattr(self.app.conf, "prefix", None) or ""
-        for key in sorted(key for key in self.app.conf if isinstance(key, str)):
-            name = key.lower().removeprefix(namespace.lower())
-            meant = self._find_meant(name)
-            if meant is not None:
-                spelled = (key[: len(key) - len(name)] + meant).lower()
-                spelled = spelled.upper() if key[0].isupper() else spelled
-                hint = "" if spelled == meant else f" Here it is written {spelled}."
-                message = f"There is no setting {key}, so it has no effect. Did you mean {meant}?"
-                self.warn(message + hint)
-
-    def _find_meant(self, name: str) -> str | None:
-        """The setting that ``name``, in lower case, is a slip for; ``None`` if for none."""
-        if not name.startswith(OWN_PREFIX):
-            return None
-        if name in SETTINGS:
-            # Celery finds names that are all lower or all upper case, and no others.
-            return None if self.is_key_in_conf(name) else name
-        # What all settings begin with would make any two of them alike.
-        names = [setting.removeprefix(OWN_PREFIX) for setting in SETTINGS]
-        alike = get_close_matches(name.removeprefix(OWN_PREFIX), names, 1, LIKENESS)
-        return OWN_PREFIX + alike[0] if alike else None
-
-
-def _with_prefix(key: str, prefix: str) -> str:
-    return key if key.startswith(prefix) else prefix + key
-
-
-def _is_logging_set_up(app: Any) -> bool:
-    """Whether Celery has set up the log of this process.
-
-    ``app.log`` is looked at only if it is there: making it fixes the formats of the configuration.
-    """
-    return bool(getattr(vars(app).get("log"), "already_setup", False))
 
 
 def ensure_conf(app: Any = None) -> RedBeatConfig:
@@ -589,112 +199,7 @@ def ensure_conf(app: Any = None) -> RedBeatConfig:
     return conf
 
 
-# Connections
-
-#: Of the options that choose a server, those that are one value.
-SERVER_OPTIONS = {
-    name: Setting(f"redbeat_redis_options[{name!r}]", None, type_, accepts, meaning, is_secret=True)
-    for name, type_, accepts, meaning in (
-        ("master_name", "text", _is_text, "The name of the master among sentinels."),
-        ("service_name", "text", _is_text, "The same, as 2.x calls it."),
-        (
-            "sentinel_kwargs",
-            "a dict of options for the connections to the sentinels",
-            _is_mapping,
-            "Keyword arguments of the clients of the sentinels themselves.",
-        ),
-    )
-}
-
-#: Options of ours that are never handed to a client.
-OWN_OPTIONS = (
-    "retry_period",
-    "cluster",
-    "sentinels",
-    "service_name",
-    "sentinel_kwargs",
-    "startup_nodes",
-)
-
-
-#: Options of clients that are numbers, and come as text from variables of the environment.
-NUMBERS_OF_SECONDS = ("socket_timeout", "socket_connect_timeout", "health_check_interval")
-
-
-#: Options of kombu's Redis transports that clients do not know: they are of no use to a schedule.
-TRANSPORT_OPTIONS = frozenset(
-    {
-        "ack_emulation",
-        "body_encoding",
-        "callback",
-        "connect_retries_timeout",
-        "deadletter_queue",
-        "errback",
-        "fanout_patterns",
-        "fanout_prefix",
-        "global_keyprefix",
-        "interval_max",
-        "interval_start",
-        "interval_step",
-        "master_name",
-        "max_retries",
-        "min_other_sentinels",
-        "polling_interval",
-        "priority_steps",
-        "queue_order_strategy",
-        "reauth_check_interval",
-        "sentinel_fanout_compat",
-        "sep",
-        "unacked_index_key",
-        "unacked_key",
-        "unacked_mutex_expire",
-        "unacked_mutex_key",
-        "unacked_restore_interval",
-        "unacked_restore_limit",
-        "unacked_restore_throttle",
-        "visibility_timeout",
-    }
-)
-
-#: Options that are no keywords of a connection: those of redis-py's pools, and of ``Sentinel``.
-POOL_OPTIONS = frozenset(
-    {"cache", "cache_config", "cache_factory", "connection_class", "max_connections"}
-)
-SENTINEL_POOL_OPTIONS = frozenset(
-    {"check_connection", "force_master_ip", "master_name", "min_other_sentinels", "ssl"}
-)
-
-#: The classes as redis-py has them: what is put in their place here, or there, is called instead.
-REDIS_CLASS, SENTINEL_CLASS = Redis, Sentinel
-
-
-def _patched(name_here: Any, original: Any) -> Any:
-    """What has been put in the place of a class in this module; ``None`` if nothing has."""
-    return None if name_here is original else name_here
-
-
-class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
-    """A node of a cluster as our settings write it, a dict, and as redis-py wants it."""
-
-    def __init__(self, host: str, port: str | int) -> None:
-        dict.__init__(self, host=host, port=int(port))
-        redis.cluster.ClusterNode.__init__(self, host, int(port))  # type: ignore[no-untyped-call]
-
-    def __hash__(self) -> int:  # type: ignore[override]  # a dict has none
-        return hash(self.name)
-
-
-# A signal handler may ask for the client while the same thread is making it.
-_client_lock = threading.RLock()
-
-
-def _renew_client_lock() -> None:
-    """In a forked child: the thread that held the lock in its parent is not there to release it."""
-    global _client_lock
-    _client_lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_renew_client_lock)
+_client_lock = ForkSafeLock()
 
 
 def get_redis(app: Any = None) -> Any:
@@ -706,53 +211,33 @@ def get_redis(app: Any = None) -> Any:
     if getattr(app, REDBEAT_REDIS_KEY, None) is None:
         with _client_lock:
             if getattr(app, REDBEAT_REDIS_KEY, None) is None:
-                setattr(app, REDBEAT_REDIS_KEY, _connect(ensure_conf(app)))
+                setattr(app, REDBEAT_REDIS_KEY, _connect(app))
     return getattr(app, REDBEAT_REDIS_KEY)
+
+
+def _connect(app: Any) -> Any:
+    conf = ensure_conf(app)
+    # The names of this module, as they are now: people patch them here.
+    made = connect(conf, Classes(Redis, Sentinel, RetryingConnection))
+    if made.sentinels is not None:
+        setattr(app, REDBEAT_SENTINEL_KEY, made.sentinels)
+    if made.left_out:
+        logger.debug(
+            "beat: Options of broker_transport_options that are not passed to the client of the "
+            "schedule: %s. To pass them, set redbeat_redis_options.",
+            ", ".join(made.left_out),
+        )
+    for message in made.warnings:
+        conf.warn(message)
+    return made.client
 
 
 def require_known_options(app: Any) -> None:
     """Refuse options that redis-py does not know, or cannot use; no round trip.
 
-    By itself it finds out when it first connects, with an error that names no setting.
     Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``).
     """
-    # A cluster has none, and what is injected may be anything.
-    pool = getattr(direct(get_redis(app)), "connection_pool", None)
-    if not isinstance(pool, redis.connection.ConnectionPool):
-        return
-    for name in NUMBERS_OF_SECONDS:
-        value = pool.connection_kwargs.get(name)
-        if value is not None and not _is_number(value):
-            raise SettingError(
-                f"redbeat_redis_options[{name!r}] must be a number of seconds, got a "
-                f"{type(value).__name__}"
-            )
-    try:
-        pool.connection_class(**pool.connection_kwargs)
-    except (TypeError, ValueError, RedisError) as exc:
-        told = _without_values(exc, pool)
-        raise SettingError(
-            "The client of Redis refuses the options in redbeat_redis_options, "
-            f"redbeat_redis_use_ssl or the query of redbeat_redis_url: {told}. "
-            "Check how they are spelled, and their values."
-        ) from None
-
-
-def _is_encoding(name: Any) -> bool:
-    try:
-        codecs.lookup(name)
-    except (LookupError, TypeError):
-        return False
-    return True
-
-
-def _without_values(exc: Exception, pool: redis.connection.ConnectionPool) -> str:
-    """What redis-py says of the options, with no text in it that is the value of one."""
-    told = str(exc).rstrip(".")
-    for value in pool.connection_kwargs.values():
-        if isinstance(value, str) and value:
-            told = told.replace(value, "**")
-    return told
+    check_options(get_redis(app))
 
 
 def get_storage(app: Any = None) -> Storage:
@@ -763,296 +248,6 @@ def get_storage(app: Any = None) -> Storage:
     if storage is None or storage.client is not client or storage.keys != conf.own_keys:
         storage = app.redbeat_storage = Storage(client, *conf.own_keys)
     return storage
-
-
-def _connect(conf: RedBeatConfig) -> Any:
-    """The client; one of a cluster learns its nodes at once, so that is tried again as well."""
-    make, period = _client_factory(conf), _retry_period(conf)
-    if period is None:
-        client = _make_client(make, conf)
-    else:
-        client = RetryingConnection(period, retries(period)(_make_client, make, conf))
-    _warn_of_missed_tls(conf)
-    _warn_of_ignored_options(conf)
-    return client
-
-
-def _warn_of_missed_tls(conf: RedBeatConfig) -> None:
-    """Who has set up TLS for the schedule believes that its link is encrypted."""
-    is_asked_for = conf.redis_use_ssl and not conf.ssl_is_inherited
-    if not is_asked_for or scheme_of(conf.redis_url) != "redis":
-        return
-    message = (
-        "redbeat_redis_use_ssl is set, but the link to Redis is not encrypted: redbeat_redis_url "
-        "begins with redis://. Write rediss://."
-    )
-    conf.warn(message)
-
-
-def _make_client(make: ClientFactory, conf: RedBeatConfig) -> Any:
-    options = _forwarded_options(conf)
-    if not _is_encoding(options.get("encoding", "utf-8")):
-        # redis-py, some versions of it with the first command, would quote the value.
-        raise SettingError("redbeat_redis_options['encoding'] must be one that Python knows")
-    try:
-        return make(conf, options)
-    except (ValueError, RedisClusterException) as exc:
-        if isinstance(exc, SettingError):
-            raise
-        if is_outage(exc):
-            raise without_secrets(exc) from None
-        # What the URL parser says may quote a part of the password.
-        is_told = isinstance(exc, RedisClusterException)
-        reason = one_line(f": {without_secrets(exc)}") if is_told else ""
-        raise SettingError(
-            f"redbeat_redis_url {sanitized(conf.redis_url)!r} cannot be used{reason}. Check host, "
-            "port and query, and quote the special characters of its password "
-            "(urllib.parse.quote)."
-        ) from None
-
-
-def _retry_period(conf: RedBeatConfig) -> float | None:
-    period: Any = conf.redbeat_redis_options.get("retry_period")
-    if period is None or period == FOR_EVER or (_is_number(period) and period >= 0):
-        return period  # type: ignore[no-any-return]  # told by the line before
-    raise SettingError(
-        "retry_period in redbeat_redis_options must be a number of seconds, or -1 for ever, got a "
-        f"{type(period).__name__}"
-    )
-
-
-def _client_factory(conf: RedBeatConfig) -> ClientFactory:
-    scheme = scheme_of(conf.redis_url)
-    if scheme not in CLIENT_FACTORIES:
-        got = repr(sanitized(conf.redis_url)) if conf.redis_url else "none"
-        raise SettingError(
-            f"redbeat_redis_url must be the URL of a Redis ({', '.join(CLIENT_FACTORIES)}), got "
-            f"{got}. Set redbeat_redis_url: the schedule cannot live in another kind of broker."
-        )
-    if conf.redbeat_redis_options.get("cluster") and scheme != "redis-cluster":
-        return _cluster_from_url
-    return CLIENT_FACTORIES[scheme]
-
-
-def _forwarded_options(conf: RedBeatConfig) -> dict[str, Any]:
-    """The options for the client; those that the broker was given mean something else to it."""
-    given = {
-        name: value
-        for name, value in conf.redbeat_redis_options.items()
-        if name not in OWN_OPTIONS and name != "decode_responses"
-    }
-    if not conf.options_are_inherited:
-        return {name: given[name] for name in given if name not in _ignored_options(conf)}
-    if _is_cluster(conf):
-        return given
-    meant = SENTINEL_OPTIONS if _is_sentinel(conf) else ()
-    left_out = sorted(name for name in given if name not in meant)
-    if left_out:
-        logger.debug(
-            "beat: Left out options of broker_transport_options: %s. Set redbeat_redis_options to "
-            "hand them to the client of the schedule.",
-            ", ".join(left_out),
-        )
-    return {name: given[name] for name in given if name in meant}
-
-
-def _ignored_options(conf: RedBeatConfig) -> list[str]:
-    """The names of options set for redbeat that 2.x did not hand to the client, and none knows."""
-    options = conf.redbeat_redis_options
-    names = {name for name in options if name not in OWN_OPTIONS and name != "decode_responses"}
-    is_sentinel = _is_sentinel(conf)
-    if _is_cluster(conf) or not (is_sentinel or _are_options_namespaced(conf)):
-        return sorted(names & TRANSPORT_OPTIONS)
-    connection = options.get("connection_class", _connection_class(conf))
-    known = _keywords_of(connection) | POOL_OPTIONS
-    return sorted(names - known - (SENTINEL_POOL_OPTIONS if is_sentinel else set()))
-
-
-def _are_options_namespaced(conf: RedBeatConfig) -> bool:
-    """Whether our options were set under Celery's namespace only: 2.x did not hand on any then."""
-    return not {"redbeat_redis_options", "REDBEAT_REDIS_OPTIONS"}.intersection(conf.app.conf)
-
-
-def _connection_class(conf: RedBeatConfig) -> type:
-    """The kind of connections to a server, or behind Sentinel."""
-    if _is_sentinel(conf):
-        is_encrypted = _asks_sentinel_for_tls(conf) or conf.redbeat_redis_options.get("ssl")
-        return redis.SSLConnection if is_encrypted else redis.Connection
-    return CONNECTION_CLASSES.get(scheme_of(conf.redis_url), redis.Connection)
-
-
-def _keywords_of(made: type) -> set[str]:
-    """The keywords that a class and those that it inherits from take by name."""
-    constructors = [vars(base)["__init__"] for base in made.__mro__ if "__init__" in vars(base)]
-    return {name for each in constructors for name in inspect.signature(each).parameters}
-
-
-def _warn_of_ignored_options(conf: RedBeatConfig) -> None:
-    """Once, by their names: their values may be secret."""
-    ignored = [] if conf.options_are_inherited else _ignored_options(conf)
-    if ignored:
-        message = (
-            "The client of the schedule does not know these options in redbeat_redis_options: "
-            f"{', '.join(ignored)}. They are ignored. Check how they are spelled, or remove them."
-        )
-        conf.warn(message)
-
-
-def _is_cluster(conf: RedBeatConfig) -> bool:
-    is_asked_for = conf.redbeat_redis_options.get("cluster")
-    return bool(is_asked_for) or scheme_of(conf.redis_url) == "redis-cluster"
-
-
-def _is_sentinel(conf: RedBeatConfig) -> bool:
-    return CLIENT_FACTORIES[scheme_of(conf.redis_url)] is _sentinel
-
-
-def _ssl_options(conf: RedBeatConfig) -> dict[str, Any]:
-    given = conf.redis_use_ssl if isinstance(conf.redis_use_ssl, Mapping) else {}
-    options = {"ssl_cert_reqs": ssl.CERT_REQUIRED, **given}
-    if isinstance(options["ssl_cert_reqs"], str):
-        # Celery writes the names of the constants.
-        options["ssl_cert_reqs"] = options["ssl_cert_reqs"].removeprefix("CERT_").lower()
-    return options
-
-
-def _single(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
-    url = single_url(conf.redis_url)
-    client_class = _patched(Redis, REDIS_CLASS) or redis.Redis
-    return _bounded(client_class.from_url(url, decode_responses=True, **options))
-
-
-def _single_tls(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
-    return _single(conf, {**_ssl_options(conf), **options})
-
-
-def _cluster_from_url(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
-    tls = _ssl_options(conf) if scheme_of(conf.redis_url) == "rediss" else {}
-    url = single_url(conf.redis_url)
-    return redis.RedisCluster.from_url(url, decode_responses=True, **{**tls, **options})
-
-
-def _cluster_from_nodes(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
-    url = node_in(conf.redis_url)
-    default = {"host": url.pop("host", "localhost"), "port": url.pop("port", 30001)}
-    given = conf.redbeat_redis_options.get("startup_nodes")
-    nodes: list[redis.cluster.ClusterNode] = [
-        StartupNode(**node) for node in startup_nodes_in(given, default)
-    ]
-    # A cluster has one database.
-    url.pop("db", None)
-    # A broker with TLS beside a cluster without it is no reason to encrypt.
-    tls = {} if conf.ssl_is_inherited or not conf.redis_use_ssl else _tls(conf)
-    arguments = {**tls, **url, **options}
-    return redis.cluster.RedisCluster(startup_nodes=nodes, decode_responses=True, **arguments)
-
-
-def _tls(conf: RedBeatConfig) -> dict[str, Any]:
-    """For clients whose class does not follow from the scheme of a URL."""
-    return {"ssl": True, **_ssl_options(conf)}
-
-
-def _sentinel(conf: RedBeatConfig, options: dict[str, Any]) -> Any:
-    """The master that the sentinels name; all but ``sentinel_kwargs`` is for the data nodes."""
-    in_url, of_url = sentinels_in(conf.redis_url)
-    in_options = sentinels_among(conf.redbeat_redis_options.get("sentinels"))
-    options.pop("master_name", None)
-    master = _server_option(conf, "service_name") or _server_option(conf, "master_name")
-    if scheme_of(conf.redis_url) == "redis-sentinel":
-        master = master or "master"
-        of_url = {} if in_options else of_url
-    addresses = in_options or in_url
-    if not master or not addresses:
-        raise SettingError(
-            f"redbeat_redis_url {sanitized(conf.redis_url)!r} needs the addresses of sentinels, in "
-            "it or as redbeat_redis_options['sentinels'], and the name of the master, as "
-            "redbeat_redis_options['master_name']."
-        )
-    arguments = {**(_tls(conf) if _asks_sentinel_for_tls(conf) else {}), **of_url, **options}
-    for_sentinels = _server_option(conf, "sentinel_kwargs")
-    sentinel_class: Any = _patched(Sentinel, SENTINEL_CLASS) or redis.sentinel.Sentinel
-    sentinels = sentinel_class(
-        addresses,
-        sentinel_kwargs=for_sentinels,
-        decode_responses=True,
-        **arguments,
-    )
-    setattr(conf.app, REDBEAT_SENTINEL_KEY, sentinels)
-    for sentinel in sentinels.sentinels:
-        _bound_sentinel(sentinel, for_sentinels or {}, arguments)
-    return _bounded(sentinels.master_for(master))
-
-
-def _asks_sentinel_for_tls(conf: RedBeatConfig) -> bool:
-    """Whether the data nodes speak TLS.
-
-    Options that were given to the broker count; that it uses TLS counts for its own URLs only.
-    """
-    use_ssl = conf.redis_use_ssl
-    if not conf.ssl_is_inherited or isinstance(use_ssl, Mapping):
-        return bool(use_ssl)
-    return use_ssl is True and scheme_of(conf.redis_url) == "sentinel"
-
-
-def _server_option(conf: RedBeatConfig, name: str) -> Any:
-    return SERVER_OPTIONS[name].check(conf.redbeat_redis_options.get(name))
-
-
-def _bound_sentinel(sentinel: redis.Redis, given: Mapping[str, Any], options: Any) -> None:
-    """Time-outs are for sentinels, too; redis-py adds them only where nothing else is given."""
-    inherited = [name for name in options if name.startswith("socket_") and name not in given]
-    sentinel.get_connection_kwargs().update({name: options[name] for name in inherited})
-    if "retry" not in given:
-        # The next one is asked instead.
-        _bounded(sentinel).set_retry(Retry(NoBackoff(), 0))
-
-
-def _bounded(client: Any) -> Any:
-    """The client, with the time-out that newer versions of redis-py have by themselves."""
-    own = inspect.signature(AbstractConnection.__init__).parameters.get("socket_timeout")
-    if (own is None or own.default is None) and isinstance(client, redis.client.Redis):
-        options = client.get_connection_kwargs()
-        if options.get("socket_timeout") is None:
-            options["socket_timeout"] = SOCKET_TIMEOUT
-    return client
-
-
-#: Seconds after which a server that does not answer counts as away, unless the options say so.
-SOCKET_TIMEOUT = 5
-
-#: Options of the broker that mean the same to the data nodes behind Sentinel.
-SENTINEL_OPTIONS = (
-    "credential_provider",
-    "db",
-    "master_name",
-    "min_other_sentinels",
-    "password",
-    "socket_timeout",
-    "username",
-)
-
-ClientFactory = Callable[[RedBeatConfig, dict[str, Any]], Any]
-
-CONNECTION_CLASSES: dict[str, type] = {
-    "rediss": redis.SSLConnection,
-    "unix": redis.UnixDomainSocketConnection,
-    "redis+socket": redis.UnixDomainSocketConnection,
-}
-
-CLIENT_FACTORIES: dict[str, ClientFactory] = {
-    "redis": _single,
-    "rediss": _single_tls,
-    "unix": _single,
-    "redis+socket": _single,
-    "redis-cluster": _cluster_from_nodes,
-    "redis-sentinel": _sentinel,
-    "sentinel": _sentinel,
-}
-
-
-def application_name(app: Any) -> str:
-    """What an application is known by to others on the same prefix, empty if it has no name."""
-    return "" if app.main in (None, "__main__") else str(app.main)
 
 
 # Entries

@@ -1,11 +1,12 @@
-"""The directive `redbeat-settings`: every setting, from the table in `redbeat.schedulers`."""
+"""The directive ``redbeat-settings``: every setting, from its table in the package."""
 
 from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.typing import ExtensionMetadata
 
-from redbeat.schedulers import SETTINGS, Setting
+from redbeat.beat.settings import SETTINGS
+from redbeat.store.options import Setting
 
 
 class SettingsDirective(SphinxDirective):

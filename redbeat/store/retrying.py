@@ -38,12 +38,12 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import MasterNotFoundError
 
+from .options import FOR_EVER
+
 logger = get_logger("celery.beat")
 
 Result = TypeVar("Result")
 Error = TypeVar("Error", bound=BaseException)
-
-FOR_EVER = -1
 
 #: What passes of itself, as redis-py raises it.
 OUTAGES = (

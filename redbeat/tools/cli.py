@@ -33,12 +33,12 @@ from celery.schedules import schedule as interval
 from click.shell_completion import CompletionItem
 
 from ..beat.leadership import Holder
+from ..beat.settings import application_name
 from ..beat.statistics import DELAY_MINUTES, REPORT_INTERVAL, Report
 from ..errors import EntryError, SettingError
 from ..schedulers import (
     REDBEAT_REDIS_KEY,
     RedBeatSchedulerEntry,
-    application_name,
     encode_json,
     ensure_conf,
     get_redis,

@@ -19,7 +19,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "TLS that is not used": (
         {"redbeat_redis_use_ssl": True},
-        ["the link to Redis is not encrypted"],
+        ["the connection to Redis is not encrypted"],
     ),
     "misspelled, ignored, text": (
         {

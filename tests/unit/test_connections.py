@@ -20,11 +20,11 @@ from redbeat import RedBeatScheduler
 from redbeat.errors import SettingError
 from redbeat.schedulers import (
     RetryingConnection,
-    StartupNode,
     get_redis,
     get_storage,
     require_known_options,
 )
+from redbeat.store.clients import StartupNode
 
 
 def make_app(url: str, **settings: Any) -> Celery:

@@ -9,7 +9,8 @@ import pytest
 from packaging.version import Version
 
 from redbeat import errors
-from redbeat.schedulers import ADD_ENTRY_ERROR, SETTINGS
+from redbeat.beat.settings import SETTINGS
+from redbeat.schedulers import ADD_ENTRY_ERROR
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted((ROOT / "redbeat").glob("*.py"))
