@@ -56,7 +56,10 @@ from .beat.dispatch import (
 )
 from .beat.failing import Failing
 from .beat.greenlets import is_in_event_loop
-from .beat.leadership import Holder, LeaderLock, Leadership, log_release, read_holder
+from .beat.heartbeat import Errands
+from .beat.holder import Holder, read_holder
+from .beat.leadership import Leadership, Timeouts
+from .beat.lock import LeaderLock, log_release
 from .beat.losses import Memory
 from .beat.publishing import (
     batching,
@@ -66,6 +69,7 @@ from .beat.publishing import (
     settle_settings,
 )
 from .beat.repeats import Repeats
+from .beat.reports import REPORT_LIFETIME, Reporter, beat_name, decode_reports
 from .beat.resting import PULSE, Outlook, Rest
 from .beat.settings import SETTINGS, Settings, application_name
 from .beat.statistics import REPORT_LIFETIME, Statistics, beat_name, decode_reports
@@ -950,18 +954,16 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     ) -> None:
         conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
-        self.statistics = Statistics()
+        self.statistics = Reporter(lambda: get_storage(app))
         self.told = Repeats(logger)
         self.failing = Failing(lambda: get_storage(app))
         self.memory = Memory(lambda: get_storage(app), self._read_static_keys)
         self.leadership = Leadership(
             self,
             lambda: get_storage(app),
-            conf.failover_timeout,
-            conf.stall_timeout,
-            on_beat=self._report,
-            application=application_name(app),
-            look_after=lambda: self._schedule_master.look(),
+            Timeouts(conf.failover_timeout, conf.stall_timeout),
+            application_name(app),
+            Errands(self._report, lambda: self._schedule_master.look()),
         )
         self.clock = WallClock()
         self.rest = Rest(
@@ -1145,7 +1147,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         scores = dict(zip(keys, found, strict=False))
         for name, fields in dict_.items():
             # There may be thousands, and a standby waits for no thread that hangs.
-            self.leadership.expect(0)
+            self.leadership.watchdog.expect(0)
             try:
                 entry = self._maybe_entry(name, fields)
                 self._store_static(entry, fields, scores.get(name))
@@ -1269,10 +1271,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         due, and the pauses grow up to half a minute.
         """
         self._end_if_closed()
-        self.leadership.expect(0)
+        self.leadership.watchdog.expect(0)
         with patience(self.leadership.patience()):
             outlook = self.outlook = self._run_tick(min)
-        self.leadership.expect(outlook.wait)
+        self.leadership.watchdog.expect(outlook.wait)
         return outlook.wait
 
     def _serve(self) -> float:
@@ -1327,7 +1329,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _has_lead(self) -> bool:
         """Whether this beat may dispatch now; no round trip if it has just made sure of that."""
-        self.leadership.expect(0)
+        self.leadership.watchdog.expect(0)
         leads = self._is_in_office and self._term == self.leadership.term
         if leads and self.leadership.ensure_trusted():
             return True
@@ -1397,7 +1399,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             conf.batch_size,
             self._build,
         ):
-            self.leadership.expect(0)
+            self.leadership.watchdog.expect(0)
             count += put_right
         logger.warning(
             "beat: %s had run at times that are still to come. They count as run %.0f seconds "
@@ -1471,7 +1473,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             for count in move_to_zone(
                 storage, now, conf.claim_timeout, conf.batch_size, before, self._build
             ):
-                self.leadership.expect(0)
+                self.leadership.watchdog.expect(0)
                 moved += count
             logger.info(
                 "beat: The application's time zone is %s, and was %s: %d entries without one of "
@@ -1755,7 +1757,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     def _may_send(self, batch: Batch) -> bool:
         """Whether nobody else can run these entries; where one beat leads, only that one claims."""
-        self.leadership.expect(0)
+        self.leadership.watchdog.expect(0)
         may_send = self.leadership.ensure_trusted() if self.lock_key else batch.may_be_sent
         return may_send and self._is_sure_of_masters() and self._is_where_it_claimed()
 
@@ -1775,7 +1777,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
         A beat that was frozen in the midst of it finds here that another one leads.
         """
-        self.leadership.expect(0)
+        self.leadership.watchdog.expect(0)
         return self.leadership.ensure_trusted() and self._is_sure_of_masters()
 
     def _look_ahead(self, peeked: Claim) -> float | None:
@@ -2008,13 +2010,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             # Celery's service looks it up at each turn.
             self.__dict__["tick"] = self._serve
             if ensure_conf(self.app).exit_when_stalled and _is_main_thread():
-                self.leadership.end_process = os._exit
+                self.leadership.watchdog.end_process = os._exit
             _spare_what_stays()
         self.leadership.campaign(with_heartbeat=is_service)
 
     def stay_when_stalled(self) -> None:
         """Never end this process: it is not only beat's, or nobody would start it again."""
-        self.leadership.end_process = None
+        self.leadership.watchdog.end_process = None
 
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat.

@@ -29,9 +29,9 @@ from kombu.utils.imports import symbol_by_name
 from redis.exceptions import ResponseError
 
 from .beat.failing import MOST_FAILING
-from .beat.leadership import Holder, read_holder
+from .beat.holder import Holder, read_holder
 from .beat.losses import lost_at
-from .beat.statistics import Report, decode_reports
+from .beat.reports import Report, decode_reports
 from .errors import EntryError
 from .schedulers import (
     RedBeatConfig,

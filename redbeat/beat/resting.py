@@ -102,13 +102,13 @@ class Rest:
         """Rest until the next tick is wanted, ``longest`` seconds at most, or the lock is lost."""
         wakes_at = outlook.wakes_at(time.time(), longest)
         if outlook.first_due is None:
-            self._leadership.expect(outlook.wait)
+            self._leadership.watchdog.expect(outlook.wait)
             self._leadership.lost.wait(outlook.wait)
             return
         self.wakes_at = wakes_at
         while (remaining := wakes_at - time.time()) > 0 and not self._leadership.lost.is_set():
             # Anew each time: the clock may have been set back.
-            self._leadership.expect(remaining)
+            self._leadership.watchdog.expect(remaining)
             pause = min(remaining, self._poll_interval())
             if self.listen(pause, wakes_at):
                 return

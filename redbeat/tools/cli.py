@@ -32,9 +32,9 @@ from celery.bin.base import CeleryCommand, handle_preload_options
 from celery.schedules import schedule as interval
 from click.shell_completion import CompletionItem
 
-from ..beat.leadership import Holder
+from ..beat.holder import Holder
+from ..beat.reports import DELAY_MINUTES, REPORT_INTERVAL, Report
 from ..beat.settings import application_name
-from ..beat.statistics import DELAY_MINUTES, REPORT_INTERVAL, Report
 from ..errors import EntryError, SettingError
 from ..schedulers import (
     REDBEAT_REDIS_KEY,

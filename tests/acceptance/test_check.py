@@ -9,7 +9,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatSchedulerEntry, Timetable
-from redbeat.beat.leadership import new_token
+from redbeat.beat.holder import new_token
 from support.commands import error_of, good, run_in
 from support.messages import read_messages
 from support.programs import MakeProject, Project

@@ -19,7 +19,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatSchedulerEntry, Timetable
-from redbeat.beat.leadership import new_token
+from redbeat.beat.holder import new_token
 from redbeat.schedules import once
 from support.commands import Run, command, error_of, good, run_in
 from support.messages import read_messages

@@ -80,7 +80,7 @@ def test_a_killed_leader_is_replaced_within_20_seconds(
     leader.kill()
     wait_until(sends(broker, standby), 20, "the standby to dispatch")
     assert re.search(
-        r"This beat leads, by the lock .* taken over from .* last sign of life", standby.log
+        r"This beat leads: the lock .* taken over from .* last sign of life", standby.log
     )
 
 

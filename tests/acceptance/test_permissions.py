@@ -160,7 +160,7 @@ def test_two_beats_replace_each_other(guest: Guest) -> None:
     standby = guest.beat()
     standby.wait_for_line("Waiting for the lock")
     leader.kill()
-    standby.wait_for_line("This beat leads, by the lock .* taken over from")
+    standby.wait_for_line("This beat leads: the lock .* taken over from")
     guest.wait_for_run("static")
 
 

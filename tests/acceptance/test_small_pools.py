@@ -55,7 +55,7 @@ def live_through(project: Project, app: Any, runs: Callable[[str], int], has_loc
     if has_lock:
         standby.wait_for_line("Waiting for the lock")
         leader.kill()
-        standby.wait_for_line("This beat leads, by the lock .* taken over from")
+        standby.wait_for_line("This beat leads: the lock .* taken over from")
         before = runs("static")
     wait_until(lambda: runs("static") >= before + TICKS, 30, "the static entry, once more")
     assert standby.terminate() == 0

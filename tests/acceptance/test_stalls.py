@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import redis
 
-from redbeat.beat.leadership import EXIT_STALLED
+from redbeat.beat.watchdog import EXIT_STALLED
 from support.messages import read_messages
 from support.programs import MakeProject, Project
 from support.waiting import wait_until

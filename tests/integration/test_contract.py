@@ -14,7 +14,7 @@ from celery import Celery
 from celery.schedules import crontab, schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.beat.leadership import new_token, read_holder
+from redbeat.beat.holder import new_token, read_holder
 from redbeat.schedulers import acquire_distributed_beat_lock, ensure_conf, get_redis, get_storage
 from support.apps import MakeApp
 from support.messages import read_messages

@@ -200,7 +200,7 @@ def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
     scheduler: RedBeatScheduler, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By less than is noticed: its entries are due when the clock says so, and it is alive."""
-    scheduler.leadership.stall_timeout = 0.1
+    scheduler.leadership.watchdog.stall_timeout = 0.1
     scheduler.app.redbeat_conf.poll_interval = 0.01
     store(scheduler.app, "a", datetime.now(UTC))
     redis_client.zadd("redbeat::schedule", {"redbeat:a": time.time() + 1})
@@ -213,7 +213,7 @@ def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
     offset[0] = -1.5
     wait_until(lambda: clock() > wakes_at + 0.5, 5, "the time at which it would have been wedged")
     assert sleeper.is_alive()
-    assert not scheduler.leadership.is_stalled
+    assert not scheduler.leadership.watchdog.is_stalled
     offset[0] = 1000.0
     sleeper.join(5)
     assert not sleeper.is_alive()

@@ -7,7 +7,7 @@ import redis
 from celery import Celery
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
-from redbeat.beat.leadership import new_token
+from redbeat.beat.holder import new_token
 from redbeat.errors import EntryError
 from redbeat.schedulers import get_storage
 from support.wire import Proxy

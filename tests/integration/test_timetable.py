@@ -16,7 +16,7 @@ from celery import Celery
 from celery.schedules import BaseSchedule, crontab, schedule, solar
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
-from redbeat.beat.leadership import new_token
+from redbeat.beat.holder import new_token
 from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
 from redbeat.schedules import once

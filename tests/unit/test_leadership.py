@@ -12,7 +12,10 @@ import pytest
 import redis
 from redis.exceptions import LockNotOwnedError
 
-from redbeat.beat.leadership import Holder, LeaderLock, Leadership, new_token, read_holder
+from redbeat.beat.heartbeat import Errands
+from redbeat.beat.holder import Holder, new_token, read_holder
+from redbeat.beat.leadership import Leadership, Timeouts
+from redbeat.beat.lock import LeaderLock
 from redbeat.errors import BeatInitError
 from redbeat.store.storage import Storage
 from support.fakes import fake_client, fake_client_without_lua
@@ -33,17 +36,21 @@ class Beat:
     lock: Any = None
     now: float = 1000.0
     application: str = ""
+    failover: float = FAILOVER
     leadership: Leadership = field(init=False)
 
     def __post_init__(self) -> None:
         self.leadership = Leadership(
             self,
             lambda: Storage(self.client, "s", "t", "c", "r"),
-            FAILOVER,
-            60,
+            Timeouts(self.failover, stall=60),
+            self.application,
+            Errands(after_renewal=self.after_renewal),
             clock=lambda: self.now,
-            application=self.application,
         )
+
+    def after_renewal(self) -> None:
+        """Called in the heartbeat's thread."""
 
 
 @pytest.fixture(params=[fake_client, fake_client_without_lua])
@@ -188,13 +195,13 @@ def test_a_lock_under_a_token_that_is_no_text_is_renewed_and_released(client: An
     """As a program may give it to its scheduler."""
     client.set(KEY, b"\xff", px=5000)
     lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=None)
-    lock.local.token = b"\xff"
+    lock.token = "\udcff"
     lock.extend(LIFETIME)
     assert client.pttl(KEY) > 5000
-    lock.local.token = b"\xfe"
+    lock.token = "\udcfe"
     with pytest.raises(LockNotOwnedError):
         lock.release()
-    lock.local.token = b"\xff"
+    lock.token = "\udcff"
     lock.release()
     assert not client.exists(KEY)
 
@@ -263,7 +270,7 @@ def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> No
         leader.lock,
         LeaderLock(Storage(Away(), "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=FAILOVER),
     )
-    leader.lock.local.token = lock.local.token
+    leader.lock.token = lock.token
     leader.now += FAILOVER
     assert not leader.leadership.ensure_trusted()
     leader.lock = lock
@@ -317,7 +324,7 @@ def test_a_heartbeat_renews_whatever_the_main_thread_does(client: Any) -> None:
     """A lock of three seconds is renewed each second, with nobody ticking."""
     beat = Beat(client, lock_timeout=0.3)
     beat.leadership.campaign(with_heartbeat=True)
-    beat.leadership.expect(1e9)
+    beat.leadership.watchdog.expect(1e9)
     client.pexpire(KEY, 200)
     beat.now += 1
     wait_until(lambda: client.pttl(KEY) > 200, 5, "a renewal")
@@ -340,19 +347,18 @@ def test_a_wedged_main_thread_is_reported_and_renewed_no_more(
 
 def test_a_sleeper_and_a_long_tick_are_not_wedged(leader: Beat) -> None:
     """Progress, or a sleep that was meant to be that long."""
-    leader.leadership.expect(300)
+    leader.leadership.watchdog.expect(300)
     leader.now += 359
-    assert not leader.leadership.is_stalled
+    assert not leader.leadership.watchdog.is_stalled
     leader.now += 2
-    assert leader.leadership.is_stalled
-    leader.leadership.expect(0)
-    assert not leader.leadership.is_stalled
+    assert leader.leadership.watchdog.is_stalled
+    leader.leadership.watchdog.expect(0)
+    assert not leader.leadership.watchdog.is_stalled
 
 
 def test_a_holder_is_given_the_time_that_it_counts_on(client: Any) -> None:
     """In a rolling deploy the beats may differ in their failover timeouts."""
-    patient = Beat(client)
-    patient.leadership.failover_timeout = 60
+    patient = Beat(client, failover=60)
     patient.leadership.campaign(with_heartbeat=True)
     hasty = Beat(client)
     hasty.leadership.campaign(with_heartbeat=False)
@@ -391,9 +397,8 @@ class SlowBeat(Beat):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.is_beating, self.may_go_on = threading.Event(), threading.Event()
-        self.leadership.on_beat = self._hang
 
-    def _hang(self) -> None:
+    def after_renewal(self) -> None:
         self.is_beating.set()
         self.may_go_on.wait(10)
 
@@ -403,7 +408,7 @@ def slow(client: Any) -> Iterator[SlowBeat]:
     """A beat that leads, in the middle of a renewal."""
     beat = SlowBeat(client, lock_timeout=0.3)
     beat.leadership.campaign(with_heartbeat=True)
-    beat.leadership.expect(1e9)
+    beat.leadership.watchdog.expect(1e9)
     assert beat.is_beating.wait(5)
     yield beat
     beat.may_go_on.set()
@@ -416,7 +421,7 @@ def test_a_lead_that_begins_while_a_heartbeat_ends_has_a_heartbeat(
     """The old one is still in the middle of a renewal."""
     slow.lock_key = "redbeat:other"
     assert slow.leadership.lead_or_wait()
-    slow.leadership.expect(1e9)
+    slow.leadership.watchdog.expect(1e9)
     slow.may_go_on.set()
     client.persist("redbeat:other")
     slow.now += 1
@@ -428,7 +433,7 @@ def test_a_lead_that_was_lost_and_is_regained_while_a_heartbeat_ends_has_a_heart
 ) -> None:
     client.delete(KEY)
     assert slow.leadership.lead_or_wait()
-    slow.leadership.expect(1e9)
+    slow.leadership.watchdog.expect(1e9)
     slow.may_go_on.set()
     client.persist(KEY)
     slow.now += 1
@@ -439,4 +444,4 @@ def test_a_heartbeat_that_finds_no_lock_does_nothing(leader: Beat) -> None:
     """The main thread may just have let it go."""
     leader.leadership.release()
     leader.now += FAILOVER
-    assert leader.leadership.beat()
+    assert leader.leadership.beat() == leader.leadership.heartbeat_interval

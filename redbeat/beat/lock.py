@@ -1,0 +1,101 @@
+"""The lock that the leading beat holds."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Literal
+
+from celery.utils.log import get_logger
+from redis.exceptions import LockNotOwnedError
+
+from ..store.storage import Storage
+from .holder import Holder, new_token
+
+logger = get_logger("celery.beat")
+
+
+class LeaderLock:
+    """A lock in Redis that is always renewed to its full time to live.
+
+    It works like redis-py's lock as far as schedulers use that, on a server without scripting too.
+    Each method costs one round trip. ``name`` is its key, ``timeout`` its time to live in seconds,
+    ``token`` its value in Redis, empty until it is taken.
+
+    ``failover_timeout`` is for how many seconds the holder may go without renewing it; ``None`` if
+    no heartbeat does so. ``application`` is the name of the holder's application, if it has one.
+    """
+
+    def __init__(
+        self,
+        storage: Storage,
+        name: str,
+        timeout: float,
+        failover_timeout: float | None,
+        application: str = "",
+    ) -> None:
+        self._storage = storage
+        self.name = name
+        self.timeout = timeout
+        self.token = ""
+        self._failover_timeout = failover_timeout
+        self._application = application
+
+    @property
+    def local(self) -> SimpleNamespace:
+        """Where redis-py's lock keeps its token, in bytes."""
+        return SimpleNamespace(token=self.token.encode("utf-8", "surrogateescape"))
+
+    def acquire_free(self) -> bool:
+        """Take the lock if nobody holds it."""
+        token = self._new_token(self.timeout)
+        taken = self._storage.acquire_lock(self.name, token, int(self.timeout * 1000))
+        if taken:
+            self.token = token
+        return taken
+
+    def take_over(self, holder: Holder, longest_silence: float) -> bool:
+        """Take the lock if ``holder`` still holds it, and has been silent for longer than that."""
+        token = self._new_token(self.timeout)
+        silent_below = round(holder.lifetime * 1000) - int(longest_silence * 1000)
+        taken = self._storage.take_over_lock(
+            self.name, holder.token, token, int(self.timeout * 1000), silent_below
+        )
+        if taken:
+            self.token = token
+        return taken
+
+    def owned(self) -> bool:
+        """Whether this beat holds the lock."""
+        return self._storage.read_lock(self.name)[0] == self.token
+
+    def extend(self, additional_time: float, replace_ttl: bool = True) -> Literal[True]:
+        """Set the time to live to ``additional_time`` seconds, however much of it is left.
+
+        The names of the arguments are redis-py's. Raises
+        :exc:`redis.exceptions.LockNotOwnedError` if this beat does not hold the lock.
+        """
+        is_new = additional_time != self.timeout
+        token = self._new_token(additional_time) if is_new else self.token
+        milliseconds = int(additional_time * 1000)
+        if not self._storage.extend_lock(self.name, self.token, milliseconds, token):
+            raise LockNotOwnedError(f"{self.name} is no longer held by this beat")
+        self.timeout, self.token = additional_time, token
+        return True
+
+    def release(self) -> None:
+        """Delete the lock.
+
+        Raises :exc:`redis.exceptions.LockNotOwnedError` if this beat does not hold it.
+        """
+        if not self._storage.release_lock(self.name, self.token):
+            raise LockNotOwnedError(f"{self.name} is no longer held by this beat")
+
+    def _new_token(self, timeout: float) -> str:
+        if self._failover_timeout is None:
+            return new_token(0, 0, self._application)
+        return new_token(timeout, self._failover_timeout, self._application)
+
+
+def log_release() -> None:
+    """Log that a lock is released, in the words that people search for."""
+    logger.info("beat: Releasing lock")
