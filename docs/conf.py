@@ -61,7 +61,7 @@ nitpick_ignore = [
     ("py:class", "datetime"),
     ("py:class", "tzinfo"),
     ("py:class", "click.exceptions.ClickException"),
-    ("py:class", "redbeat.beat.dispatch.Claim"),
+    ("py:class", "redbeat.beat.batch.Claim"),
     ("py:class", "redbeat.store.storage.OwnKeys"),
 ]
 

@@ -29,6 +29,24 @@ class EntryError(RedBeatError, TypeError, ValueError):
     """An entry cannot be stored or built; the message names the entry and the argument."""
 
 
+class MissingEntryError(RedBeatError, KeyError):
+    """There is no entry at the key; the first argument is the key, as with any ``KeyError``."""
+
+    def __init__(self, key: str | bytes, prefix: str) -> None:
+        super().__init__(key)
+        self.key = key
+        self.prefix = prefix
+
+    def __str__(self) -> str:
+        name = self.key if isinstance(self.key, str) else self.key.decode("utf-8", "replace")
+        if name.startswith(self.prefix):
+            return repr(self.key)
+        return f"{self.key!r}: no such key. Did you mean {self.prefix + name!r}?"
+
+    def __reduce__(self) -> tuple[type[MissingEntryError], tuple[str | bytes, str]]:
+        return type(self), (self.key, self.prefix)
+
+
 class BeatInitError(RedBeatError, AttributeError):
     """A scheduler with a lock was ticked although its ``beat_init`` hook never ran."""
 

@@ -28,6 +28,7 @@ from celery.beat import Scheduler
 from kombu.utils.imports import symbol_by_name
 from redis.exceptions import ResponseError
 
+from .beat.definitions import take_lazy_functions
 from .beat.failing import MOST_FAILING
 from .beat.holder import Holder, read_holder
 from .beat.losses import lost_at
@@ -41,7 +42,6 @@ from .schedulers import (
     ensure_conf,
     get_storage,
     store_entries,
-    take_lazy_functions,
 )
 from .schedules import awaited_from, is_plain_interval, next_due
 from .store.retrying import is_of_one_key
@@ -558,7 +558,8 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         built for it, and what publishing costs. Raises `KeyError`, and
         `celery.beat.SchedulingError` if the message cannot be sent.
         """
-        entry, scheduler = take_lazy_functions(self[name]), _scheduler_of(self.app)
+        entry = take_lazy_functions(self[name], self._conf.schedule)
+        scheduler = _scheduler_of(self.app)
         sender = scheduler if _sends_itself(scheduler) else Scheduler
         return sender(self.app, lazy=True).apply_async(entry, advance=False)
 

@@ -223,6 +223,18 @@ class Leadership:
             self._stand_by()
         self.lost.set()
 
+    def lose_own(self, why: str) -> bool:
+        """Go back to standby; ``False``, and nothing done, if the lock is not one of ours."""
+        if self.has_own_lock:
+            self.lose(self.candidate.lock, why)
+            return True
+        return False
+
+    @property
+    def has_own_lock(self) -> bool:
+        """Whether the candidate holds a lock that was acquired here, not assigned by a program."""
+        return isinstance(self.candidate.lock, LeaderLock)
+
     def _stand_by(self) -> None:
         self.candidate.lock = self._lost_lock = None
         if self._heartbeat is not None:

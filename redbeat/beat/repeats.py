@@ -22,7 +22,7 @@ class Repeats:
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
-        self._clock = clock
+        self.clock = clock
         self._told_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def error(self, about: Hashable, exc: BaseException, message: str, *args: object) -> None:
@@ -34,7 +34,7 @@ class Repeats:
             self._logger.debug(message, *args, exc_info=exc, stacklevel=2)
 
     def _is_news(self, about: Hashable) -> bool:
-        now = self._clock()
+        now = self.clock()
         if now < self._told_at.get(about, float("-inf")) + SILENCE:
             return False
         self._told_at[about] = now

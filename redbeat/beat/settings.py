@@ -319,6 +319,13 @@ class Settings:
             setting.check(value)
         return value
 
+    def usable_lock_timeout(self, lock_key: str | None) -> float | None:
+        """The timeout of the lock at ``lock_key``; where there is no lock, a bad one is ignored."""
+        setting = SETTINGS["redbeat_lock_timeout"]
+        if lock_key:
+            setting.check(self.lock_timeout)
+        return self.lock_timeout if setting.accepts(self.lock_timeout) else None
+
     def _read_key_expiry_check(self) -> str:
         setting = SETTINGS["redbeat_key_expiry_check"]
         value = self._read(setting.name)

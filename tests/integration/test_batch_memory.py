@@ -1,5 +1,6 @@
 """How much of what is due one batch takes on: a beat must be able to hold it."""
 
+import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from itertools import groupby
@@ -11,8 +12,10 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.beat.dispatch import Batch, claim_batch, unique_lease
-from redbeat.schedulers import get_storage
+from redbeat.beat.batch import Batch
+from redbeat.beat.claims import unique_lease
+from redbeat.beat.repeats import Repeats
+from redbeat.schedulers import get_storage, logger
 from support.apps import MakeApp
 from support.permissions import EVERYTHING, SUFFICIENT, guard
 from support.servers import StartRedis
@@ -34,7 +37,7 @@ RIGHTS = {
 @pytest.fixture(autouse=True)
 def bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound that a test can reach."""
-    monkeypatch.setattr("redbeat.beat.dispatch.BATCH_BYTES", BOUND)
+    monkeypatch.setattr("redbeat.beat.batch.BATCH_BYTES", BOUND)
 
 
 @pytest.fixture(params=RIGHTS)
@@ -58,7 +61,8 @@ def load_batch(app: Celery) -> tuple[Batch, list[int]]:
     """Claim and load a batch; how large each of its entries is."""
     now = datetime.now(UTC)
     lease = unique_lease(now.timestamp(), 30)
-    batch = claim_batch(get_storage(app), now, lease, 500, 300, 30)
+    batch = Batch(get_storage(app), now, lease, time.monotonic() + 15, Repeats(logger))
+    batch.claim(500, horizon=300, from_end=False)
     build: Callable[..., Any] = lambda key, stored: RedBeatSchedulerEntry.from_stored(  # noqa: E731
         key, stored, app
     )

@@ -11,7 +11,7 @@ import redis
 from celery import Celery
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.schedulers import LONGEST_FIELD
+from redbeat.beat.definitions import LONGEST_FIELD
 
 SCHEDULE = "redbeat::schedule"
 SIZE = 50_000_000

@@ -19,8 +19,9 @@ from celery.signals import beat_init
 from kombu.entity import Exchange, Queue
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
-from redbeat.beat.dispatch import unique_lease
-from redbeat.schedulers import MAX_PAUSE, acquire_distributed_beat_lock, get_storage
+from redbeat.beat.claims import unique_lease
+from redbeat.beat.pauses import MAX_PAUSE
+from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
 from redbeat.store.storage import Outcome
 from support.apps import MakeApp
 from support.messages import QUEUE, read_messages
@@ -509,7 +510,7 @@ def test_a_run_whose_commit_was_delayed_is_told_once_and_with_its_own_delay(
     scheduler.tick()
     assert len(dispatched) == 1
     assert 3600 <= dispatched[0] <= delay_by_now
-    assert scheduler.statistics.runs == 1
+    assert scheduler.ledger.reporter.runs == 1
 
 
 def test_the_runs_before_the_broker_broke_off_are_told(
@@ -526,7 +527,7 @@ def test_the_runs_before_the_broker_broke_off_are_told(
         patch.setattr(RedBeatScheduler, "apply_async", sending_until_it_dies(broker))
         scheduler.tick()
     broker.start()
-    assert len(dispatched) == scheduler.statistics.runs == len(sent(broker)) == 1
+    assert len(dispatched) == scheduler.ledger.reporter.runs == len(sent(broker)) == 1
 
 
 @pytest.mark.parametrize("batch_size", [10, 500])
@@ -552,7 +553,7 @@ def test_a_broker_that_is_full_now_and_again_gets_every_message_and_no_run_more_
     assert sorted(taken) == sorted(names)
     assert max(taken.values()) <= 2
     assert sum(taken.values()) < 2 * len(names)
-    assert "The broker takes no messages" in caplog.text
+    assert "The broker accepts no messages" in caplog.text
 
 
 def make_due(app: Celery) -> None:

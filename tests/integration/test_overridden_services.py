@@ -366,7 +366,7 @@ def test_what_ran_while_the_clock_was_ahead_is_put_right_whatever_it_is(
         each.key: redis_client.zscore("redbeat::schedule", each.key) for each in (over, right)
     }
     offset = [0.0]
-    scheduler.clock = WallClock(lambda: time.monotonic() + offset[0], time.monotonic)
+    scheduler.rest.clock = WallClock(lambda: time.monotonic() + offset[0], time.monotonic)
     offset[0] = -3600.0
     scheduler.rest.take = lambda *args: None  # type: ignore[method-assign]  # no time to rest
     scheduler.tick()

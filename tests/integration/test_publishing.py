@@ -13,7 +13,7 @@ from celery import Celery
 from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.schedulers import HANDFUL
+from redbeat.beat.delivery import HANDFUL
 from support.apps import MakeApp
 from support.messages import QUEUE, read_messages
 from support.wire import Proxy
@@ -106,7 +106,7 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
     app = make_app_with(broker_url=redis_url, redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
     due(app, *map(str, range(20)))
     scheduler = RedBeatScheduler(app)
-    monkeypatch.setattr("redbeat.beat.dispatch.FILLING_TIME", 0.2)
+    monkeypatch.setattr("redbeat.beat.batch.FILLING_TIME", 0.2)
     proxy.delay = 0.3
     with proxy.counting() as traffic:
         scheduler.tick()

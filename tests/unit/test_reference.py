@@ -13,7 +13,7 @@ from redbeat.beat.settings import SETTINGS
 from redbeat.schedulers import ADD_ENTRY_ERROR
 
 ROOT = Path(__file__).parents[2]
-SOURCES = sorted((ROOT / "redbeat").glob("*.py"))
+SOURCES = sorted((ROOT / "redbeat").rglob("*.py"))
 PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted(ROOT.glob("docs/**/*.md")))]
 LEVELS = {"warning", "error", "critical", "exception"}
 NAMED_TEXTS = {"ADD_ENTRY_ERROR": ADD_ENTRY_ERROR}

@@ -11,11 +11,8 @@ import redis.exceptions
 import redis.lock
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.schedulers import (
-    HANDFUL,
-    acquire_distributed_beat_lock,
-    get_storage,
-)
+from redbeat.beat.delivery import HANDFUL
+from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
 from redbeat.store.storage import Outcome
 from support.apps import MakeApp
 from support.entries import SCHEDULE, due, score_of
@@ -37,7 +34,7 @@ def test_a_slow_broker_does_not_keep_a_tick_from_draining(
     scheduler: RedBeatScheduler, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What does not fit into the time of one batch goes with the next ones."""
-    monkeypatch.setattr("redbeat.beat.dispatch.FILLING_TIME", 0)
+    monkeypatch.setattr("redbeat.beat.batch.FILLING_TIME", 0)
     for number in range(9):
         due(scheduler.app, f"e{number}")
     scheduler.tick()

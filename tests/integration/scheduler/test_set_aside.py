@@ -207,7 +207,7 @@ def test_of_many_entries_that_are_set_aside_each_is_looked_at_in_turn(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], monkeypatch: Any
 ) -> None:
     """Whichever is mended is found within one round of pages."""
-    monkeypatch.setattr("redbeat.beat.dispatch.SET_ASIDE_PAGE", 2)
+    monkeypatch.setattr("redbeat.beat.claims.SET_ASIDE_PAGE", 2)
     scheduler.app.redbeat_conf.poll_interval = 0
     good = {name: due(scheduler.app, name).encode_definition() for name in "abcde"}
     for name in good:
@@ -225,7 +225,7 @@ def test_a_tick_reads_one_page_of_the_entries_that_are_set_aside(
     make_app_with: MakeApp, proxy: Proxy, monkeypatch: Any
 ) -> None:
     """However many there are, and the page after it the next time."""
-    monkeypatch.setattr("redbeat.beat.dispatch.SET_ASIDE_PAGE", 2)
+    monkeypatch.setattr("redbeat.beat.claims.SET_ASIDE_PAGE", 2)
     app = make_app_with(
         redbeat_redis_url=proxy.url(), redbeat_lock_key=None, redbeat_poll_interval=0.001
     )

@@ -115,10 +115,10 @@ def test_a_static_entry_that_stays_paused_is_told_of_at_each_start(
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"one": STATIC | {"enabled": False}}
     RedBeatScheduler(client_app)
-    assert "stays so" not in caplog.text
+    assert "stays paused" not in caplog.text
     client_app.conf.beat_schedule = {"one": STATIC}
     RedBeatScheduler(client_app)
-    assert "'one' of beat_schedule is paused in Redis, and stays so" in caplog.text
+    assert "'one' of beat_schedule is paused in Redis and stays paused" in caplog.text
 
 
 def test_a_static_entry_that_a_user_resumed_stays_so_whatever_its_class_begins_with(
@@ -271,15 +271,15 @@ def test_static_entries_come_back_without_a_leader_when_redis_lost_its_data(
 def test_a_long_beat_schedule_is_no_thread_that_hangs(scheduler: RedBeatScheduler) -> None:
     """Each entry is a sign of life."""
     now, stalls = [0.0], []
-    scheduler.leadership.clock = lambda: now[0]
+    scheduler.leadership.watchdog.clock = lambda: now[0]
 
     class Slow(RedBeatSchedulerEntry):
         def save(self) -> RedBeatSchedulerEntry:
-            now[0] += scheduler.leadership.stall_timeout * 0.9
-            stalls.append(scheduler.leadership.is_stalled)
+            now[0] += scheduler.leadership.watchdog.stall_timeout * 0.9
+            stalls.append(scheduler.leadership.watchdog.is_stalled)
             return super().save()
 
     scheduler.Entry = Slow
-    scheduler.leadership.expect(0)
+    scheduler.leadership.watchdog.expect(0)
     scheduler.update_from_dict({name: {"task": "tasks.a", "schedule": 60} for name in "abc"})
     assert stalls == [False] * 3

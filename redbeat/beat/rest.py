@@ -1,16 +1,16 @@
 """The wait between two ticks under a running beat service: when it ends, and what ends it early.
 
 A tick leaves an :class:`Outlook` behind; the :class:`Rest` that follows lasts until the next tick
-is wanted. It listens, so that an edit ends it at once, and polls for what was written without a
-word. Whoever wrote the tick, this wait is the same: an override that answers with fewer seconds
-than ours is called again after that time.
+is wanted. It listens, so that an edit ends it at once, and polls for what was written without
+notifying anybody. This wait is the same whoever wrote the tick: an override that answers with fewer
+seconds than ours is called again after that time.
 
-A busy beat ticks in *pulses*, whole parts of a second: what is due between two of them is sent
-together. An interval that is shorter than a pulse is due at its own time and loses no runs.
+A busy beat ticks in *pulses*, whole parts of a second: entries due between two of them are sent
+together. An interval shorter than a pulse is due at its own time and loses no runs.
 
-How it can fail. Whatever keeps it from listening, such as a refused or broken subscription, leaves
-the polling: an edit is then noticed within the poll interval. A clock that is set ends the wait,
-since due times are those of the clock; that, too, is noticed within the poll interval.
+How it can fail. If beat cannot listen, for example because the subscription is refused or broken,
+polling remains: an edit is then noticed within the poll interval. Setting the clock ends the wait,
+since entries are due by the clock; that, too, is noticed within the poll interval.
 """
 
 from __future__ import annotations
@@ -19,35 +19,41 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 from celery.utils.log import get_logger
 from redis.exceptions import NoPermissionError
 
 from ..store.retrying import not_again, patience, without_secrets
 from ..store.storage import REDIS_ERRORS, Listener, Storage
+from ..timing.calendars import as_utc
 from .clocks import WallClock
 from .leadership import Leadership
+from .settings import Settings
 
 logger = get_logger("celery.beat")
 
-#: A busy beat ticks so many times a second. What is due between two of them goes together; their
-#: number is a whole one, so that an entry's due times always lie alike among them.
+#: Ticks per second of a busy beat. The number is whole, so that the due times of an entry always
+#: lie the same way between them.
 PULSES_PER_SECOND = 10
 PULSE = 1 / PULSES_PER_SECOND
 
-#: Seconds at the least between two ticks, for entries that are due again within a pulse.
+#: Seconds at least between two ticks, for entries that are due again within a pulse.
 SHORTEST_PULSE = 0.01
+
+#: The smallest difference between two readings of a clock.
+RESOLUTION = timedelta(microseconds=1)
 
 
 @dataclass(frozen=True)
 class Outlook:
     """What a tick leaves behind: when the next one is wanted.
 
-    ``wait`` is what the tick answers, in seconds. All other times are seconds since the epoch:
-    the *now* of the tick; when the first entry is due, ``None`` for a beat that runs nothing now;
-    when the first of those is due again that just ran and repeat within a pulse. ``may_find_more``
-    says that entries may become due without anybody writing them, as those that are set aside.
-    ``latest`` bounds the wait, counted from its beginning.
+    ``wait`` is what the tick returns, in seconds. The other times are in seconds since the epoch:
+    ``first_due`` is when the first entry is due (``None`` for a beat that runs nothing now),
+    ``ticked_at`` the *now* of the tick, ``first_again`` when the first entry that repeats within a
+    pulse is due again. ``may_find_more``: entries may become due without anybody writing them, for
+    example those that are set aside. ``latest`` is the longest rest, in seconds.
     """
 
     wait: float
@@ -58,61 +64,73 @@ class Outlook:
     latest: float = math.inf
 
     def answered(self, seconds: float) -> Outlook:
-        """This outlook for a service that was answered ``seconds``: fewer than ours count."""
+        """This outlook if an override of ``tick`` returned ``seconds``: fewer than ours count."""
         return self if seconds >= self.wait else replace(self, wait=seconds, latest=seconds)
 
     def wakes_at(self, now: float, longest: float) -> float:
-        """When a rest that begins at ``now`` ends by itself, after ``longest`` seconds at most."""
+        """When a rest that begins at ``now`` ends, after ``longest`` seconds at most."""
         if self.first_due is None:
             return now + self.wait
-        bound = now + min(longest, self.latest)
-        return min(max(self._next_turn(self.first_due), now), bound)
-
-    def _next_turn(self, first_due: float) -> float:
-        """The end of this tick's pulse, or later: when the first entry is due."""
         next_pulse = (math.floor(self.ticked_at * PULSES_PER_SECOND) + 1) / PULSES_PER_SECOND
         again = max(self.first_again, self.ticked_at + SHORTEST_PULSE)
-        return min(max(first_due, next_pulse), again)
+        next_tick = min(max(self.first_due, next_pulse), again)
+        return min(max(next_tick, now), now + min(longest, self.latest))
 
 
 class Rest:
-    """The rests of one beat, and the subscription that they share.
-
-    ``poll_interval`` gives the seconds between two looks at the schedule, each one round trip.
-    """
+    """The rests of one beat, and the subscription that they share."""
 
     def __init__(
         self,
+        conf: Settings,
         get_storage: Callable[[], Storage],
         leadership: Leadership,
-        poll_interval: Callable[[], float],
         clock: WallClock,
     ) -> None:
+        self._conf = conf
         self._get_storage = get_storage
         self._leadership = leadership
-        self._poll_interval = poll_interval
-        self._clock = clock
+        self.clock = clock
         self._listener: Listener | None = None
-        #: Whether an entry was due at any time, at the last look.
+        #: Whether the schedule had entries at the last look.
         self._had_entries = True
-        #: When the last rest of a leader was meant to end, in seconds since the epoch.
+        #: When the last rest of a leader was to end, in seconds since the epoch.
         self.wakes_at = 0.0
 
+    def read_now(self, read: datetime) -> datetime:
+        """The tick's *now* for this reading of the clock: when the rest was to end, if just before.
+
+        Otherwise an entry due at the end of a pulse would run sometimes in one tick and sometimes
+        in the next.
+        """
+        # In UTC: arithmetic in a time zone ignores the change of its clocks.
+        now = as_utc(read)
+        late = now.timestamp() - self.wakes_at
+        if 0 <= late < PULSE:
+            now += RESOLUTION - timedelta(seconds=late)
+        return now.astimezone(read.tzinfo)
+
+    def read_jump(self) -> float:
+        """Seconds by which the clock was set ahead since the last call; negative: back."""
+        return self.clock.read_jump()
+
     def take(self, outlook: Outlook, longest: float) -> None:
-        """Rest until the next tick is wanted, ``longest`` seconds at most, or the lock is lost."""
+        """Rest until the next tick is wanted, the lock is lost, or ``longest`` seconds are over.
+
+        One round trip per poll interval.
+        """
+        expect, lost = self._leadership.watchdog.expect, self._leadership.lost
         wakes_at = outlook.wakes_at(time.time(), longest)
         if outlook.first_due is None:
-            self._leadership.watchdog.expect(outlook.wait)
-            self._leadership.lost.wait(outlook.wait)
+            expect(outlook.wait)
+            lost.wait(outlook.wait)
             return
         self.wakes_at = wakes_at
-        while (remaining := wakes_at - time.time()) > 0 and not self._leadership.lost.is_set():
-            # Anew each time: the clock may have been set back.
-            self._leadership.watchdog.expect(remaining)
-            pause = min(remaining, self._poll_interval())
-            if self.listen(pause, wakes_at):
-                return
-            if self._clock.has_jumped():
+        while (remaining := wakes_at - time.time()) > 0 and not lost.is_set():
+            # Each time: the clock may have been set back.
+            expect(remaining)
+            pause = min(remaining, self._conf.poll_interval)
+            if self.listen(pause, wakes_at) or self.clock.has_jumped():
                 return
             if pause < remaining and (outlook.may_find_more or self._is_due_early()):
                 return
@@ -120,8 +138,8 @@ class Rest:
     def listen(self, seconds: float, before: float) -> bool:
         """Sleep for so many seconds, or until notified of an entry that is due before ``before``.
 
-        Returns whether there may be something to do: a subscription that breaks off may have
-        missed a change.
+        Returns whether there may be something to do: a subscription that broke may have missed a
+        change.
         """
         listener, self._listener = self._listener, None
         has_listened = listener is not None
@@ -141,7 +159,7 @@ class Rest:
             if listener is not None:
                 listener.close()
             return has_listened or self._leadership.lost.wait(seconds)
-        # Not kept while it is in use: a signal handler that closes beat must not close it then.
+        # Not kept while in use: a signal handler that closes beat must not close it then.
         self._listener = listener
         return woken
 

@@ -1,4 +1,4 @@
-"""Signals to end the process, put off while a batch is under way."""
+"""Signals that end the process, held back while a batch is on its way."""
 
 import os
 import signal
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from redbeat.beat.dispatch import LEASE_SPREAD, deferred_signals, unique_lease
+from redbeat.beat.interrupts import hold_back_signals
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def test_a_signal_is_handled_at_the_end_of_the_block(
     handled: list[int], number: signal.Signals
 ) -> None:
     """And the block can tell that one came."""
-    with deferred_signals() as stop:
+    with hold_back_signals() as stop:
         assert not stop
         os.kill(os.getpid(), number)
         assert stop
@@ -40,10 +40,10 @@ def test_a_second_signal_ends_the_block_at_once(handled: list[int]) -> None:
     """A broker call that hangs must not make beat immortal."""
 
     def send_twice() -> None:
-        with deferred_signals():
+        with hold_back_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
-            pytest.fail("the second signal was put off")
+            pytest.fail("the second signal was held back")
 
     with pytest.raises(SystemExit):
         send_twice()
@@ -52,7 +52,7 @@ def test_a_second_signal_ends_the_block_at_once(handled: list[int]) -> None:
 
 def test_the_handlers_are_put_back(handled: list[int]) -> None:
     """After the block, signals are handled where they come."""
-    with deferred_signals():
+    with hold_back_signals():
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     assert handled == [signal.SIGTERM]
@@ -60,16 +60,16 @@ def test_the_handlers_are_put_back(handled: list[int]) -> None:
 
 def test_the_default_action_is_taken_at_the_end_of_the_block() -> None:
     """SIGINT's default handler raises `KeyboardInterrupt`."""
-    with pytest.raises(KeyboardInterrupt), deferred_signals():
+    with pytest.raises(KeyboardInterrupt), hold_back_signals():
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_outside_the_main_thread_nothing_is_put_off() -> None:
+def test_outside_the_main_thread_nothing_is_held_back() -> None:
     """Python handles signals in the main thread alone."""
     seen: list[bool] = []
 
     def run() -> None:
-        with deferred_signals() as stop:
+        with hold_back_signals() as stop:
             seen.append(bool(stop))
 
     thread = threading.Thread(target=run)
@@ -78,22 +78,14 @@ def test_outside_the_main_thread_nothing_is_put_off() -> None:
     assert seen == [False]
 
 
-def test_a_lease_is_later_than_the_claim_timeout_and_no_other_claim_has_it() -> None:
-    """Its fraction is random, and there always is one: whole seconds are what users write."""
-    leases = {unique_lease(1000.2, 30) for _ in range(1000)}
-    assert len(leases) == 1000
-    assert all(1030.2 <= lease <= 1030.2 + LEASE_SPREAD for lease in leases)
-    assert not any(lease.is_integer() for lease in leases)
-
-
 def test_a_block_that_hangs_is_ended_after_a_while(
     handled: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One SIGTERM is enough to end a beat whose broker does not answer."""
-    monkeypatch.setattr("redbeat.beat.dispatch.SIGNAL_PATIENCE", 0.1)
+    monkeypatch.setattr("redbeat.beat.interrupts.SIGNAL_PATIENCE", 0.1)
 
     def hang() -> None:
-        with deferred_signals():
+        with hold_back_signals():
             os.kill(os.getpid(), signal.SIGTERM)
             threading.Event().wait(30)
             pytest.fail("the block was not ended")

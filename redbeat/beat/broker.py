@@ -1,0 +1,185 @@
+"""The broker as one beat sees it: its channel, whether it can be reached, and what it refuses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from celery.utils.log import get_logger
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from .batch import HELD_BACK_DELAY
+from .faults import (
+    BrokerAwayError,
+    NotSentError,
+    describe,
+    is_lost_connection,
+    is_of_files,
+    is_of_the_message,
+    is_refusal,
+    raised_first,
+)
+from .pauses import MAX_PAUSE, Pauses
+from .publishing import connection_for_sending
+
+logger = get_logger("celery.beat")
+
+
+class Sender(Protocol):
+    """What the broker needs of a scheduler: the hooks by which Celery's scheduler connects."""
+
+    app: Any
+    connection: Any
+
+    @property
+    def _maybe_due_kwargs(self) -> dict[str, Any]: ...
+
+    def forget_producer(self) -> None:
+        """Make a new producer, with a new channel, on the next use."""
+
+
+class Broker:
+    """Where beat sends messages, and how: in batches or one by one.
+
+    One by one go the messages of entries in batches that failed midway, until they have run: nobody
+    knows which of them the broker accepted, and it must not accept those again and again. After the
+    broker refused a message of a batch, all messages go one by one.
+    """
+
+    def __init__(self, sender: Sender, pauses: Pauses) -> None:
+        self._sender = sender
+        self._pauses = pauses
+        #: The channel on which this tick publishes; it has no connection once that is lost.
+        self.channel: Any = None
+        self._has_doubtful_channel = False
+        self._doubtful: set[str] = set()
+        self._refuses_batches = False
+        #: Whether a new connection could be made in this tick; ``None``: nobody tried.
+        self._answers: bool | None = None
+        #: Whether the broker had no room for a message in this tick.
+        self._is_full = False
+
+    def begin_tick(self) -> None:
+        """Forget what the last tick found out."""
+        self._answers = None
+        self._is_full = False
+
+    def end_tick(self) -> None:
+        """Replace a channel on which a message could not be sent: a closed one stays closed."""
+        if self._has_doubtful_channel:
+            self._has_doubtful_channel = False
+            self._forget_channel()
+
+    def connect(self) -> dict[str, Any]:
+        """The keywords for ``maybe_due``, connecting if need be; raises `BrokerAwayError`."""
+        try:
+            kwargs = self._sender._maybe_due_kwargs
+            self.channel = getattr(kwargs.get("producer"), "channel", None)
+        except Exception as exc:
+            raise broker_away(exc) from exc
+        return kwargs
+
+    def disconnect(self) -> None:
+        """Connect again on the next use, and declare the queues: the broker may have lost them."""
+        self._forget_channel()
+        if "connection" in vars(self._sender):
+            self._sender.connection.collect()
+
+    def _forget_channel(self) -> None:
+        self.channel = None
+        self._sender.forget_producer()
+
+    # Batches
+
+    def takes_batch(self, producer: Any, keys: Iterable[str]) -> bool:
+        """Whether the messages of these entries may go out as one batch."""
+        has_batches = getattr(producer, "supports_batch_publish", False) is True
+        return has_batches and not self._refuses_batches and self._doubtful.isdisjoint(keys)
+
+    def note_failed_batch(self, exc: Exception, keys: Iterable[str]) -> None:
+        """Send one by one what was in a batch that failed; raises `BrokerAwayError`.
+
+        Does not raise if the broker refused a message: the message is to fail alone, now and
+        whenever it comes again, so from now on all go one by one.
+        """
+        if not is_refusal(raised_first(exc), self._sender.connection):
+            self._doubtful.update(keys)
+            raise broker_away(exc) from exc
+        self._refuses_batches = True
+        logger.error(
+            "beat: The broker refused a message of a batch (%s) and may have accepted the others, "
+            "which are sent again. Until beat is restarted, messages are sent one by one. Repair "
+            "what is at that key in the broker, or let this user write to it.",
+            describe(exc),
+        )
+
+    def note_runs(self, keys: Iterable[str]) -> None:
+        """Take note of entries whose messages the broker has accepted."""
+        self._doubtful.difference_update(keys)
+        self._pauses.note_runs()
+
+    # Errors
+
+    def require_own_fault(self, entry: Any, exc: Exception) -> None:
+        """Return if the entry's message cannot be built or serialised; else raise.
+
+        What failed on its way leaves the run due: `NotSentError` for this entry alone,
+        `BrokerAwayError` for all.
+        """
+        first = raised_first(exc)
+        if is_refusal(first, self._sender.connection) and not is_of_files(exc):
+            message = f"The broker refuses {entry.name} ({describe(exc)})"
+            raise self._not_sent(message, MAX_PAUSE) from exc
+        if isinstance(first, OutOfMemoryError) and not self._is_full:
+            # Perhaps for this message only: the next one will tell.
+            self._is_full = True
+            message = f"The broker has no room for {entry.name} ({describe(exc)})"
+            raise self._not_sent(message, MAX_PAUSE) from exc
+        is_news = self._answers is None
+        if not self._is_away(exc):
+            if is_of_the_message(exc):
+                return
+            message = f"{entry.name} was not sent ({describe(exc)})"
+            raise self._not_sent(message, MAX_PAUSE) from exc
+        if (isinstance(first, OSError) or is_of_files(exc)) and self._can_be_reached():
+            # The old connection failed, or a service that the task's own code uses.
+            message = f"{entry.name} was not sent ({describe(exc)}), though the broker is available"
+            raise self._not_sent(message, HELD_BACK_DELAY, is_news) from exc
+        raise broker_away(exc) from exc
+
+    def _not_sent(self, message: str, seconds: float, is_news: bool = True) -> NotSentError:
+        self._has_doubtful_channel = True
+        return NotSentError(message, seconds, is_news)
+
+    def _is_away(self, exc: Exception) -> bool:
+        """Whether the connection is what failed.
+
+        kombu may reconnect while it declares a queue, and go on with the old, closed channel: the
+        error of that says nothing about a connection.
+        """
+        if self.channel is not None and self.channel.connection is None:
+            return True
+        return is_lost_connection(exc, self._sender.connection)
+
+    def _can_be_reached(self) -> bool:
+        """Whether a new connection can be made; tried once in a tick."""
+        if self._answers is None:
+            try:
+                with connection_for_sending(self._sender.app) as probe:
+                    connect_once(probe)
+                self._answers = True
+            except Exception:
+                self._answers = False
+        return self._answers
+
+
+def connect_once(connection: Any) -> Any:
+    """Connect, trying once: the ticks pace the tries, and nothing stays claimed meanwhile."""
+    return connection.ensure_connection(max_retries=1, interval_start=0)
+
+
+def broker_away(exc: BaseException) -> BrokerAwayError:
+    """The error for a broker that failed with ``exc``."""
+    answers = isinstance(raised_first(exc), ResponseError)
+    failure = "accepts no messages" if answers else "is unavailable"
+    return BrokerAwayError(f"The broker {failure} ({describe(exc)})")
