@@ -1,8 +1,8 @@
-"""A clock that is set while beat runs, noticed against one that nobody sets.
+"""Noticing that the wall clock was set while beat runs, by a clock that nobody sets.
 
-Due times and last runs are times of the wall clock. If that is set back, what ran before bears a
-time that is still to come, and would be silent until then. Beat notices the jump, logs it, and puts
-the entries right whose last run lies ahead: they count as run so much earlier.
+Due times and last runs are times of the wall clock. If that is set back, entries that ran before
+have a last run in the future, and would not run until then. So beat notices the jump, logs it, and
+moves those last runs back by as much.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-#: Seconds by which two readings may differ before the clock counts as set: daemons that keep the
-#: time right move it by less.
+#: A smaller difference, in seconds, does not count as a jump: daemons that keep the time correct it
+#: by less.
 TOLERANCE = 2.0
 
-#: Seconds of drift that are followed at each look.
+#: Seconds of drift that are accepted at each look.
 DRIFT = 0.01
 
 
 def steady_time() -> float:
-    """Seconds of a clock that nobody sets; where it can be had, one that goes on in suspension."""
+    """Seconds of a clock that nobody sets, and that includes suspension where there is such one."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
 
 
 class WallClock:
-    """Tells when the wall clock was set."""
+    """Compares the wall clock with a steady one; both give seconds."""
 
     def __init__(
         self, wall: Callable[[], float] | None = None, steady: Callable[[], float] = steady_time
@@ -37,21 +37,20 @@ class WallClock:
         self._offset = self._read_offset()
 
     def read_jump(self) -> float:
-        """Seconds by which the clock was set ahead since this was last asked; negative: back.
+        """Seconds by which the clock was set ahead since the last call, negative if back.
 
         0 if it was not set, or by less than ``TOLERANCE``.
         """
-        offset = self._read_offset()
-        jump = offset - self._offset
+        jump = self._read_offset() - self._offset
         if abs(jump) < TOLERANCE:
             # Slow drift is followed, so that it never adds up to a jump.
             self._offset += max(min(jump, DRIFT), -DRIFT)
             return 0.0
-        self._offset = offset
+        self._offset += jump
         return jump
 
     def has_jumped(self) -> bool:
-        """Whether :meth:`read_jump` has something to tell."""
+        """Whether :meth:`read_jump` would find a jump."""
         return abs(self._read_offset() - self._offset) >= TOLERANCE
 
     def _read_offset(self) -> float:

@@ -1,7 +1,7 @@
-"""Programs that gevent or eventlet has patched: where code must not block.
+"""Programs that gevent or eventlet has patched.
 
-Their event loop runs signal handlers while the program waits. Whatever blocks there raises an
-error, so it has to be left for when the program itself goes on.
+Their event loop runs signal handlers while the program waits. Code that blocks there raises an
+error, so it has to be left until the program itself goes on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from contextlib import suppress
 
 
 def is_in_event_loop() -> bool:
-    """Whether the event loop of gevent or eventlet is what runs now; it must not block."""
+    """Whether the caller runs in the event loop of gevent or eventlet, and must not block."""
     # Only a program that has imported them can have such a loop.
     with suppress(Exception):
         if "gevent" in sys.modules:

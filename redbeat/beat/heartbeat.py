@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from celery.utils.log import get_logger
 
+from ..store.retrying import not_again, patience
+from ..store.storage import REDIS_ERRORS
 from .watchdog import Watchdog
 
 logger = get_logger("celery.beat")
@@ -20,29 +22,25 @@ RETRY_INTERVAL = 1.0
 
 @dataclass(frozen=True)
 class Errands:
-    """What else the heartbeat's thread does.
+    """What else the thread does: after each heartbeat, and more often in between.
 
-    ``after_renewal`` is called after each heartbeat that reached Redis. ``between`` is called more
-    often: it returns the number of seconds after which it wants to be called again.
+    ``between`` returns the number of seconds after which it wants to be called again.
     """
 
-    after_renewal: Callable[[], object] = lambda: None
+    after_beat: Callable[[], object] = lambda: None
     between: Callable[[], float] = lambda: math.inf
 
 
 class Heartbeat:
     """A thread that begins with the lead and ends with it.
 
-    It calls ``beat``, which returns the number of seconds until the next heartbeat, and ``between``
-    as :class:`Errands` describes. While the ``watchdog`` finds the main thread stalled, it calls
-    neither.
+    ``keep`` renews the lock, and returns the number of seconds until the next heartbeat. While the
+    ``watchdog`` finds the main thread stalled, nothing is called.
     """
 
-    def __init__(
-        self, beat: Callable[[], float], between: Callable[[], float], watchdog: Watchdog
-    ) -> None:
-        self._beat = beat
-        self._between = between
+    def __init__(self, keep: Callable[[], float], errands: Errands, watchdog: Watchdog) -> None:
+        self._keep = keep
+        self._errands = errands
         self._watchdog = watchdog
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -62,14 +60,31 @@ class Heartbeat:
             self._thread.start()
 
     def end(self) -> None:
-        """Stop, without waiting for a renewal that is under way."""
+        """Stop, without waiting for a heartbeat that is under way."""
         self._stop.set()
+
+    def beat(self) -> float:
+        """Renew the lock; returns the seconds until the next heartbeat.
+
+        Raises nothing: the thread must live, since nobody else renews during a long sleep.
+        """
+        try:
+            with patience(not_again):
+                seconds = self._keep()
+                self._errands.after_beat()
+        except REDIS_ERRORS as exc:
+            logger.warning("beat: The lock could not be renewed: %s", exc)
+            return RETRY_INTERVAL
+        except Exception:
+            logger.exception("beat: The lock could not be renewed")
+            return RETRY_INTERVAL
+        return seconds
 
     def _run(self, seconds: float, stop: threading.Event) -> None:
         beats_at = time.monotonic() + seconds
         while True:
             try:
-                pause = self._between()
+                pause = self._errands.between()
             except Exception:
                 # The thread must live. What is wrong shows when beat next sends.
                 logger.debug("beat: Cannot ask the sentinels", exc_info=True)
@@ -78,4 +93,4 @@ class Heartbeat:
                 return
             if time.monotonic() >= beats_at:
                 self._watchdog.outlast_stall(stop)
-                beats_at = time.monotonic() + self._beat()
+                beats_at = time.monotonic() + self.beat()

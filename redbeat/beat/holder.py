@@ -1,9 +1,8 @@
-"""Who holds the lock. Its value in Redis is a token that describes the beat that holds it.
+"""Who holds the lock: its value in Redis is a token that describes the beat that holds it.
 
-A token reads ``[application@]host:pid:random:lifetime:failover:since``. ``lifetime`` and
-``failover`` are milliseconds: the time to live to which the holder keeps renewing the lock, and
-how long it may go without doing so. Both are 0 if the holder has no heartbeat. ``since`` is in
-seconds since the epoch.
+A token reads ``[application@]host:pid:random:lifetime:failover:since``. ``lifetime`` is the time to
+live to which the holder renews the lock, ``failover`` how long it may go without doing so, both in
+milliseconds; they are 0 without a heartbeat. ``since`` is in seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -31,11 +30,11 @@ TOKEN = re.compile(
 class Holder:
     """The beat that holds a lock, as its token describes it.
 
-    ``since`` is when it took the lock, an aware datetime. ``silence`` is the number of seconds
-    since it last renewed the lock; after ``failover_timeout`` seconds of silence another beat may
-    take over. ``lifetime`` is the time to live, in seconds, to which it renews the lock.
-    ``application`` is the name of its application, empty if it has none. What a token does not say,
-    such as one of celery-redbeat 2.x, is ``None``, 0 or empty.
+    ``since`` is when it took the lock, an aware datetime. ``silence`` is for how many seconds it
+    has not renewed the lock; after ``failover_timeout`` seconds another beat may take over.
+    ``lifetime`` is the time to live, in seconds, to which it renews the lock. ``application`` is
+    the name of its application. What the token does not say is ``None``, 0 or empty: one of
+    celery-redbeat 2.x says nothing.
     """
 
     token: str

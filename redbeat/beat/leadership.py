@@ -10,27 +10,23 @@ At most one beat dispatches at a time, and as long as any beat is alive, one lea
 loses the lock goes back to standby; it does not exit.
 
 The ``beat_init`` hook begins the *campaign*: from then on each tick of a standby tries to *acquire*
-the lock. It takes a free lock, or takes over that of a holder that is silent. The lock's token says
-to what time to live its holder renews it, so if its remaining time has fallen by more than the
-failover timeout, the holder has not renewed it for that long. One script checks this and takes the
-lock. A token that says nothing (celery-redbeat 2.x writes those, and schedulers without a
-heartbeat) is waited for until it expires. While nobody waits, a holder that was cut off for a
-minute still finds its lock.
+the lock. It takes a free lock, or that of a holder that is silent. The lock's token says to what
+time to live its holder renews it, so if its remaining time has fallen by more than the failover
+timeout, the holder has not renewed it for that long. A token that says nothing (celery-redbeat 2.x
+writes those, and schedulers without a heartbeat) is waited for until it expires.
 
 A leader renews the lock at each tick. Its *heartbeat*, a thread, does so twice per failover
 timeout, whatever the main thread is doing; the *watchdog* stops it once the main thread hangs. A
-lock that a program assigned is renewed by ticks only, since it may know only the thread that took
-it.
+lock that a program assigned is renewed by ticks only: it may know only the thread that took it.
 
 A leader *trusts* the lock for a part of the failover timeout, counted from when the last renewal
-began; past that it renews before it dispatches. So by the time a standby takes over, the old
-leader has stopped, even if it cannot reach Redis to find out.
+began; past that it renews before it dispatches. So when a standby takes over, the old leader has
+stopped, even if it cannot reach Redis to find out.
 
 How it can fail. Trust is measured on each host's monotonic clock: a host that is suspended between
 looking at the clock and sending may send one batch late. A lock that vanishes while its holder is
 well (deleted by hand, or lost in a failover of Redis) may be acquired by another beat before the
-holder notices. The new leader takes what the old one has sent but not yet committed for abandoned,
-and sends it again.
+holder notices. What the holder has sent by then and not committed looks abandoned, and runs twice.
 """
 
 from __future__ import annotations
@@ -49,7 +45,7 @@ from redis.lock import Lock
 from ..errors import BeatInitError
 from ..store.retrying import not_again, patience, without_secrets
 from ..store.storage import REDIS_ERRORS, Storage
-from .heartbeat import RETRY_INTERVAL, Errands, Heartbeat
+from .heartbeat import Errands, Heartbeat
 from .holder import read_holder
 from .lock import LeaderLock, log_release
 from .waiting import Waiting
@@ -83,9 +79,8 @@ class Timeouts:
 class Leadership:
     """Moves one candidate between standby and leader.
 
-    ``application`` is the name of the candidate's application, empty if it has none; ``clock``
-    gives seconds that only grow. Methods that talk to Redis raise what redis-py raises when it
-    cannot be reached.
+    ``application`` is the name of its application, which may be empty; ``clock`` gives seconds that
+    only grow. Methods that talk to Redis raise what redis-py raises when it cannot be reached.
     """
 
     def __init__(
@@ -101,14 +96,14 @@ class Leadership:
         self.get_storage = get_storage
         self.failover_timeout = timeouts.failover
         self.application = application
-        self.errands = errands
         self.clock = clock
         self.watchdog = Watchdog(timeouts.stall, timeouts.failover, self.is_replaced, clock)
         #: How often this beat has become leader.
         self.term = 0
         #: Set when the lock is lost or released, so that a sleeping main thread wakes.
         self.lost = Event()
-        self._heartbeat: Heartbeat | None = None
+        self.heartbeat = Heartbeat(self.keep, errands, self.watchdog)
+        self._has_heartbeat = False
         self._is_campaigning = False
         #: A lock that the heartbeat found lost; the main thread may be just about to use it.
         self._lost_lock: Any = None
@@ -120,8 +115,7 @@ class Leadership:
     def campaign(self, with_heartbeat: bool) -> None:
         """Begin to try for the lock: once now, and then at every tick; up to two round trips."""
         self._is_campaigning = True
-        if with_heartbeat and self._heartbeat is None:
-            self._heartbeat = Heartbeat(self.beat, self.errands.between, self.watchdog)
+        self._has_heartbeat = self._has_heartbeat or with_heartbeat
         if self.candidate.lock_key and self.candidate.lock is None:
             self.acquire(self.candidate.lock_key)
 
@@ -156,7 +150,7 @@ class Leadership:
             storage,
             key,
             self.candidate.lock_timeout,
-            self.failover_timeout if self._heartbeat is not None else None,
+            self.failover_timeout if self._has_heartbeat else 0,
             self.application,
         )
         holder = read_holder(storage, key)
@@ -187,8 +181,8 @@ class Leadership:
     # Leader
 
     def _begin_heartbeat(self) -> None:
-        if self._heartbeat is not None:
-            self._heartbeat.begin(self.heartbeat_interval)
+        if self._has_heartbeat:
+            self.heartbeat.begin(self.heartbeat_interval)
 
     def renew(self) -> bool:
         """Renew the lock to its full time to live; one round trip. ``False`` if there is none."""
@@ -219,7 +213,7 @@ class Leadership:
             return
         self._lost_lock, self._renewed_at = lock, float("-inf")
         logger.warning("beat: Lost the lock, standing by until it is free: %s", why)
-        if self._heartbeat is None or not self._heartbeat.is_current_thread:
+        if not self.heartbeat.is_current_thread:
             self._stand_by()
         self.lost.set()
 
@@ -237,8 +231,7 @@ class Leadership:
 
     def _stand_by(self) -> None:
         self.candidate.lock = self._lost_lock = None
-        if self._heartbeat is not None:
-            self._heartbeat.end()
+        self.heartbeat.end()
 
     def ensure_trusted(self) -> bool:
         """Whether the lock is held for certain; a round trip if it was not renewed recently."""
@@ -253,7 +246,7 @@ class Leadership:
 
     def _trusted_until(self, renewed_at: float) -> float:
         lifetime = self.candidate.lock_timeout
-        if self._heartbeat is not None and isinstance(self.candidate.lock, LeaderLock):
+        if self._has_heartbeat and isinstance(self.candidate.lock, LeaderLock):
             # Only where a heartbeat keeps the lock do others take silence for the end of a beat.
             lifetime = min(lifetime, self.failover_timeout)
         return renewed_at + lifetime * TRUST
@@ -297,8 +290,7 @@ class Leadership:
 
     def abandon(self) -> Any:
         """Stop leading, and leave the lock to expire; returns the lock. No round trip."""
-        if self._heartbeat is not None:
-            self._heartbeat.end()
+        self.heartbeat.end()
         lock, self.candidate.lock = self.candidate.lock, None
         self.lost.set()
         return lock
@@ -307,28 +299,18 @@ class Leadership:
 
     @property
     def heartbeat_interval(self) -> float:
-        """Seconds between two renewals by the heartbeat."""
+        """Seconds between two heartbeats."""
         return min(self.failover_timeout, self.candidate.lock_timeout) / BEATS_PER_FAILOVER
 
-    def beat(self) -> float:
-        """Renew the lock unless a tick has just done so; returns the seconds until the next beat.
+    def keep(self) -> float:
+        """Renew the lock unless a tick has just done so; returns the seconds until the next time.
 
-        A lock that a program assigned is left to the ticks. Raises nothing: the thread must live,
-        since nobody else renews the lock during a long sleep.
+        A lock that a program assigned is left to the ticks. One round trip.
         """
-        try:
-            with patience(not_again):
-                lock = self.candidate.lock
-                is_time = self.clock() >= self._renewed_at + self.heartbeat_interval / 2
-                if is_time and isinstance(lock, LeaderLock) and lock is not self._lost_lock:
-                    self.renew()
-                self.errands.after_renewal()
-        except REDIS_ERRORS as exc:
-            logger.warning("beat: The lock could not be renewed: %s", exc)
-            return RETRY_INTERVAL
-        except Exception:
-            logger.exception("beat: The lock could not be renewed")
-            return RETRY_INTERVAL
+        lock = self.candidate.lock
+        is_time = self.clock() >= self._renewed_at + self.heartbeat_interval / 2
+        if is_time and isinstance(lock, LeaderLock) and lock is not self._lost_lock:
+            self.renew()
         return self.heartbeat_interval
 
     def is_replaced(self) -> bool:

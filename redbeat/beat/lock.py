@@ -17,12 +17,12 @@ logger = get_logger("celery.beat")
 class LeaderLock:
     """A lock in Redis that is always renewed to its full time to live.
 
-    It works like redis-py's lock as far as schedulers use that, on a server without scripting too.
-    Each method costs one round trip. ``name`` is its key, ``timeout`` its time to live in seconds,
-    ``token`` its value in Redis, empty until it is taken.
+    It has those methods and attributes of redis-py's lock that schedulers use, and works on a
+    server without scripting too. ``name`` is its key, ``timeout`` its time to live in seconds,
+    ``token`` its value. Each method costs one round trip.
 
-    ``failover_timeout`` is for how many seconds the holder may go without renewing it; ``None`` if
-    no heartbeat does so. ``application`` is the name of the holder's application, if it has one.
+    ``failover_timeout`` is for how many seconds the holder may go without renewing it; 0 if no
+    heartbeat does so. ``application`` is the name of the holder's application, which may be empty.
     """
 
     def __init__(
@@ -30,15 +30,15 @@ class LeaderLock:
         storage: Storage,
         name: str,
         timeout: float,
-        failover_timeout: float | None,
+        failover_timeout: float = 0,
         application: str = "",
     ) -> None:
         self._storage = storage
         self.name = name
         self.timeout = timeout
-        self.token = ""
         self._failover_timeout = failover_timeout
         self._application = application
+        self.token = self._new_token(timeout)
 
     @property
     def local(self) -> SimpleNamespace:
@@ -47,22 +47,15 @@ class LeaderLock:
 
     def acquire_free(self) -> bool:
         """Take the lock if nobody holds it."""
-        token = self._new_token(self.timeout)
-        taken = self._storage.acquire_lock(self.name, token, int(self.timeout * 1000))
-        if taken:
-            self.token = token
-        return taken
+        return self._storage.acquire_lock(self.name, self.token, int(self.timeout * 1000))
 
     def take_over(self, holder: Holder, longest_silence: float) -> bool:
         """Take the lock if ``holder`` still holds it, and has been silent for longer than that."""
-        token = self._new_token(self.timeout)
         silent_below = round(holder.lifetime * 1000) - int(longest_silence * 1000)
-        taken = self._storage.take_over_lock(
-            self.name, holder.token, token, int(self.timeout * 1000), silent_below
+        milliseconds = int(self.timeout * 1000)
+        return self._storage.take_over_lock(
+            self.name, holder.token, self.token, milliseconds, silent_below
         )
-        if taken:
-            self.token = token
-        return taken
 
     def owned(self) -> bool:
         """Whether this beat holds the lock."""
@@ -71,8 +64,8 @@ class LeaderLock:
     def extend(self, additional_time: float, replace_ttl: bool = True) -> Literal[True]:
         """Set the time to live to ``additional_time`` seconds, however much of it is left.
 
-        The names of the arguments are redis-py's. Raises
-        :exc:`redis.exceptions.LockNotOwnedError` if this beat does not hold the lock.
+        The arguments have redis-py's names. Raises :exc:`redis.exceptions.LockNotOwnedError` if
+        this beat does not hold the lock.
         """
         is_new = additional_time != self.timeout
         token = self._new_token(additional_time) if is_new else self.token
@@ -91,9 +84,8 @@ class LeaderLock:
             raise LockNotOwnedError(f"{self.name} is no longer held by this beat")
 
     def _new_token(self, timeout: float) -> str:
-        if self._failover_timeout is None:
-            return new_token(0, 0, self._application)
-        return new_token(timeout, self._failover_timeout, self._application)
+        lifetime = timeout if self._failover_timeout else 0
+        return new_token(lifetime, self._failover_timeout, self._application)
 
 
 def log_release() -> None:

@@ -1,21 +1,20 @@
-"""Noticing that Redis has lost the schedule: a fact about Redis, whichever beat meets it.
+"""Noticing that Redis has lost the schedule.
 
-What is gone cannot tell that it was there, so each beat remembers, the standbys as well: some
-entries that it has seen in the schedule, and whether a leader had noted its time zone beside them.
-Whoever leads next compares. The schedule is lost
+Each beat, leader or standby, remembers some entries that it has seen in the schedule, and whether a
+leader had noted its time zone beside them. Whoever leads next compares. The schedule is lost
 
-* if the note is gone: nobody ever deletes it, so somebody or something emptied the database;
-* if the schedule is empty, and yet an entry of it is there: its own key alone was deleted.
+* if that note is gone: nobody ever deletes it, so somebody or something emptied the database;
+* if the schedule is empty although one of its entries exists: only its own key was deleted.
 
-An empty schedule beside the note, and with no entry left, is one whose last entry was deleted. A
-leader of another kind (a program that ticks, celery-redbeat 2.x) leaves no note: then its caller
-has to say what an empty schedule means.
+If the note is there and no entry is left, the last entry was deleted. A leader of another kind (a
+program that drives ticks, or celery-redbeat 2.x) leaves no note. The caller then has to say what an
+empty schedule means.
 
-Who tells of a loss leaves a note of that as well, for five minutes: it keeps others from telling it
-again, and ``redbeat check`` from saying that all is well.
+A beat that reports a loss notes that as well, for five minutes: other beats then do not report it
+again, and ``redbeat check`` fails.
 
-How it can fail. Beats that were all started after the loss know nothing of it. Nor does a beat that
-takes the lead from one that has never seen the schedule, was faster, and noted its zone anew.
+How it can fail. Beats that were all started after the loss do not notice it. Nor does a beat that
+takes over from one that never saw the schedule, led first after the loss, and noted its time zone.
 """
 
 from __future__ import annotations
@@ -26,10 +25,10 @@ from datetime import datetime, timezone
 
 from ..store.storage import Storage, Trace
 
-#: How many entries a beat remembers at the most.
+#: How many entries a beat remembers at most.
 MOST_REMEMBERED = 100
 
-#: Seconds for which the note of a loss stays.
+#: Seconds for which a reported loss stays noted.
 LIFETIME = 300
 
 
@@ -41,9 +40,7 @@ class Memory:
     ) -> None:
         self._get_storage = get_storage
         self._static_keys = static_keys
-        self._seen: list[str] = []
-        self._has_seen_note = False
-        self._told: str | None = None
+        self._seen = Trace([], has_note=False, told=None)
         self._looked_at = float("-inf")
 
     @property
@@ -52,58 +49,54 @@ class Memory:
         return time.monotonic() - self._looked_at
 
     def remember(self, keys: Iterable[str]) -> None:
-        """Take down entries that were found in the schedule by other means; no round trip."""
-        known = dict.fromkeys([*keys, *self._seen])
-        self._seen = list(known)[:MOST_REMEMBERED]
+        """Add entries that are known to be in the schedule; no round trip."""
+        known = dict.fromkeys([*keys, *self._seen.members])
+        self._seen = self._seen._replace(members=list(known)[:MOST_REMEMBERED])
 
     def learn(self) -> None:
-        """Take things as they are from now on; one round trip."""
-        self._adopt(self._read())
+        """Take the schedule as it is now; one round trip."""
+        self._seen = self._look()
 
     def finds_loss(self, means_loss: bool) -> bool:
-        """Whether the schedule was lost since the last look, and nobody has told yet.
+        """Whether the schedule was lost since the last look, and nobody has reported it yet.
 
-        If not, remembers what is there now. ``means_loss`` says whether an empty schedule is a lost
-        one where no note tells. One round trip, two if the schedule is empty now.
+        If not, remembers what is there now. ``means_loss`` says whether an empty schedule means
+        that it was lost if there never was a note. One round trip, two if the schedule is empty.
         """
-        trace = self._read()
+        now = self._look()
         # What emptied the database took the note of an earlier loss with it.
-        is_told = trace.told not in (None, self._told)
-        if self._seen and not is_told and self._is_loss(trace, means_loss):
+        is_reported = now.told not in (None, self._seen.told)
+        if self._seen.members and not is_reported and self._is_loss(now, means_loss):
             return True
-        self._adopt(trace)
+        self._seen = now
         return False
 
     def may_tell(self, teller: str) -> bool:
-        """Leave the note of a loss that was found, unless another beat has just done so.
+        """Whether this beat is to report a loss that it found; notes that it does.
 
-        Returns whether the loss is to be told by this one. One round trip, two if the last loss was
-        told less than ``LIFETIME`` seconds ago.
+        ``False`` if another beat has just reported it. One round trip, two if the last loss was
+        reported less than ``LIFETIME`` seconds ago.
         """
         note = f"{time.time():.0f} {teller}"
-        return self._get_storage().note_loss(note, LIFETIME, self._told)
+        return self._get_storage().note_loss(note, LIFETIME, self._seen.told)
 
-    def _is_loss(self, trace: Trace, means_loss: bool) -> bool:
-        if self._has_seen_note and not trace.has_note:
-            return True
-        if trace.members:
-            return False
-        if not self._has_seen_note and means_loss:
-            return True
-        keys = dict.fromkeys([*self._seen, *self._static_keys()])
-        return any(self._get_storage().read_definitions(list(keys)[:MOST_REMEMBERED]))
-
-    def _read(self) -> Trace:
+    def _look(self) -> Trace:
         self._looked_at = time.monotonic()
         return self._get_storage().read_trace(MOST_REMEMBERED)
 
-    def _adopt(self, trace: Trace) -> None:
-        self._seen = trace.members
-        self._has_seen_note, self._told = trace.has_note, trace.told
+    def _is_loss(self, now: Trace, means_loss: bool) -> bool:
+        if self._seen.has_note and not now.has_note:
+            return True
+        if now.members:
+            return False
+        if not self._seen.has_note and means_loss:
+            return True
+        keys = dict.fromkeys([*self._seen.members, *self._static_keys()])
+        return any(self._get_storage().read_definitions(list(keys)[:MOST_REMEMBERED]))
 
 
 def lost_at(note: str | None) -> datetime | None:
-    """When a loss was told (UTC), by its note; ``None`` if there is none that can be read."""
+    """When a loss was reported, in UTC, by its note; ``None`` if there is none that is readable."""
     try:
         return datetime.fromtimestamp(float((note or "").partition(" ")[0]), timezone.utc)
     except (OSError, OverflowError, ValueError):

@@ -1,4 +1,4 @@
-"""What a log has been told of late, so that it is told once and not at every run."""
+"""Errors that repeat at every run, and are logged once an hour."""
 
 from __future__ import annotations
 
@@ -7,38 +7,33 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 
-#: Seconds until the same is told again.
+#: Seconds until the same error is logged again.
 SILENCE = 3600.0
 
-#: How many things are remembered at the most; the one told longest ago is forgotten first.
+#: How many errors are remembered at most; the one logged longest ago is forgotten first.
 MOST_REMEMBERED = 10_000
 
 
 class Repeats:
-    """The errors of entries that a log has been told, each of which it is told once an hour.
-
-    ``clock`` gives seconds that only grow.
-    """
+    """Logs each error of an entry once an hour; ``clock`` gives seconds that only grow."""
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
         self._logger = logger
         self.clock = clock
-        self._told_at: OrderedDict[Hashable, float] = OrderedDict()
+        self._logged_at: OrderedDict[Hashable, float] = OrderedDict()
 
     def error(self, about: Hashable, exc: BaseException, message: str, *args: object) -> None:
-        """Log one line at error; at debug, if ``about`` was told in this hour, and tracebacks."""
-        if self._is_news(about):
-            self._logger.error(message, *args, stacklevel=2)
-            self._logger.debug("beat: The traceback of that:", exc_info=exc, stacklevel=2)
-        else:
-            self._logger.debug(message, *args, exc_info=exc, stacklevel=2)
+        """Log one line at error, and the traceback at debug.
 
-    def _is_news(self, about: Hashable) -> bool:
+        All at debug if an error with the same ``about`` was logged within the last hour.
+        """
         now = self.clock()
-        if now < self._told_at.get(about, float("-inf")) + SILENCE:
-            return False
-        self._told_at[about] = now
-        self._told_at.move_to_end(about)
-        if len(self._told_at) > MOST_REMEMBERED:
-            self._told_at.popitem(last=False)
-        return True
+        if now < self._logged_at.get(about, float("-inf")) + SILENCE:
+            self._logger.debug(message, *args, exc_info=exc, stacklevel=2)
+            return
+        self._logged_at[about] = now
+        self._logged_at.move_to_end(about)
+        if len(self._logged_at) > MOST_REMEMBERED:
+            self._logged_at.popitem(last=False)
+        self._logger.error(message, *args, stacklevel=2)
+        self._logger.debug("beat: The traceback of this error:", exc_info=exc, stacklevel=2)

@@ -204,7 +204,7 @@ def test_a_lock_that_was_assigned_by_hand_is_renewed_by_ticks_only(
 
     scheduler = serve(ByHand)
     scheduler.lock_timeout = 100
-    heartbeat = threading.Thread(target=scheduler.leadership.beat)
+    heartbeat = threading.Thread(target=scheduler.leadership.heartbeat.beat)
     heartbeat.start()
     heartbeat.join()
     assert redis_client.ttl("redbeat:mine") <= 50

@@ -255,7 +255,7 @@ def test_a_standby_and_a_heartbeat_do_not_wait_for_redis(
     leader.leadership.clock = lambda: time.monotonic() + 3600
     proxy.refuse()
     began = time.monotonic()
-    assert leader.leadership.beat() == RETRY_INTERVAL
+    assert leader.leadership.heartbeat.beat() == RETRY_INTERVAL
     assert standby.tick() == 1
     assert time.monotonic() - began < 2
 

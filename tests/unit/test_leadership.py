@@ -45,11 +45,11 @@ class Beat:
             lambda: Storage(self.client, "s", "t", "c", "r"),
             Timeouts(self.failover, stall=60),
             self.application,
-            Errands(after_renewal=self.after_renewal),
+            Errands(after_beat=self.after_beat),
             clock=lambda: self.now,
         )
 
-    def after_renewal(self) -> None:
+    def after_beat(self) -> None:
         """Called in the heartbeat's thread."""
 
 
@@ -194,7 +194,7 @@ def test_a_silent_holder_whose_host_is_no_text_is_taken_over(client: Any) -> Non
 def test_a_lock_under_a_token_that_is_no_text_is_renewed_and_released(client: Any) -> None:
     """As a program may give it to its scheduler."""
     client.set(KEY, b"\xff", px=5000)
-    lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=None)
+    lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME)
     lock.token = "\udcff"
     lock.extend(LIFETIME)
     assert client.pttl(KEY) > 5000
@@ -213,7 +213,7 @@ def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any
     silent = read_holder(storage, KEY)
     assert silent is not None
     leader.leadership.renew()
-    rival = LeaderLock(storage, KEY, LIFETIME, failover_timeout=FAILOVER)
+    rival = LeaderLock(storage, KEY, LIFETIME, FAILOVER)
     assert not rival.take_over(silent, FAILOVER)
     assert leader.lock.owned()
 
@@ -224,7 +224,7 @@ def test_of_two_standbys_one_takes_over(standby: Beat, client: Any) -> None:
     silence(client, FAILOVER + 1)
     silent = read_holder(storage, KEY)
     assert silent is not None
-    rivals = [LeaderLock(storage, KEY, LIFETIME, failover_timeout=FAILOVER) for _ in range(2)]
+    rivals = [LeaderLock(storage, KEY, LIFETIME, FAILOVER) for _ in range(2)]
     assert [rival.take_over(silent, FAILOVER) for rival in rivals] == [True, False]
 
 
@@ -268,7 +268,7 @@ def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> No
 
     lock, leader.lock = (
         leader.lock,
-        LeaderLock(Storage(Away(), "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=FAILOVER),
+        LeaderLock(Storage(Away(), "s", "t", "c", "r"), KEY, LIFETIME, FAILOVER),
     )
     leader.lock.token = lock.token
     leader.now += FAILOVER
@@ -280,9 +280,9 @@ def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> No
 def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client: Any) -> None:
     """The log says who has it now."""
     client.set(KEY, "another")
-    leader.leadership.beat()
+    leader.leadership.heartbeat.beat()
     leader.now += FAILOVER
-    leader.leadership.beat()
+    leader.leadership.heartbeat.beat()
     assert leader.leadership.lost.is_set()
     assert leader.lock is None
     assert not leader.leadership.lead_or_wait()
@@ -291,9 +291,7 @@ def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client:
 def test_a_lock_given_by_hand_that_is_lost_raises(client: Any) -> None:
     """Without a campaign there is no way back; subclasses catch this error from `tick`."""
     beat = Beat(client)
-    beat.lock = LeaderLock(
-        Storage(client, "s", "t", "c", "r"), KEY, LIFETIME, failover_timeout=None
-    )
+    beat.lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME)
     assert beat.lock.acquire_free()
     assert beat.leadership.lead_or_wait()
     client.delete(KEY)
@@ -398,7 +396,7 @@ class SlowBeat(Beat):
         super().__post_init__()
         self.is_beating, self.may_go_on = threading.Event(), threading.Event()
 
-    def after_renewal(self) -> None:
+    def after_beat(self) -> None:
         self.is_beating.set()
         self.may_go_on.wait(10)
 
@@ -444,4 +442,4 @@ def test_a_heartbeat_that_finds_no_lock_does_nothing(leader: Beat) -> None:
     """The main thread may just have let it go."""
     leader.leadership.release()
     leader.now += FAILOVER
-    assert leader.leadership.beat() == leader.leadership.heartbeat_interval
+    assert leader.leadership.heartbeat.beat() == leader.leadership.heartbeat_interval
