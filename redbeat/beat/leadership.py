@@ -146,37 +146,22 @@ class Leadership:
         """Become leader if the lock is free or its holder is silent; one or two round trips."""
         logger.debug("beat: Acquiring lock...")
         storage, began = self.get_storage(), self.clock()
-        lock = LeaderLock(
-            storage,
-            key,
-            self.candidate.lock_timeout,
-            self.failover_timeout if self._has_heartbeat else 0,
-            self.application,
-        )
+        promised = self.failover_timeout if self._has_heartbeat else 0
+        lock = LeaderLock(storage, key, self.candidate.lock_timeout, promised, self.application)
         holder = read_holder(storage, key)
-        # Beats of one deployment may differ for a while: each is given the time that it counts on.
-        longest_silence = max(self.failover_timeout, holder.failover_timeout if holder else 0)
-        if holder is None:
-            acquired = lock.acquire_free()
-            waited_for = self._waiting.waits_for
-            how = f"was free, after {waited_for} held it" if waited_for else "was free"
-        elif holder.silence is not None and holder.silence > longest_silence:
-            acquired = lock.take_over(holder, longest_silence)
-            how = f"was taken over from {holder}"
-        else:
-            self._waiting.wait_for(key, holder)
+        if not lock.acquire(holder, self.failover_timeout):
+            if holder is not None:
+                self._waiting.wait_for(key, holder)
             return False
-        if acquired:
-            self.candidate.lock = lock
-            self.term += 1
-            self._waiting.end()
-            self._renewed_at = began
-            self.lost.clear()
-            logger.info("beat: Acquired lock")
-            logger.info("beat: This beat leads: the lock %s %s", key, how)
-            self.watchdog.expect(0)
-            self._begin_heartbeat()
-        return acquired
+        self.candidate.lock = lock
+        self.term += 1
+        self._renewed_at = began
+        self.lost.clear()
+        logger.info("beat: Acquired lock")
+        self._waiting.end(key, holder)
+        self.watchdog.expect(0)
+        self._begin_heartbeat()
+        return True
 
     # Leader
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from types import SimpleNamespace
 from typing import Literal
 
@@ -45,14 +46,19 @@ class LeaderLock:
         """Where redis-py's lock keeps its token, in bytes."""
         return SimpleNamespace(token=self.token.encode("utf-8", "surrogateescape"))
 
-    def acquire_free(self) -> bool:
-        """Take the lock if nobody holds it."""
-        return self._storage.acquire_lock(self.name, self.token, int(self.timeout * 1000))
+    def acquire(self, holder: Holder | None = None, longest_silence: float = math.inf) -> bool:
+        """Take the lock if nobody holds it; with a ``holder``, if that one is silent for too long.
 
-    def take_over(self, holder: Holder, longest_silence: float) -> bool:
-        """Take the lock if ``holder`` still holds it, and has been silent for longer than that."""
-        silent_below = round(holder.lifetime * 1000) - int(longest_silence * 1000)
+        That is ``longest_silence`` seconds, or what the holder counts on if that is longer: beats
+        of one deployment may differ for a while. One script checks this once more and takes it.
+        """
         milliseconds = int(self.timeout * 1000)
+        if holder is None:
+            return self._storage.acquire_lock(self.name, self.token, milliseconds)
+        longest_silence = max(longest_silence, holder.failover_timeout)
+        if holder.silence is None or holder.silence <= longest_silence:
+            return False
+        silent_below = round(holder.lifetime * 1000) - int(longest_silence * 1000)
         return self._storage.take_over_lock(
             self.name, holder.token, self.token, milliseconds, silent_below
         )

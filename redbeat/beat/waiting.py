@@ -1,4 +1,4 @@
-"""What a standby logs about the beat that it waits for."""
+"""What a standby logs: which beat it waits for, and how the wait ends."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ REMINDER_INTERVAL = 300.0
 
 
 class Waiting:
-    """Logs whom a standby waits for, whenever that changes.
+    """The wait of one standby for the lock.
 
-    It warns from time to time if that is a beat of another application than ``application``, whose
-    name may be empty. ``clock`` gives seconds that only grow.
+    ``application`` is the name of its application, which may be empty; ``clock`` gives seconds that
+    only grow.
     """
 
     def __init__(self, application: str, clock: Callable[[], float] = time.monotonic) -> None:
-        #: Host and process, or token, of the beat that was waited for last; empty if there is none.
-        self.waits_for = ""
         self._application = application
         self._clock = clock
+        #: The name, or the token, of the beat that is waited for.
+        self._waits_for = ""
         self._warns_at = float("-inf")
 
     def wait_for(self, key: str, holder: Holder) -> None:
-        """Log that ``holder`` has the lock at ``key``."""
+        """Log who holds the lock, if that has changed; warn if it is another application."""
         name = holder.name or holder.token
-        if name != self.waits_for:
+        if name != self._waits_for:
             logger.info("beat: Waiting for the lock %s, held by %s", key, holder)
-        self.waits_for = name
+        self._waits_for = name
         if holder.is_of_other(self._application) and self._clock() >= self._warns_at:
             self._warns_at = self._clock() + REMINDER_INTERVAL
             logger.warning(
@@ -47,6 +47,10 @@ class Waiting:
                 self._application,
             )
 
-    def end(self) -> None:
-        """Note that the wait is over."""
-        self.waits_for = ""
+    def end(self, key: str, silent: Holder | None) -> None:
+        """Log that this beat leads; ``silent`` is the holder that it took over from, if any."""
+        how = f"was free, after {self._waits_for} held it" if self._waits_for else "was free"
+        if silent is not None:
+            how = f"was taken over from {silent}"
+        logger.info("beat: This beat leads: the lock %s %s", key, how)
+        self._waits_for = ""

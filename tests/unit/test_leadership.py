@@ -214,7 +214,7 @@ def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any
     assert silent is not None
     leader.leadership.renew()
     rival = LeaderLock(storage, KEY, LIFETIME, FAILOVER)
-    assert not rival.take_over(silent, FAILOVER)
+    assert not rival.acquire(silent, FAILOVER)
     assert leader.lock.owned()
 
 
@@ -225,7 +225,7 @@ def test_of_two_standbys_one_takes_over(standby: Beat, client: Any) -> None:
     silent = read_holder(storage, KEY)
     assert silent is not None
     rivals = [LeaderLock(storage, KEY, LIFETIME, FAILOVER) for _ in range(2)]
-    assert [rival.take_over(silent, FAILOVER) for rival in rivals] == [True, False]
+    assert [rival.acquire(silent, FAILOVER) for rival in rivals] == [True, False]
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
@@ -292,7 +292,7 @@ def test_a_lock_given_by_hand_that_is_lost_raises(client: Any) -> None:
     """Without a campaign there is no way back; subclasses catch this error from `tick`."""
     beat = Beat(client)
     beat.lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME)
-    assert beat.lock.acquire_free()
+    assert beat.lock.acquire()
     assert beat.leadership.lead_or_wait()
     client.delete(KEY)
     with pytest.raises(LockNotOwnedError):
