@@ -145,7 +145,7 @@ def get_redis(app: Any = None) -> Any:
     """
     app = app_or_default(app)
     if getattr(app, REDBEAT_REDIS_KEY, None) is None:
-        with _client_lock:
+        with _client_lock.current:
             if getattr(app, REDBEAT_REDIS_KEY, None) is None:
                 setattr(app, REDBEAT_REDIS_KEY, _connect(app))
     return getattr(app, REDBEAT_REDIS_KEY)

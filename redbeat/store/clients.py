@@ -102,23 +102,18 @@ class Connected(NamedTuple):
 
 
 class ForkSafeLock:
-    """A reentrant lock that is free in a forked child, whoever held it in the parent.
+    """A lock that is free in a forked child, whoever held it in the parent: use ``current``.
 
     Reentrant, since a signal handler may need it while the thread that it interrupted holds it.
     """
 
     def __init__(self) -> None:
-        self._renew()
-        os.register_at_fork(after_in_child=self._renew)
+        self.renew()
+        os.register_at_fork(after_in_child=self.renew)
 
-    def _renew(self) -> None:
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        self._lock.acquire()
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._lock.release()
+    def renew(self) -> None:
+        """Replace the lock by a free one."""
+        self.current = threading.RLock()
 
 
 class StartupNode(dict[str, Any], redis.cluster.ClusterNode):
@@ -141,9 +136,7 @@ def connect(settings: ClientSettings, classes: Classes) -> Connected:
         SettingError: The settings do not name a Redis, or an option cannot work.
     """
     factory = _factory(settings, classes)
-    period = CHECKED_OPTIONS["retry_period"].check(
-        settings.redbeat_redis_options.get("retry_period")
-    )
+    period = factory.option("retry_period")
     given = {
         name: value
         for name, value in settings.redbeat_redis_options.items()
@@ -152,9 +145,9 @@ def connect(settings: ClientSettings, classes: Classes) -> Connected:
     unwanted = factory.unwanted(set(given))
     options = {name: value for name, value in given.items() if name not in unwanted}
     if period is None:
-        client, sentinels = _make(factory, options)
+        client, sentinels = factory.make(options)
     else:
-        client, sentinels = retries(period)(_make, factory, options)
+        client, sentinels = retries(period)(factory.make, options)
         client = classes.retrying(period, client)
     names, warnings = sorted(unwanted), []
     if settings.redis_use_ssl and not settings.ssl_is_inherited and factory.scheme == "redis":
@@ -162,36 +155,14 @@ def connect(settings: ClientSettings, classes: Classes) -> Connected:
             "redbeat_redis_use_ssl is set, but the connection to Redis is not encrypted: "
             "redbeat_redis_url begins with redis://. Use rediss://."
         )
-    if settings.options_are_inherited:
-        return Connected(client, sentinels, names, warnings)
-    if names:
+    if names and not settings.options_are_inherited:
         # Only the names: the values may be secret.
         warnings.append(
             "The client of the schedule does not know these options in redbeat_redis_options: "
             f"{', '.join(names)}. They are ignored. Check their spelling, or remove them."
         )
-    return Connected(client, sentinels, [], warnings)
-
-
-def _make(factory: ServerFactory, options: dict[str, Any]) -> Made:
-    encoding = CHECKED_OPTIONS["encoding"]
-    if not encoding.accepts(options.get("encoding", "utf-8")):
-        raise encoding.refusal(options["encoding"])
-    try:
-        return factory.make(dict(options))
-    except SettingError:
-        raise
-    except (ValueError, RedisClusterException) as exc:
-        if is_outage(exc):
-            raise without_secrets(exc) from None
-        # The URL parser's own message may quote a part of the password.
-        is_safe = isinstance(exc, RedisClusterException)
-        reason = one_line(f": {without_secrets(exc)}") if is_safe else ""
-        raise SettingError(
-            f"redbeat_redis_url {sanitized(factory.url)!r} cannot be used{reason}. Check host, "
-            "port and query, and quote the special characters of its password "
-            "(urllib.parse.quote)."
-        ) from None
+    left_out = names if settings.options_are_inherited else []
+    return Connected(client, sentinels, left_out, warnings)
 
 
 class ServerFactory:
@@ -202,6 +173,10 @@ class ServerFactory:
         self.classes = classes
         self.url: Any = settings.redis_url
         self.scheme = scheme_of(self.url)
+
+    def option(self, name: str) -> Any:
+        """The option, checked; ``None`` if it is not set."""
+        return CHECKED_OPTIONS[name].check(self.settings.redbeat_redis_options.get(name))
 
     def unwanted(self, names: set[str]) -> set[str]:
         """The options among these that the client is not given.
@@ -243,7 +218,32 @@ class ServerFactory:
         return options
 
     def make(self, options: dict[str, Any]) -> Made:
-        """Make the client with these keyword arguments."""
+        """Make the client with these keyword arguments.
+
+        Raises:
+            SettingError: They or the URL cannot work. The message shows no password.
+        """
+        encoding = CHECKED_OPTIONS["encoding"]
+        if not encoding.accepts(options.get("encoding", "utf-8")):
+            raise encoding.refusal(options["encoding"])
+        try:
+            return self.create(options)
+        except SettingError:
+            raise
+        except (ValueError, RedisClusterException) as exc:
+            if is_outage(exc):
+                raise without_secrets(exc) from None
+            # The URL parser's own message may quote a part of the password.
+            is_safe = isinstance(exc, RedisClusterException)
+            reason = one_line(f": {without_secrets(exc)}") if is_safe else ""
+            raise SettingError(
+                f"redbeat_redis_url {sanitized(self.url)!r} cannot be used{reason}. Check host, "
+                "port and query, and quote the special characters of its password "
+                "(urllib.parse.quote)."
+            ) from None
+
+    def create(self, options: dict[str, Any]) -> Made:
+        """Make the client, whatever the errors."""
         given = self.classes.redis
         client_class = redis.Redis if given is Redis else given
         return Made(_bounded(self.from_url(client_class, options)))
@@ -263,7 +263,7 @@ class ClusterFactory(ServerFactory):
         """Options of transports; the broker's own are right for its cluster, and are passed on."""
         return set() if self.settings.options_are_inherited else names & TRANSPORT_OPTIONS
 
-    def make(self, options: dict[str, Any]) -> Made:
+    def create(self, options: dict[str, Any]) -> Made:
         """Make the client; it connects at once."""
         return Made(self.from_url(redis.RedisCluster, options))
 
@@ -271,7 +271,7 @@ class ClusterFactory(ServerFactory):
 class StartupNodesFactory(ClusterFactory):
     """Makes the client of a cluster from its ``startup_nodes``."""
 
-    def make(self, options: dict[str, Any]) -> Made:
+    def create(self, options: dict[str, Any]) -> Made:
         """Make the client; it connects at once."""
         url = node_in(self.url)
         default = {"host": url.pop("host", "localhost"), "port": url.pop("port", 30001)}
@@ -319,12 +319,11 @@ class SentinelFactory(ServerFactory):
             return bool(use_ssl)
         return use_ssl is True and self.scheme == "sentinel"
 
-    def make(self, options: dict[str, Any]) -> Made:
+    def create(self, options: dict[str, Any]) -> Made:
         """Make the client; it asks the sentinels when it connects."""
         in_url, of_url = sentinels_in(self.url)
         in_options = sentinels_among(self.settings.redbeat_redis_options.get("sentinels"))
-        options.pop("master_name", None)
-        master = self._option("service_name") or self._option("master_name")
+        master = self.option("service_name") or self.option("master_name")
         if self.scheme == "redis-sentinel":
             master = master or "master"
             of_url = {} if in_options else of_url
@@ -337,7 +336,8 @@ class SentinelFactory(ServerFactory):
             )
         tls = {"ssl": True, **self.ssl_options} if self.uses_tls else {}
         arguments = {**tls, **of_url, **options}
-        for_sentinels = self._option("sentinel_kwargs")
+        arguments.pop("master_name", None)
+        for_sentinels = self.option("sentinel_kwargs")
         given = self.classes.sentinel
         sentinel_class: Any = redis.sentinel.Sentinel if given is Sentinel else given
         sentinels = sentinel_class(
@@ -346,9 +346,6 @@ class SentinelFactory(ServerFactory):
         for sentinel in sentinels.sentinels:
             _bound_sentinel(sentinel, for_sentinels or {}, arguments)
         return Made(_bounded(sentinels.master_for(master)), sentinels)
-
-    def _option(self, name: str) -> Any:
-        return CHECKED_OPTIONS[name].check(self.settings.redbeat_redis_options.get(name))
 
 
 FACTORIES: dict[str, type[ServerFactory]] = {

@@ -12,52 +12,59 @@ SENTINEL_PORT = 26379
 
 MASK = "**"
 
-_NEXT_URL = re.compile(r";(?=[a-z][a-z+.-]*://)", re.IGNORECASE)
 _CERT_REQS = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
-# A password may hold what had to be quoted, an @, a slash and a # too, so it ends with the last @.
-# A user without a password may be a password that was typed in the wrong place.
-_CREDENTIALS = re.compile(r"(?<=://)(?:[\w.%+-]*(?P<password>:.*)?|.*)@", re.DOTALL)
-# Whether a password that holds a ? ends with this @, or a parameter holds it, nobody can tell.
-_AMBIGUOUS = re.compile(r"(?<=://)[^?]*\?.*@.*", re.DOTALL)
-_BEHIND = re.compile(r"([?#]).+", re.DOTALL)
-_BARE_PASSWORD = re.compile(r"(?<=://):[^@/]*$")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
 _WORD = re.compile(r"[\w.-]*")
-# What stands behind the name of a host, is no port and should have had an @ behind it.
-_NO_PORT = re.compile(r"(?<=://)(\[[^\]]*\]|[^\[:@/?]*):(?!\d*(?:[/?,]|$))[^@/?]*(?=[/?]|$)")
+_NODE = r"(?:[\w.-]+|\[[\da-f:.]+\])(?::\d+)?"
+# A password may hold an @ or a / that was not quoted, so it ends at the last @. Where an @ follows
+# a ? or a #, a password and a query cannot be told apart, and nothing matches.
+_REST = re.compile(
+    r"(?:(?P<user>[^:?#]*)(?P<password>:[^?#]*)?(?P<at>@))?"
+    rf"(?P<nodes>(?:{_NODE}(?:,{_NODE})*)?)(?P<path>/[^?#@]*)?"
+    r"(?:(?P<mark>[?#])[^@]*)?",
+    re.IGNORECASE,
+)
 
 
 def scheme_of(url: Any) -> str:
-    """What stands before ``://``, in lower case; empty if ``url`` is no URL."""
+    """What stands before ``://``, in lower case; empty if ``url`` is not a URL."""
     scheme, separator, _ = url.partition("://") if isinstance(url, str) else ("", "", "")
     return scheme.lower() if separator else ""
 
 
 def sanitized(url: Any) -> str:
-    """``url`` fit for a log: no user, no password and no query in it; a list of them likewise."""
+    """``url`` fit for a log: user information and query are masked; a list of them likewise.
+
+    Of a malformed URL only the scheme is shown, for its password may be anywhere.
+    """
     if isinstance(url, (list, tuple)):
         return ";".join(map(sanitized, url))
     if url is None:
         return "None"
     if not isinstance(url, str):
         return f"a {type(url).__name__}"
-    return ";".join(map(_without_secrets, _NEXT_URL.split(url)))
-
-
-def _without_secrets(url: str) -> str:
-    if not _URL.match(url):
-        # Of a misspelt URL nobody can tell where the password stands.
+    scheme, separator, rest = url.partition("://")
+    if not separator:
         return url if _WORD.fullmatch(url) else MASK
-    url = _NO_PORT.sub(rf"\1:{MASK}", url)
-    url = _CREDENTIALS.sub(_masked_credentials, _AMBIGUOUS.sub(f"{MASK}?{MASK}", url))
-    return _BARE_PASSWORD.sub(f":{MASK}", _BEHIND.sub(rf"\1{MASK}", url))
+    if not _SCHEME.fullmatch(scheme):
+        return MASK
+    separator = f"{scheme}://"
+    return ";".join(separator + _masked(part) for part in rest.split(f";{separator}"))
 
 
-def _masked_credentials(found: re.Match[str]) -> str:
-    if not found["password"]:
-        return f"{MASK}@"
-    # That a user was left out is what is wrong with many a URL.
-    return f":{MASK}@" if found[0].startswith(":") else f"{MASK}:{MASK}@"
+def _masked(rest: str) -> str:
+    found = _REST.fullmatch(rest)
+    if found is None:
+        return MASK
+    # A missing user is what is wrong with many a URL, so that shows.
+    user = MASK if found["user"] else ""
+    password = f":{MASK}" if found["password"] else ""
+    path = found["path"] or ""
+    if found["nodes"] and path.strip("/0123456789"):
+        # Not a database.
+        path = f"/{MASK}"
+    query = found["mark"] + MASK if found["mark"] else ""
+    return f"{user}{password}{found['at'] or ''}{found['nodes']}{path}{query}"
 
 
 def single_url(url: str) -> str:

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from redbeat.store.urls import node_in, sanitized, scheme_of, sentinels_in, single_url
 
 MARKER = "hunter2"
-RAW = st.text(alphabet=string.ascii_letters + string.digits + "/?#@:;=%!$+ ü", max_size=8)
+RAW_CHARACTERS = string.ascii_letters + string.digits + "/?#@:;=%!$+ ü"
+RAW = st.text(RAW_CHARACTERS, max_size=8)
 HOST = st.sampled_from(["redis.invalid", "127.0.0.1:6379", "[::1]:7000", ""])
 SCHEME = st.sampled_from(
     [
@@ -40,14 +41,14 @@ SCHEME = st.sampled_from(
             "sentinel://:**@a:26379/0;sentinel://**:**@b:26379",
         ),
         (["redis://:hunter2@a/0", "redis://:hunter2@b/0"], "redis://:**@a/0;redis://:**@b/0"),
-        ("redis://me:?hunter2=@redis.invalid/0", "redis://**?**"),
-        ("redis://redis.invalid/0?password=a@hunter2", "redis://**?**"),
+        ("redis://me:?hunter2=@redis.invalid/0", "redis://**"),
+        ("redis://redis.invalid/0?password=a@hunter2", "redis://**"),
         ("redis//:hunter2@redis.invalid:6379/1", "**"),
         (":hunter2@redis.invalid:6379", "**"),
         ("rediss:/:hunter2@redis.invalid", "**"),
         ("localhost", "localhost"),
-        ("redis://me:hunter2:6379/1", "redis://me:**/1"),
-        ("redis://me:hunter2", "redis://me:**"),
+        ("redis://me:hunter2:6379/1", "redis://**"),
+        ("redis://me:hunter2", "redis://**"),
         ("redis://redis.invalid:99999?db=1", "redis://redis.invalid:99999?**"),
         ("redis://hunter2@redis.invalid:6379/1", "redis://**@redis.invalid:6379/1"),
         ("redis://hunter2@", "redis://**@"),
@@ -55,8 +56,10 @@ SCHEME = st.sampled_from(
         ("redis://h/0#hunter2", "redis://h/0#**"),
         ("amqp://hunter2@rabbit//", "amqp://**@rabbit//"),
         ("redis://[::1]:6379/1", "redis://[::1]:6379/1"),
-        ("redis://[::1]:hunter2/1", "redis://[::1]:**/1"),
+        ("redis://[::1]:hunter2/1", "redis://**"),
         ("redis://a:6379,b:6380/0", "redis://a:6379,b:6380/0"),
+        ("redis://h/hunter2", "redis://h/**"),
+        ("unix:///run/redis.sock", "unix:///run/redis.sock"),
         (None, "None"),
         (b"redis://:hunter2@a/0", "a bytes"),
     ],
@@ -80,6 +83,21 @@ def test_no_password_in_the_query_is_shown(scheme: str, host: str, name: str, a:
     a = a.replace("&", "")
     assert MARKER not in sanitized(f"{scheme}://{host}/0?db=1&{name}={a}{MARKER}&protocol=3")
     assert MARKER not in sanitized(f"{scheme}://me:x@{host}/0?{name}={a}{MARKER}")
+
+
+@given(
+    scheme=SCHEME,
+    separator=st.sampled_from(["://", ":/", "//", ":", "", ":///"]),
+    user=st.sampled_from(["", "me"]),
+    a=st.text(RAW_CHARACTERS, max_size=6),
+    b=st.text(RAW_CHARACTERS, max_size=6),
+    rest=st.text(RAW_CHARACTERS, max_size=6),
+)
+def test_no_password_in_a_malformed_url_is_shown(
+    scheme: str, separator: str, user: str, a: str, b: str, rest: str
+) -> None:
+    """Whatever its separators are."""
+    assert MARKER not in sanitized(f"{scheme}{separator}{user}:{a}{MARKER}{b}@{rest}")
 
 
 @given(st.lists(st.tuples(SCHEME, st.sampled_from(["", "me"]), HOST), min_size=1, max_size=4))
