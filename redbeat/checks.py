@@ -1,7 +1,7 @@
-"""What the Redis server must be, and must not do to us: old, and evict the schedule.
+"""Checks of the Redis server: that it is recent enough, and that it does not evict the schedule.
 
 Under an ``allkeys-*`` policy a server that reaches ``maxmemory`` may delete any key: entries, the
-schedule itself, the lock. Under ``volatile-*`` it deletes only keys that expire, and of ours only
+schedule itself, the lock. Under ``volatile-*`` it deletes only keys that expire; of ours only
 the lock does. See https://redis.io/docs/latest/develop/reference/eviction/.
 """
 
@@ -30,20 +30,25 @@ __all__ = [
 
 logger = get_logger("celery.beat")
 
-#: What a scheduler may do about a server that may evict the schedule.
+#: What a scheduler may do if the server may evict the schedule.
 KEY_EXPIRY_CHECK_MODES = ("ignore", "warn", "error", "raise")
-#: What it does unless it is told otherwise.
+#: What it does by default.
 DEFAULT_KEY_EXPIRY_CHECK = "error"
 
-#: The lowest version of Redis on which the tests run. Valkey says of itself that it is Redis 7.2.4.
+#: The lowest version of Redis on which the tests run. Valkey reports itself as Redis 7.2.4.
 LOWEST_REDIS = (6, 2)
 
 
 def check_version(client: Any) -> bool:
     """Refuse a server that is older than :data:`LOWEST_REDIS`; one round trip.
 
-    Returns whether the server could be reached, so that it need not be asked again: one that does
-    not say is let pass. Raises :exc:`~redbeat.errors.UnsupportedServerError` (a ``RuntimeError``).
+    A server that does not tell its version passes.
+
+    Returns:
+        Whether the server could be reached, so that it need not be asked again.
+
+    Raises:
+        UnsupportedServerError: The server is too old (a ``RuntimeError``).
     """
     try:
         reply = client.info("server")
@@ -57,7 +62,7 @@ def check_version(client: Any) -> bool:
         )
         return True
     except Exception:
-        # Some services know no INFO, and what a stand-in for a client does is its own affair.
+        # Some services do not know INFO, and a stand-in for a client may do anything.
         return True
     version = reply.get("redis_version") if isinstance(reply, Mapping) else None
     known = re.match(r"(\d+)\.(\d+)", version) if isinstance(version, str) else None
@@ -65,16 +70,24 @@ def check_version(client: Any) -> bool:
         return True
     lowest = ".".join(map(str, LOWEST_REDIS))
     raise UnsupportedServerError(
-        f"The Redis of redbeat_redis_url has version {one_line(str(version))}, and redbeat needs "
-        f"{lowest} or later (or any Valkey). Upgrade it, or let redbeat_redis_url name another one."
+        f"The Redis server of redbeat_redis_url has version {one_line(str(version))}, and redbeat "
+        f"needs {lowest} or later (or any Valkey). Upgrade it, or set redbeat_redis_url to another."
     )
 
 
 def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[str]:
-    """Look whether the server may evict the schedule, log what is found, and return it.
+    """Check whether the server may evict the schedule; log and return the findings.
 
-    ``mode`` is one of :data:`KEY_EXPIRY_CHECK_MODES`: do not ask, log at warning, log at error, or
-    also raise :exc:`~redbeat.errors.RedBeatKeyExpiryError`. One round trip, none for ``ignore``.
+    One round trip, none for ``ignore``.
+
+    Args:
+        client: The client of the schedule.
+        mode: One of :data:`KEY_EXPIRY_CHECK_MODES`: do not check, log at warning, log at error, or
+            log at error and raise.
+
+    Raises:
+        RedBeatKeyExpiryError: There are findings, or the configuration cannot be read, under
+            ``raise`` (a ``RuntimeError``).
     """
     mode = mode.lower()
     if mode == "ignore":
@@ -82,19 +95,31 @@ def check_key_expiry(client: Any, mode: str = DEFAULT_KEY_EXPIRY_CHECK) -> list[
     try:
         groups = _group_by_setting(client.config_get("maxmemory*"))
     except Exception as exc:
-        # Whatever a client, a proxy or a stand-in for one answers must not keep beat from starting.
-        return _report_unreadable(without_secrets(exc), mode)
+        # Whatever a client, a proxy or a stand-in answers must not keep beat from starting.
+        message = (
+            "Cannot read the maxmemory configuration of Redis, so eviction is unchecked: "
+            f"{str(without_secrets(exc)).rstrip('.')}. Allow CONFIG GET, or set "
+            "redbeat_key_expiry_check = 'ignore'."
+        )
+        if mode == "raise":
+            raise RedBeatKeyExpiryError(message) from None
+        logger.warning("beat: %s", message)
+        return []
     findings = [
         _describe(maxmemory, policy, nodes)
         for (maxmemory, policy), nodes in groups.items()
-        if _may_evict(maxmemory, policy)
+        if _is_limit(maxmemory) and policy.startswith("allkeys-")
     ]
-    _report(findings, mode)
+    for finding in findings:
+        log = logger.warning if mode == "warn" else logger.error
+        log("beat: %s", finding)
+    if findings and mode == "raise":
+        raise RedBeatKeyExpiryError(" ".join(findings))
     return findings
 
 
 def _group_by_setting(configuration: Mapping[Any, Any]) -> dict[tuple[str, str], list[str]]:
-    """Nodes by what they say; a single server's reply has no node names."""
+    """The nodes of each pair of ``maxmemory`` and policy; none for a single server."""
     if not any(isinstance(reply, Mapping) for reply in configuration.values()):
         return {_setting(configuration): []}
     groups: dict[tuple[str, str], list[str]] = {}
@@ -104,16 +129,15 @@ def _group_by_setting(configuration: Mapping[Any, Any]) -> dict[tuple[str, str],
 
 
 def _setting(reply: Mapping[Any, Any]) -> tuple[str, str]:
-    said = {text(name): text(value) for name, value in reply.items()}
-    return said.get("maxmemory", ""), said.get("maxmemory-policy", "")
+    settings = {text(name): text(value) for name, value in reply.items()}
+    return settings.get("maxmemory", ""), settings.get("maxmemory-policy", "")
 
 
-def _may_evict(maxmemory: str, policy: str) -> bool:
+def _is_limit(maxmemory: str) -> bool:
     try:
-        limited = int(maxmemory) != 0
+        return int(maxmemory) != 0
     except ValueError:
         return False
-    return limited and policy.startswith("allkeys-")
 
 
 def _describe(maxmemory: str, policy: str, nodes: list[str]) -> str:
@@ -122,23 +146,3 @@ def _describe(maxmemory: str, policy: str, nodes: list[str]) -> str:
         f"Redis may evict the schedule{where}: maxmemory is {maxmemory} with maxmemory-policy "
         f"{policy}. Set maxmemory-policy to noeviction or to a volatile-* policy."
     )
-
-
-def _report(findings: list[str], mode: str) -> None:
-    for finding in findings:
-        log = logger.warning if mode == "warn" else logger.error
-        log("beat: %s", finding)
-    if findings and mode == "raise":
-        raise RedBeatKeyExpiryError(" ".join(findings))
-
-
-def _report_unreadable(exc: Exception, mode: str) -> list[str]:
-    message = (
-        "Cannot read the maxmemory configuration of Redis, so eviction is unchecked: "
-        f"{str(exc).rstrip('.')}. Allow "
-        "CONFIG GET, or set redbeat_key_expiry_check = 'ignore'."
-    )
-    if mode == "raise":
-        raise RedBeatKeyExpiryError(message) from None
-    logger.warning("beat: %s", message)
-    return []

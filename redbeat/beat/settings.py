@@ -13,31 +13,14 @@ from celery.utils.log import get_logger
 
 from ..checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES
 from ..errors import EntryError
-from ..store.options import Setting, is_mapping, is_positive, is_text
+from ..store.options import Setting, is_a, is_positive
 from ..store.storage import OwnKeys
 
 logger = get_logger("celery.beat")
 
 
-def _is_ssl(value: Any) -> bool:
-    # Environment variables are often read as numbers.
-    return isinstance(value, (bool, Mapping)) or value in (0, 1)
-
-
 def _is_long_enough(value: Any) -> bool:
     return is_positive(value) and value >= 0.1
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and is_positive(value)
-
-
-def _is_switch(value: Any) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_anything(value: Any) -> bool:
-    return True
 
 
 SECONDS = "a positive number of seconds"
@@ -49,14 +32,14 @@ SETTINGS = {
             "redbeat_redis_url",
             None,
             "text",
-            _is_anything,
+            is_a(object),
             "Where the schedule lives; default: broker_url.",
         ),
         Setting(
             "redbeat_redis_options",
             None,
             "a dict",
-            is_mapping,
+            is_a(Mapping),
             "Keyword arguments of the client, and our own; default: broker_transport_options.",
             is_secret=True,
         ),
@@ -64,16 +47,17 @@ SETTINGS = {
             "redbeat_redis_use_ssl",
             None,
             "True, False or a dict of ssl_* options",
-            _is_ssl,
+            # Environment variables are often read as numbers.
+            lambda value: isinstance(value, (bool, Mapping)) or value in (0, 1),
             "TLS options of rediss:// URLs; default: broker_use_ssl.",
             is_secret=True,
         ),
-        Setting("redbeat_key_prefix", "redbeat:", "text", is_text, "The start of every key."),
+        Setting("redbeat_key_prefix", "redbeat:", "text", is_a(str), "The start of every key."),
         Setting(
             "redbeat_lock_key",
             ":lock",
             "text, or None for no lock",
-            is_text,
+            is_a(str),
             "The lock that the leader holds, after the prefix; None: beats share the work.",
         ),
         Setting(
@@ -87,7 +71,7 @@ SETTINGS = {
             "redbeat_key_expiry_check",
             DEFAULT_KEY_EXPIRY_CHECK,
             f"one of {', '.join(KEY_EXPIRY_CHECK_MODES)}",
-            _is_anything,
+            is_a(object),
             "What to do if the server may evict the schedule.",
         ),
         Setting(
@@ -108,7 +92,7 @@ SETTINGS = {
             "redbeat_exit_when_stalled",
             True,
             "True or False",
-            _is_switch,
+            is_a(bool),
             "Whether a beat whose main thread hangs exits when no other beat can take over.",
         ),
         Setting(
@@ -129,7 +113,7 @@ SETTINGS = {
             "redbeat_batch_size",
             500,
             "a positive whole number",
-            _is_count,
+            lambda value: isinstance(value, int) and is_positive(value),
             "How many due entries are claimed, published and committed together.",
         ),
     )
@@ -188,7 +172,11 @@ class Settings:
                 self._warn_of_fallback("redbeat_redis_options", "broker_transport_options")
         self.redbeat_redis_options: dict[str, Any] = options
         self.lock_key = self._read_lock_key()
-        self.lock_timeout = self._read_lock_timeout()
+        # Checked only if there is a lock; 0 is the default.
+        lock_timeout: float | None = self.either_or("redbeat_lock_timeout") or None
+        if self.lock_key is not None:
+            SETTINGS["redbeat_lock_timeout"].check(lock_timeout)
+        self.lock_timeout = lock_timeout
         self.key_expiry_check = self._read_key_expiry_check()
         self.failover_timeout: float = self._read("redbeat_failover_timeout")
         self.stall_timeout: float = self._read("redbeat_stall_timeout")
@@ -310,14 +298,6 @@ class Settings:
         # An empty key, as from an unset environment variable, is no lock in 2.x.
         is_set = self.is_key_in_conf(setting.name)
         return None if is_set else f"{self.key_prefix}{setting.default}"
-
-    def _read_lock_timeout(self) -> float | None:
-        """The timeout, checked only if there is a lock; 0 is the default."""
-        setting = SETTINGS["redbeat_lock_timeout"]
-        value: float | None = self.either_or(setting.name) or None
-        if self.lock_key is not None:
-            setting.check(value)
-        return value
 
     def usable_lock_timeout(self, lock_key: str | None) -> float | None:
         """The timeout of the lock at ``lock_key``; where there is no lock, a bad one is ignored."""

@@ -48,18 +48,9 @@ def is_positive(value: Any) -> bool:
     return is_number(value) and 0 < value < float("inf")
 
 
-def is_text(value: Any) -> bool:
-    """Whether ``value`` is a ``str``."""
-    return isinstance(value, str)
-
-
-def is_mapping(value: Any) -> bool:
-    """Whether ``value`` is a dict or the like."""
-    return isinstance(value, Mapping)
-
-
-def _is_retry_period(value: Any) -> bool:
-    return value == FOR_EVER or (is_number(value) and value >= 0)
+def is_a(*types: type) -> Callable[[Any], bool]:
+    """Make the test whether a value is of one of these types."""
+    return lambda value: isinstance(value, types)
 
 
 def _is_encoding(value: Any) -> bool:
@@ -80,18 +71,18 @@ SECONDS_OPTIONS = ("socket_timeout", "socket_connect_timeout", "health_check_int
 CHECKED_OPTIONS = {
     name: Setting(f"redbeat_redis_options[{name!r}]", None, type_, accepts, meaning, is_secret=True)
     for name, type_, accepts, meaning in (
-        ("master_name", "text", is_text, "The name of the master among sentinels."),
-        ("service_name", "text", is_text, "The same, as 2.x calls it."),
+        ("master_name", "text", is_a(str), "The name of the master among sentinels."),
+        ("service_name", "text", is_a(str), "The same, as 2.x calls it."),
         (
             "sentinel_kwargs",
             "a dict of options for the connections to the sentinels",
-            is_mapping,
+            is_a(Mapping),
             "Keyword arguments of the clients of the sentinels themselves.",
         ),
         (
             "retry_period",
             "a number of seconds, or -1 to retry forever",
-            _is_retry_period,
+            lambda value: value == FOR_EVER or (is_number(value) and value >= 0),
             "For how long a call is retried while Redis cannot be reached.",
         ),
         ("encoding", "an encoding that Python knows", _is_encoding, "How text is stored."),
