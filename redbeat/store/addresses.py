@@ -1,7 +1,6 @@
-"""Pure: the addresses in the options, of a cluster's nodes and of sentinels.
+"""Pure: the addresses of a cluster's nodes and of sentinels in ``redbeat_redis_options``.
 
-A refusal says where in the options a value stands, and of the value itself only the type: it may be
-a URL, with a password in it.
+An error names the place of a value, but only its type: the value may be a URL with a password.
 """
 
 from __future__ import annotations
@@ -24,8 +23,10 @@ _PORT = re.compile(r"\s*\d{1,5}\s*", re.ASCII)
 def startup_nodes_in(given: Any, default: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The nodes of a cluster, each a ``host`` (text) and a ``port`` (number).
 
-    What a node leaves out is the ``default``'s, and so are the nodes if there are none. Raises
-    :exc:`~redbeat.errors.SettingError` (a ``ValueError``) for what is no node.
+    The ``default`` completes each node, and is the only one if none is given.
+
+    Raises:
+        SettingError: A node is not one.
     """
     where = "redbeat_redis_options['startup_nodes']"
     nodes = [
@@ -38,12 +39,17 @@ def startup_nodes_in(given: Any, default: Mapping[str, Any]) -> list[dict[str, A
 def sentinels_among(given: Any) -> list[Any]:
     """The pairs of host and port, as they were given; none if ``given`` is ``None``.
 
-    Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``) for what is no such pair.
+    Raises:
+        SettingError: A sentinel is not such a pair.
     """
     where = "redbeat_redis_options['sentinels']"
     pairs = _read_list(where, given, A_SENTINEL)
     for number, pair in enumerate(pairs):
-        _check_pair(f"{where}[{number}]", pair)
+        place = f"{where}[{number}]"
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise _refusal(place, f"a pair of host and port such as {A_SENTINEL}", pair)
+        _read_host(f"{place}[0]", pair[0])
+        _read_port(f"{place}[1]", pair[1])
     return pairs
 
 
@@ -59,10 +65,10 @@ def _read_node(where: str, node: Any, default: Mapping[str, Any]) -> dict[str, A
     if not isinstance(node, Mapping):
         raise _refusal(where, f"a dict such as {A_NODE}", node)
     missing = [part for part in default if part not in node]
-    # Another key in the place of a missing one is that one, misspelled.
+    # A key of another name in the place of a missing one is that one, misspelled.
     if missing and len(node) + len(missing) > len(default):
         raise SettingError(
-            f"{where} must be a dict such as {A_NODE}, got one that has other keys and no "
+            f"{where} must be a dict such as {A_NODE}, got one with other keys and no "
             f"{' and no '.join(map(repr, missing))}"
         )
     parts = {**default, **node}
@@ -72,24 +78,17 @@ def _read_node(where: str, node: Any, default: Mapping[str, Any]) -> dict[str, A
     }
 
 
-def _check_pair(where: str, pair: Any) -> None:
-    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
-        raise _refusal(where, f"a pair of host and port such as {A_SENTINEL}", pair)
-    _read_host(f"{where}[0]", pair[0])
-    _read_port(f"{where}[1]", pair[1])
-
-
 def _read_host(where: str, host: Any) -> str:
     if isinstance(host, str) and _HOST.fullmatch(host):
         return host
-    raise _refusal(where, "the name or the IP address of a host, as text, and no URL", host)
+    raise _refusal(where, "the name or IP address of a host (not a URL), as text", host)
 
 
 def _read_port(where: str, port: Any) -> int:
     number = int(port) if isinstance(port, str) and _PORT.fullmatch(port) else port
     if isinstance(number, int) and not isinstance(number, bool) and 0 < number <= LAST_PORT:
         return number
-    raise _refusal(where, f"a port from 1 to {LAST_PORT}, a number or text that holds one", port)
+    raise _refusal(where, f"a port from 1 to {LAST_PORT}, as a number or text", port)
 
 
 def _refusal(where: str, expected: str, got: Any) -> SettingError:

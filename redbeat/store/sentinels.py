@@ -1,25 +1,25 @@
 """Whether a client behind Sentinel talks to the master that the sentinels name.
 
-A failover that somebody asks for (``SENTINEL FAILOVER``) makes the replica a master first. The old
-master is told to become a replica only some ten seconds later, and takes writes until then, which
-are lost: a run that was committed there happens again. Its own word, ``ROLE``, is no help, for it
-calls itself a master to the end. So the sentinels are asked.
+A failover on request (``SENTINEL FAILOVER``) makes the replica a master first. The old master
+becomes a replica only some ten seconds later. Until then it accepts writes, which are lost: a run
+that was committed there happens again. Its own ``ROLE`` does not help, for it calls itself a master
+to the end. So the sentinels are asked.
 
 What they say, in the order of a failover::
 
-    flag failover_in_progress (one of them)   0.1 to 0.4 s   the replica is told to be a master
+    flag failover_in_progress (one of them)   0.1 to 0.4 s   the replica is to become a master
                                               about 1 s      that sentinel names the new master
                                               0 to 2 s       so do the others
                                               10 s           the old master becomes a replica
 
-The flag stands for two turns of the sentinel's timer (50 to 100 ms each) before anything is done.
-So a master is trusted for less than that, :data:`TRUST` seconds from when the sentinels were asked,
-and what is sent within that time is committed before the replica leaves it.
+The flag is up for two turns of the sentinel's timer (50 to 100 ms each) before anything happens. A
+master is trusted for less than that, :data:`TRUST` seconds from when the sentinels were asked, so
+that what is sent within that time is committed before the replica leaves it.
 
-How it can fail. The flag is that of one sentinel: where the application does not list it, or it
+How it can fail: only one sentinel has the flag. If the application does not list that one, or it
 does not answer, the new master is known only once the others name it, a second or two later. And a
-beat that is cut off together with the old master may see no failover at all. There only the old
-master itself can refuse to be written (``min-replicas-to-write``).
+beat that is cut off together with the old master may not notice the failover at all. Then only the
+old master itself can refuse writes (``min-replicas-to-write``).
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ logger = get_logger("celery.beat")
 #: Seconds for which a master is trusted, from when the sentinels were asked.
 TRUST = 0.05
 
-#: Seconds between two looks by a thread that does nothing else at that time.
+#: Seconds between two looks by a thread that has nothing else to do.
 LOOKING_INTERVAL = 1.0
 
-#: Seconds after which sentinels that did not answer are asked again, if no such thread looks.
+#: Seconds after which silent sentinels are asked again if no such thread looks.
 LONGEST_SILENCE = 10.0
 
-#: Seconds that a sentinel may take to answer: beat waits for it before it sends.
+#: Seconds that a sentinel may take to answer; beat waits for it before it sends.
 ANSWERING_TIME = 0.5
 
-#: Seconds until a beat that may not send, as the master is being replaced, looks again.
+#: Seconds until a beat looks again that may not send, since the master is being replaced.
 HOLDING_INTERVAL = 0.2
 
 Address = tuple[str, int]
@@ -64,8 +64,8 @@ Address = tuple[str, int]
 class View:
     """What one sentinel says of a master.
 
-    ``epoch`` grows with each failover: of two views the one with the higher one is newer.
-    ``is_changing``: a failover has begun, and there is no new master yet.
+    ``epoch`` grows with each failover: the view with the higher one is newer. ``is_changing``: a
+    failover has begun, and there is no new master yet.
     """
 
     epoch: int
@@ -74,10 +74,10 @@ class View:
 
 
 class MasterWatch:
-    """Asks the sentinels of one pool of connections.
+    """Asks the sentinels of one pool of connections which master they name.
 
-    It has connections to them of its own, with a short time-out: one that does not answer is asked
-    again by :meth:`look` only.
+    It has its own connections to them, with a short time-out. A sentinel that did not answer is
+    asked again only by :meth:`look`.
     """
 
     def __init__(
@@ -96,18 +96,18 @@ class MasterWatch:
 
     @property
     def address(self) -> Any:
-        """Host and port of the master that the pool leads to; ``None``: it was not asked yet."""
+        """Host and port of the master that the pool leads to; ``None`` before it has connected."""
         return self.pool.master_address
 
     def is_sure(self) -> bool:
         """Whether the pool leads to the master that the sentinels name.
 
-        If it did not, it does from now on, as far as that one can be found. Costs a round trip to
-        each sentinel, none if they were asked within ``TRUST`` seconds.
+        If it does not, it is pointed there, as far as that master can be found. Costs a round trip
+        to each sentinel, none if they were asked within ``TRUST`` seconds.
         """
         now = self._clock()
         if self.address is None:
-            # Whoever connects asks the sentinels.
+            # The pool asks the sentinels when it connects.
             return True
         if self.address == self._confirmed and now < self._confirmed_at + TRUST:
             return True
@@ -116,14 +116,14 @@ class MasterWatch:
         return self._ask([each for each in self._clients if each not in self._silent])
 
     def look(self) -> bool:
-        """The same, asking those as well that did not answer the last time."""
+        """The same, but also asks the sentinels that did not answer last time."""
         self._looked_at = self._clock()
         return self.address is None or self._ask(self._clients)
 
     def close(self) -> None:
-        """End the connections to the sentinels; they are made anew when they are needed.
+        """Close the connections to the sentinels; they open again when they are needed.
 
-        Not in the middle of a question: a signal handler may have interrupted it.
+        Does nothing while a question is under way, which a signal handler may have interrupted.
         """
         if not self._asking:
             for client in self._clients.values():
@@ -132,30 +132,42 @@ class MasterWatch:
     def _ask(self, sentinels: Iterable[Any]) -> bool:
         self._asking += 1
         try:
-            return self._judge(sentinels)
+            began = self._clock()
+            views = {each: view for each in sentinels if (view := self._view_of(each)) is not None}
+            if views:
+                return self._judge(views, began)
         finally:
             self._asking -= 1
+        if not self._is_blind:
+            logger.warning(
+                "beat: No sentinel of %s answers. Beat goes on with the master it knows, and does "
+                "not notice when that is replaced.",
+                self._service,
+            )
+        self._is_blind = True
+        return True
 
-    def _judge(self, sentinels: Iterable[Any]) -> bool:
-        began = self._clock()
-        views = {each: view for each in sentinels if (view := self._view_of(each)) is not None}
-        if not views:
-            self._tell_of_silence()
-            return True
+    def _judge(self, views: dict[Any, View], began: float) -> bool:
         self._is_blind = False
         latest = max(view.epoch for view in views.values())
         newest = {each: view for each, view in views.items() if view.epoch == latest}
-        # Of two that name different ones the first is followed: the other may not know yet.
+        # If two name different masters the first is followed: the other may not know yet.
         address = next(iter(newest.values())).address
         is_changing = any(view.is_changing for view in newest.values())
         if not is_changing and address != self.address:
             self._follow(address, newest)
-        if is_changing or address != self.address:
-            self._hold()
-            return False
-        self._is_holding = False
-        self._confirmed, self._confirmed_at = address, began
-        return True
+        if not is_changing and address == self.address:
+            self._is_holding = False
+            self._confirmed, self._confirmed_at = address, began
+            return True
+        if not self._is_holding:
+            logger.warning(
+                "beat: The sentinels are replacing the master of %s. Nothing is sent until they "
+                "name the new one.",
+                self._service,
+            )
+        self._is_holding = True
+        return False
 
     def _view_of(self, sentinel: Any) -> View | None:
         try:
@@ -170,28 +182,10 @@ class MasterWatch:
             return view
         return View(view.epoch, (forced_host, view.address[1]), view.is_changing)
 
-    def _tell_of_silence(self) -> None:
-        if not self._is_blind:
-            self._is_blind = True
-            logger.warning(
-                "beat: No sentinel of %s answers. Beat goes on with the master it knows, and does "
-                "not see when that is replaced.",
-                self._service,
-            )
-
-    def _hold(self) -> None:
-        if not self._is_holding:
-            self._is_holding = True
-            logger.warning(
-                "beat: The sentinels are replacing the master of %s. Nothing is sent until they "
-                "name the new one.",
-                self._service,
-            )
-
     def _follow(self, address: Address, newest: dict[Any, View]) -> None:
-        """Let the pool ask a sentinel that names this master, and forget connections to another."""
+        """Let the pool ask a sentinel that names this master, and drop its other connections."""
         before = self.address or ("?", "?")
-        # redis-py takes the first answer that it gets; another thread may be reading the list.
+        # redis-py takes the first answer; another thread may be reading the list.
         pool: Any = self.pool
         manager = pool.sentinel_manager
         naming = {each for each, view in newest.items() if view.address == address}
@@ -211,10 +205,10 @@ class MasterWatch:
 
 
 class Master:
-    """The master that a part of beat writes to, where sentinels name it.
+    """The master that a part of beat writes to, if sentinels name it.
 
-    ``find_pool`` gives the pool of connections that is in use now. One that is not that of a master
-    behind Sentinel costs nothing, and its server is always sure.
+    ``find_pool`` returns the pool of connections in use now. Without Sentinel nothing is asked, and
+    the server is always sure.
     """
 
     def __init__(self, find_pool: Callable[[], object]) -> None:
@@ -223,7 +217,7 @@ class Master:
 
     @property
     def address(self) -> Address | None:
-        """Where the pool leads now, ``None`` without sentinels or a connection; no round trip."""
+        """Where the pool leads now; ``None`` without sentinels or a connection. No round trip."""
         watch = self._watch()
         return watch.address if watch else None
 
@@ -233,7 +227,7 @@ class Master:
         return watch is None or watch.is_sure()
 
     def look(self) -> float:
-        """Look after it in a thread that may wait; returns the seconds until the next look."""
+        """Ask all sentinels, in a thread that may wait; returns the seconds until the next look."""
         watch = self._watch()
         if watch is None:
             return math.inf
@@ -241,7 +235,7 @@ class Master:
         return LOOKING_INTERVAL
 
     def close(self) -> None:
-        """End the connections to the sentinels."""
+        """Close the connections to the sentinels."""
         if self._last is not None:
             self._last.close()
 
@@ -256,12 +250,12 @@ class Master:
 
 
 def connection_pool(client: Any) -> object:
-    """The pool of a client, ``None`` for one that has none, as that of a cluster."""
+    """The pool of a client; ``None`` if it has none, such as the client of a cluster."""
     return getattr(direct(client), "connection_pool", None)
 
 
 def pool_of_channel(channel: Any) -> object:
-    """The pool of one of kombu's Redis channels that is open, ``None`` for all others."""
+    """The pool of an open Redis channel of kombu; ``None`` for any other channel."""
     is_open = getattr(channel, "connection", None) is not None
     return getattr(channel, "pool", None) if is_open else None
 
@@ -277,8 +271,11 @@ def _own_client(sentinel: Any) -> Redis:
 
 
 def _read_view(client: Redis, service: str) -> View | None:
-    """What a sentinel says; one round trip, two during a failover. ``None``: it knows no such."""
-    # What redis-py itself asks, so that it is allowed.
+    """What a sentinel says, ``None`` if it does not know the service.
+
+    One round trip, two during a failover.
+    """
+    # redis-py itself asks this, so an ACL allows it.
     masters: Any = client.sentinel_masters()
     state = masters.get(service)
     if state is None:
@@ -290,6 +287,6 @@ def _read_view(client: Redis, service: str) -> View | None:
             reply: Any = client.sentinel_get_master_addr_by_name(service)
             named = (str(reply[0]), int(reply[1]))
         except (RedisError, TypeError):
-            # Refused, or gone: then the others tell when it is over.
+            # Refused, or gone: the other sentinels say when it is over.
             pass
     return View(int(state.get("config-epoch", 0)), named, is_changing and named == address)
