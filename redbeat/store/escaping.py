@@ -1,9 +1,9 @@
-"""What others wrote, made fit for a line of a log, of a terminal or of JSON.
+"""Escapes for text from outside, before it goes to a log, a terminal or JSON.
 
-Names, arguments and error texts may come from anybody who may write to the schedule. Printed as
-they are, they could end a line and begin another one that looks like ours, or steer the terminal
-that shows it. So every character that is not printable is shown as an escape: control characters,
-line separators, those that change the direction of writing, and lone surrogates.
+Names, arguments and error texts may come from anybody who can write to the schedule. Printed as
+they are, they could end a line and start another that looks like ours, or control the terminal. So
+every character that is not printable becomes an escape: control characters, line separators,
+characters that change the direction of writing, and lone surrogates.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import celery.beat
 
 
 def one_line(text: str) -> str:
-    """Text fit for one line: what is not a printable character is written as an escape."""
+    """The text on one line: characters that are not printable become escapes."""
     if text.isprintable():
         return text
     return "".join(
@@ -33,30 +33,27 @@ def one_line(text: str) -> str:
 
 
 def printable_json(text: str) -> str:
-    """JSON that means the same, with all but its line breaks printable, and fit for UTF-8."""
+    """JSON of the same meaning: all but its line breaks printable, and encodable as UTF-8."""
     if text.isprintable():
         return text
-    return "".join(
-        char if char.isprintable() or char == "\n" else _json_escape(char) for char in text
+    escaped = (
+        char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text
     )
-
-
-def _json_escape(char: str) -> str:
-    # JSON lets DEL stand as it is, and so do its writers.
-    return "\\u007f" if char == "\x7f" else json.dumps(char)[1:-1]
+    # JSON allows DEL as it is, and so does `json.dumps`.
+    return "".join(escaped).replace("\x7f", "\\u007f")
 
 
 class Lines(str):
-    """Text of several lines that are ours: in a log they stay lines."""
+    """Our own text of several lines, which stay lines in a log."""
 
     __slots__ = ()
 
 
 def escape_log(logger: logging.Logger) -> None:
-    """Let what this package, and Celery's beat, log there be escaped in whatever handler shows it.
+    """Escape what this package and Celery's beat log there, for every handler.
 
-    A record keeps its arguments and its error as they are: only its text is escaped. Records of
-    others on the same logger are left alone.
+    A record keeps its arguments and its error; only its text is escaped. Records of others on the
+    same logger are not changed.
     """
     logger.addFilter(_EscapingFilter())
 
@@ -65,7 +62,7 @@ def _package_directory(code: CodeType) -> str:
     return str(Path(code.co_filename).parents[1] / "_").removesuffix("_")
 
 
-#: Where the records are made whose text is escaped, as they name the place.
+#: Where the records are made whose text is escaped: the start of their path names.
 OWN_PLACES = (
     _package_directory(one_line.__code__),
     celery.beat.Service.start.__code__.co_filename,
@@ -75,21 +72,18 @@ OWN_PLACES = (
 
 class _EscapingFilter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.pathname.startswith(OWN_PLACES) and not isinstance(record, _Escaped):
-            # The handlers meet the same error, and know what to do with it.
-            with suppress(Exception):
-                _escape(record)
+        if not record.pathname.startswith(OWN_PLACES) or isinstance(record, _Escaped):
+            return True
+        # An error here also happens in the handlers, which report it.
+        with suppress(Exception):
+            if not record.getMessage().isprintable():
+                # A class is hashable, whatever mypy makes of the `__hash__` of its instances.
+                record.__class__ = _escaped_class(type(record))  # type: ignore[arg-type]
+            exc = record.exc_info[1] if record.exc_info else None
+            if exc is not None and not all(map(str.isprintable, _last_lines(exc))):
+                # A formatter uses this text, if it is set, as that of the error.
+                record.exc_text = traceback_of(exc)
         return True
-
-
-def _escape(record: logging.LogRecord) -> None:
-    if not record.getMessage().isprintable():
-        # A class is hashable, whatever mypy makes of the `__hash__` of its instances.
-        record.__class__ = _escaped(type(record))  # type: ignore[arg-type]
-    exc = record.exc_info[1] if record.exc_info else None
-    if exc is not None and any(not line.isprintable() for line in _last_lines(exc)):
-        # A formatter takes a text that is there for that of the error.
-        record.exc_text = traceback_of(exc)
 
 
 class _Escaped(logging.LogRecord):
@@ -97,7 +91,10 @@ class _Escaped(logging.LogRecord):
 
     def getMessage(self) -> str:  # noqa: N802 - the name is that of the standard library
         shown = self.__copy__()
-        shown.args = _shown_arguments(self.args)
+        if isinstance(self.args, dict):
+            shown.args = {name: _shown(value) for name, value in self.args.items()}
+        else:
+            shown.args = tuple(map(_shown, self.args or ()))
         text: str = super(_Escaped, shown).getMessage()
         return "\n".join(map(one_line, text.split("\n")))
 
@@ -107,19 +104,19 @@ class _Escaped(logging.LogRecord):
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """For another process, which may not have this package: a record of the usual kind."""
+        """A plain record, for another process, which may not have this package."""
         fields = self.__dict__ | {"msg": self.getMessage(), "args": None, "exc_info": None}
         return logging.makeLogRecord, (fields,)
 
 
 @lru_cache(maxsize=8)
-def _escaped(record_class: type[logging.LogRecord]) -> type[logging.LogRecord]:
-    """The class of a record, which programs may choose, with escaped messages."""
+def _escaped_class(record_class: type[logging.LogRecord]) -> type[logging.LogRecord]:
+    """A subclass of ``record_class``, which programs may choose, with escaped messages."""
     return type(f"Escaped{record_class.__name__}", (_Escaped, record_class), {})
 
 
 class _Shown:
-    """An argument of a message, escaped in whichever way the message shows it."""
+    """An argument of a message, escaped whether the message shows it by ``%s`` or ``%r``."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
@@ -133,34 +130,25 @@ class _Shown:
         return one_line(repr(self._value))
 
 
-def _shown_arguments(arguments: Any) -> Any:
-    if isinstance(arguments, dict):
-        return {name: _shown(value) for name, value in arguments.items()}
-    return tuple(map(_shown, arguments or ()))
-
-
 def _shown(value: Any) -> Any:
-    # What is formatted as a number must stay one.
+    # A number must stay one for formats such as `%d`.
     return value if isinstance(value, (int, float)) else _Shown(value)
 
 
 def traceback_of(exc: BaseException) -> str:
-    """The traceback of an error and of what caused it, what each of them says in one line."""
-    return "\n\n".join(_tracebacks(exc))
-
-
-def _tracebacks(exc: BaseException) -> Iterator[str]:
+    """The traceback of an error and of its causes, with the text of each on one line."""
     chain = list(_causes(exc))
+    paragraphs: list[str] = []
     for cause, follows in zip(reversed(chain), [*reversed(chain[:-1]), None], strict=True):
         places = "".join(traceback.format_tb(cause.__traceback__))
         heading = f"Traceback (most recent call last):\n{places}" if places else ""
-        yield heading + "\n".join(_describe(cause))
+        paragraphs.append(heading + "\n".join(_describe(cause)))
         if follows is not None:
-            is_cause = follows.__cause__ is cause
-            yield CAUSED if is_cause else HANDLED
+            paragraphs.append(CAUSED if follows.__cause__ is cause else HANDLED)
+    return "\n\n".join(paragraphs)
 
 
-#: As Python says it.
+#: In Python's own words.
 CAUSED = "The above exception was the direct cause of the following exception:"
 HANDLED = "During handling of the above exception, another exception occurred:"
 
@@ -193,10 +181,10 @@ def _notes(exc: BaseException) -> list[str]:
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    """An error and what led to it, each once, as far as a traceback tells of it."""
+    """An error and what led to it, each once, as far as a traceback shows it."""
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
         seen.add(id(exc))
         yield exc
-        is_told = exc.__cause__ is None and not exc.__suppress_context__
-        exc = exc.__context__ if is_told else exc.__cause__
+        follows_context = exc.__cause__ is None and not exc.__suppress_context__
+        exc = exc.__context__ if follows_context else exc.__cause__
