@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -191,6 +191,11 @@ class Settings:
         """The keys of this schedule in Redis that are not entries."""
         return OwnKeys.of(self)
 
+    @property
+    def options_are_namespaced(self) -> bool:
+        """Whether ``redbeat_redis_options`` was set under Celery's namespace only."""
+        return not {"redbeat_redis_options", "REDBEAT_REDIS_OPTIONS"}.intersection(self.app.conf)
+
     def refuse_own_key(self, name: str, key: str) -> None:
         """Raise :exc:`~redbeat.errors.EntryError` if the key of the entry ``name`` is ours."""
         if key in self.own_keys:
@@ -198,12 +203,6 @@ class Settings:
                 f"Entry {name!r} can be neither stored nor removed: its key would be {key}, which "
                 "redbeat itself uses. Choose another name."
             )
-
-    @property
-    def options_are_namespaced(self) -> bool:
-        """Whether ``redbeat_redis_options`` was set under Celery's namespace only."""
-        names = {"redbeat_redis_options", "REDBEAT_REDIS_OPTIONS"}
-        return not names.intersection(self.app.conf)
 
     @property
     def schedule(self) -> dict[str, Any]:
@@ -320,36 +319,29 @@ class Settings:
         return DEFAULT_KEY_EXPIRY_CHECK
 
     def _warn_of_misspelled(self) -> None:
-        for key, meant, spelled in _misspelled(self.app.conf):
+        """Warn of settings that resemble one of ours, but have no effect."""
+        namespace = (getattr(self.app.conf, "prefix", None) or "").lower()
+        for key in sorted(key for key in self.app.conf if isinstance(key, str)):
+            name = key.lower().removeprefix(namespace)
+            meant = _meant(name)
+            # Celery finds names that are all lower or all upper case, and no others.
+            if meant is None or (meant == name and self.is_key_in_conf(name)):
+                continue
+            spelled = (key[: len(key) - len(name)] + meant).lower()
+            spelled = spelled.upper() if key[0].isupper() else spelled
             hint = "" if spelled == meant else f" Here it is written {spelled}."
             message = f"There is no setting {key}, so it has no effect. Did you mean {meant}?"
             self.warn(message + hint)
 
 
-def _misspelled(conf: Any) -> Iterator[tuple[str, str, str]]:
-    """The keys that resemble one of our settings and have no effect.
-
-    Yields each with the setting that it resembles, and how that is spelled in this configuration.
-    """
-    namespace = (getattr(conf, "prefix", None) or "").lower()
+def _meant(name: str) -> str | None:
+    """The setting with this name, or one much like it; ``None`` if there is none."""
+    if name in SETTINGS or not name.startswith(OWN_PREFIX):
+        return name if name in SETTINGS else None
     # What all settings start with would make any two of them alike.
     names = [setting.removeprefix(OWN_PREFIX) for setting in SETTINGS]
-    for key in sorted(key for key in conf if isinstance(key, str)):
-        name = key.lower().removeprefix(namespace)
-        if not name.startswith(OWN_PREFIX):
-            continue
-        if name in SETTINGS:
-            # Celery finds names that are all lower or all upper case, and no others.
-            if name in conf or name.upper() in conf:
-                continue
-            meant = name
-        else:
-            alike = get_close_matches(name.removeprefix(OWN_PREFIX), names, 1, LIKENESS)
-            if not alike:
-                continue
-            meant = OWN_PREFIX + alike[0]
-        spelled = (key[: len(key) - len(name)] + meant).lower()
-        yield key, meant, spelled.upper() if key[0].isupper() else spelled
+    alike = get_close_matches(name.removeprefix(OWN_PREFIX), names, 1, LIKENESS)
+    return OWN_PREFIX + alike[0] if alike else None
 
 
 def application_name(app: Any) -> str:

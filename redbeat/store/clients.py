@@ -44,29 +44,17 @@ SOCKET_TIMEOUT = 5
 class ClientSettings(Protocol):
     """What a client is made from: the settings that start with ``redbeat_redis_``."""
 
-    @property
-    def redis_url(self) -> Any:
-        """Where the schedule lives; whatever the user has set."""
-
-    @property
-    def redis_use_ssl(self) -> Any:
-        """``True``, ``False`` or a dict of redis-py's ``ssl_*`` options."""
-
-    @property
-    def ssl_is_inherited(self) -> bool:
-        """Whether TLS was set up for the broker and not for the schedule."""
-
-    @property
-    def redbeat_redis_options(self) -> Mapping[str, Any]:
-        """Keyword arguments of the client, and our own options."""
-
-    @property
-    def options_are_inherited(self) -> bool:
-        """Whether the options were set for the broker and not for the schedule."""
+    redis_url: Any
+    redis_use_ssl: Any
+    redbeat_redis_options: dict[str, Any]
+    #: Whether TLS was set up for the broker and not for the schedule.
+    ssl_is_inherited: bool
+    #: Whether the options were set for the broker and not for the schedule.
+    options_are_inherited: bool
 
     @property
     def options_are_namespaced(self) -> bool:
-        """Whether the options were set under Celery's namespace."""
+        """Whether the options were set under Celery's namespace only."""
 
 
 class Classes(NamedTuple):
@@ -81,18 +69,11 @@ class Classes(NamedTuple):
     retrying: Any
 
 
-class Made(NamedTuple):
-    """A client, and the ``redis.sentinel.Sentinel`` that it follows, if any."""
-
-    client: Any
-    sentinels: Any = None
-
-
 class Connected(NamedTuple):
     """A client, and what the user should hear of the options that it was made from.
 
-    ``left_out`` are the names of broker options that mean something else to the client; they are
-    worth a line at debug. ``warnings`` are messages.
+    ``sentinels`` is the ``redis.sentinel.Sentinel`` that the client follows, if any. ``left_out``
+    are the names of broker options that mean something else to the client, worth a debug line.
     """
 
     client: Any
@@ -145,10 +126,9 @@ def connect(settings: ClientSettings, classes: Classes) -> Connected:
     unwanted = factory.unwanted(set(given))
     options = {name: value for name, value in given.items() if name not in unwanted}
     if period is None:
-        client, sentinels = factory.make(options)
+        client = factory.make(options)
     else:
-        client, sentinels = retries(period)(factory.make, options)
-        client = classes.retrying(period, client)
+        client = classes.retrying(period, retries(period)(factory.make, options))
     names, warnings = sorted(unwanted), []
     if settings.redis_use_ssl and not settings.ssl_is_inherited and factory.scheme == "redis":
         warnings.append(
@@ -162,7 +142,7 @@ def connect(settings: ClientSettings, classes: Classes) -> Connected:
             f"{', '.join(names)}. They are ignored. Check their spelling, or remove them."
         )
     left_out = names if settings.options_are_inherited else []
-    return Connected(client, sentinels, left_out, warnings)
+    return Connected(client, factory.sentinels, left_out, warnings)
 
 
 class ServerFactory:
@@ -173,6 +153,7 @@ class ServerFactory:
         self.classes = classes
         self.url: Any = settings.redis_url
         self.scheme = scheme_of(self.url)
+        self.sentinels: Any = None
 
     def option(self, name: str) -> Any:
         """The option, checked; ``None`` if it is not set."""
@@ -217,7 +198,7 @@ class ServerFactory:
             options["ssl_cert_reqs"] = options["ssl_cert_reqs"].removeprefix("CERT_").lower()
         return options
 
-    def make(self, options: dict[str, Any]) -> Made:
+    def make(self, options: dict[str, Any]) -> Any:
         """Make the client with these keyword arguments.
 
         Raises:
@@ -242,11 +223,11 @@ class ServerFactory:
                 "(urllib.parse.quote)."
             ) from None
 
-    def create(self, options: dict[str, Any]) -> Made:
+    def create(self, options: dict[str, Any]) -> Any:
         """Make the client, whatever the errors."""
         given = self.classes.redis
         client_class = redis.Redis if given is Redis else given
-        return Made(_bounded(self.from_url(client_class, options)))
+        return _bounded(self.from_url(client_class, options))
 
     def from_url(self, client_class: Any, options: dict[str, Any]) -> Any:
         """Make a client from the URL, whose scheme says whether to use TLS."""
@@ -263,15 +244,15 @@ class ClusterFactory(ServerFactory):
         """Options of transports; the broker's own are right for its cluster, and are passed on."""
         return set() if self.settings.options_are_inherited else names & TRANSPORT_OPTIONS
 
-    def create(self, options: dict[str, Any]) -> Made:
+    def create(self, options: dict[str, Any]) -> Any:
         """Make the client; it connects at once."""
-        return Made(self.from_url(redis.RedisCluster, options))
+        return self.from_url(redis.RedisCluster, options)
 
 
 class StartupNodesFactory(ClusterFactory):
     """Makes the client of a cluster from its ``startup_nodes``."""
 
-    def create(self, options: dict[str, Any]) -> Made:
+    def create(self, options: dict[str, Any]) -> Any:
         """Make the client; it connects at once."""
         url = node_in(self.url)
         default = {"host": url.pop("host", "localhost"), "port": url.pop("port", 30001)}
@@ -285,9 +266,7 @@ class StartupNodesFactory(ClusterFactory):
         is_encrypted = self.settings.redis_use_ssl and not self.settings.ssl_is_inherited
         tls = {"ssl": True, **self.ssl_options} if is_encrypted else {}
         arguments = {**tls, **url, **options}
-        return Made(
-            redis.cluster.RedisCluster(startup_nodes=nodes, decode_responses=True, **arguments)
-        )
+        return redis.cluster.RedisCluster(startup_nodes=nodes, decode_responses=True, **arguments)
 
 
 class SentinelFactory(ServerFactory):
@@ -319,7 +298,7 @@ class SentinelFactory(ServerFactory):
             return bool(use_ssl)
         return use_ssl is True and self.scheme == "sentinel"
 
-    def create(self, options: dict[str, Any]) -> Made:
+    def create(self, options: dict[str, Any]) -> Any:
         """Make the client; it asks the sentinels when it connects."""
         in_url, of_url = sentinels_in(self.url)
         in_options = sentinels_among(self.settings.redbeat_redis_options.get("sentinels"))
@@ -340,12 +319,12 @@ class SentinelFactory(ServerFactory):
         for_sentinels = self.option("sentinel_kwargs")
         given = self.classes.sentinel
         sentinel_class: Any = redis.sentinel.Sentinel if given is Sentinel else given
-        sentinels = sentinel_class(
+        self.sentinels = sentinel_class(
             addresses, sentinel_kwargs=for_sentinels, decode_responses=True, **arguments
         )
-        for sentinel in sentinels.sentinels:
+        for sentinel in self.sentinels.sentinels:
             _bound_sentinel(sentinel, for_sentinels or {}, arguments)
-        return Made(_bounded(sentinels.master_for(master)), sentinels)
+        return _bounded(self.sentinels.master_for(master))
 
 
 FACTORIES: dict[str, type[ServerFactory]] = {
