@@ -41,8 +41,11 @@ from celery.schedules import schedule as interval
 from celery.utils.log import get_logger
 from dateutil.rrule import weekday
 
-from .schedules import EPOCH, as_ours, crontab, once, own_zone, rrule, rruleset
-from .timing.calendars import NOTHING, as_utc, has_one_offset, named_zone, shown, zone_name
+from .schedules import as_ours, crontab, once, rrule, rruleset
+from .timing.binding import own_zone
+from .timing.instants import EPOCH, NOTHING, as_utc
+from .timing.parameters import shown
+from .timing.zones import has_one_offset, named_zone, zone_name
 
 __all__ = (
     "RedBeatJSONDecoder",

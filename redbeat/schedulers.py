@@ -63,14 +63,16 @@ from .beat.settings import Settings, application_name
 from .beat.statics import Stage, StaticEntries
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp, without_zones, zones_of
 from .errors import EntryError, MissingEntryError
-from .schedules import bound, due_state, last_run_of_new, next_due, own_now, run_to_count_from
+from .schedules import bound
 from .store.clients import Classes, ForkSafeLock, check_options, connect
 from .store.escaping import escape_log, one_line
 from .store.retrying import RetryingConnection, is_of_one_key, patience, without_secrets
 from .store.sentinels import HOLDING_INTERVAL
 from .store.storage import EXTEND_TO, REDIS_ERRORS, Draft, Storage, Stored, text
 from .store.urls import sanitized
-from .timing.calendars import as_utc
+from .timing.due import due_state, next_due, own_now
+from .timing.history import last_run_of_new, run_to_count_from
+from .timing.instants import as_utc
 
 __all__ = [
     "ADD_ENTRY_ERROR",

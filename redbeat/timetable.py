@@ -43,10 +43,11 @@ from .schedulers import (
     get_storage,
     store_entries,
 )
-from .schedules import awaited_from, is_plain_interval, next_due
 from .store.retrying import is_of_one_key
 from .store.storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored, may_be_written
-from .timing.calendars import as_utc
+from .timing.due import is_plain_interval, next_due
+from .timing.history import awaited_from
+from .timing.instants import as_utc
 
 #: Entries read together.
 PAGE = 500

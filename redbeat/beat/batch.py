@@ -28,7 +28,6 @@ from celery.utils.log import get_logger
 from redis.exceptions import ResponseError
 
 from .. import signals
-from ..schedules import answers_for_itself, awaited_before, awaited_from, next_due
 from ..store.escaping import one_line
 from ..store.storage import (
     FINISHED,
@@ -41,7 +40,9 @@ from ..store.storage import (
     lease_of,
     may_tell_slot,
 )
-from ..timing.calendars import as_utc
+from ..timing.due import answers_for_itself, next_due
+from ..timing.history import awaited_before, awaited_from
+from ..timing.instants import as_utc
 from .repeats import Repeats
 
 logger = get_logger("celery.beat")

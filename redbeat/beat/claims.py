@@ -17,7 +17,7 @@ from typing import Any
 
 from ..store.sentinels import Address, Master
 from ..store.storage import OTHER_LEASE, SET_ASIDE, Member, Outcome, Storage, Stored, due_by
-from ..timing.calendars import as_utc
+from ..timing.instants import as_utc
 from .batch import BATCH_BYTES, Batch, fingerprint
 from .repeats import Repeats
 from .settings import Settings

@@ -17,7 +17,8 @@ from celery.utils.log import get_logger
 from .. import signals
 from ..store.retrying import patience
 from ..store.storage import Storage
-from ..timing.calendars import as_utc, zone_text
+from ..timing.instants import as_utc
+from ..timing.zones import zone_text
 from .batch import Build
 from .interrupts import hold_back_signals
 from .leadership import Leadership

@@ -12,9 +12,12 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..schedules import follows_zone_of_app, next_due, slot_of_other_zone
 from ..store.storage import FINISHED, Member, Outcome, Storage, Stored, due_by, may_be_written
-from ..timing.calendars import as_utc, zone_from_text
+from ..timing.binding import follows_zone_of_app
+from ..timing.due import next_due
+from ..timing.history import slot_of_other_zone
+from ..timing.instants import as_utc
+from ..timing.zones import zone_from_text
 from .batch import Build, awaited_slot
 from .claims import latest_lease
 

@@ -26,7 +26,7 @@ from redis.exceptions import NoPermissionError
 
 from ..store.retrying import not_again, patience, without_secrets
 from ..store.storage import REDIS_ERRORS, Listener, Storage
-from ..timing.calendars import as_utc
+from ..timing.instants import as_utc
 from .clocks import WallClock
 from .leadership import Leadership
 from .settings import Settings

@@ -14,10 +14,10 @@ from celery.utils.log import get_logger
 from redis.exceptions import ResponseError
 
 from ..decoder import to_timestamp
-from ..schedules import follows_calendar
 from ..store.retrying import is_of_one_key
 from ..store.storage import SET_ASIDE, Storage
-from ..timing.calendars import as_utc
+from ..timing.due import follows_calendar
+from ..timing.instants import as_utc
 from .claims import latest_lease
 from .settings import Settings
 

@@ -1,1 +1,1 @@
-"""Pure: time zones, wall clocks, calendar rules and their text, next due times."""
+"""Pure: time zones, wall times, the rules of calendars and their text, next due times."""

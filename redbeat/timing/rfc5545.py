@@ -8,16 +8,9 @@ from typing import Any, NamedTuple
 
 from dateutil import rrule as recurrence
 
-from .calendars import (
-    PARTS,
-    RULE_PARAMETERS,
-    UTC,
-    as_utc,
-    has_one_offset,
-    named_zone,
-    shown,
-    zone_name,
-)
+from .instants import UTC, as_utc
+from .parameters import PARTS, RULE_PARAMETERS, shown
+from .zones import has_one_offset, named_zone, zone_name
 
 #: Characters in the text of a recurrence: room for 60,000 dates.
 LONGEST_TEXT = 1_000_000

@@ -12,8 +12,8 @@ from celery.schedules import crontab as celery_crontab
 from dateutil.parser import isoparse
 
 from ..schedules import CRON_FIELDS, crontab, rrule
-from ..timing.calendars import named_zone
 from ..timing.rfc5545 import Lines
+from ..timing.zones import named_zone
 from .terminal import counted
 
 UNITS = {

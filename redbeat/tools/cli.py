@@ -51,7 +51,7 @@ from ..store.retrying import direct
 from ..store.storage import REDIS_ERRORS
 from ..store.urls import sanitized
 from ..timetable import Listing, Run, State, Timetable, is_too_late
-from . import backup
+from ..tools import backup
 from .arguments import Duration, Json, Moment, Zone, read_cron, read_rrule
 from .backup import Difference
 from .terminal import (

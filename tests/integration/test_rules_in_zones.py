@@ -15,7 +15,8 @@ from celery.schedules import schedule as interval
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.decoder import RedBeatJSONDecoder, RedBeatJSONEncoder
 from redbeat.errors import EntryError
-from redbeat.schedules import next_due, rrule
+from redbeat.schedules import rrule
+from redbeat.timing.due import next_due
 from redbeat.tools import backup
 
 UTC = timezone.utc

@@ -15,7 +15,8 @@ from celery.schedules import crontab, schedule
 
 from redbeat import RedBeatSchedulerEntry, Timetable
 from redbeat.schedules import crontab as zoned_crontab
-from redbeat.schedules import next_due, once, rrule
+from redbeat.schedules import once, rrule
+from redbeat.timing.due import next_due
 from redbeat.tools.arguments import read_cron, read_rrule
 from support.apps import MakeApp
 

@@ -14,7 +14,8 @@ from celery.utils.time import timezone as celery_zones
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from redbeat.schedules import crontab, due_state, next_due
+from redbeat.schedules import crontab
+from redbeat.timing.due import due_state, next_due
 
 UTC = timezone.utc
 NOW = datetime(2024, 5, 1, 12, 0, 30, tzinfo=UTC)
@@ -121,6 +122,22 @@ def test_a_date_that_never_comes_leaves_nothing() -> None:
     schedule = crontab(tz="UTC")
     schedule.month_of_year, schedule.day_of_month = {2}, {30}
     assert next_due(schedule, NOW, NOW) is None
+
+
+class Unlisted(set[int]):
+    """Numbers that one may ask for, but not list or sort."""
+
+    def __iter__(self) -> Iterator[int]:
+        raise AssertionError("the field of a crontab was listed")
+
+
+@pytest.mark.parametrize("hour", ["*", "3,9", "*/7"])
+def test_a_look_at_a_crontab_does_not_sort_its_fields(hour: str) -> None:
+    schedule = crontab("*/5", hour, tz="Europe/Berlin", app=app())
+    expected = due_state(schedule, at(9, 30), NOW)
+    for field in ("minute", "hour", "day_of_week", "day_of_month", "month_of_year"):
+        setattr(schedule, field, Unlisted(getattr(schedule, field)))
+    assert due_state(schedule, at(9, 30), NOW) == expected
 
 
 def test_a_zone_of_its_own_counts_whatever_the_zone_of_the_app() -> None:

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from redbeat.decoder import CODECS, RedBeatJSONDecoder, RedBeatJSONEncoder
-from redbeat.schedules import due_state, next_due
+from redbeat.timing.due import due_state, next_due
 
 pytest.importorskip("ephem")
 

@@ -12,7 +12,8 @@ from celery.schedules import schedule as interval
 from hypothesis import given
 from hypothesis import strategies as st
 
-from redbeat.schedules import crontab, due_state, next_due, rrule
+from redbeat.schedules import crontab, rrule
+from redbeat.timing.due import due_state, next_due
 
 UTC = timezone.utc
 MINUTE = timedelta(minutes=1)

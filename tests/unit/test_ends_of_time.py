@@ -12,7 +12,8 @@ from celery.schedules import schedule as interval
 from celery.schedules import solar
 
 from redbeat import RedBeatSchedulerEntry
-from redbeat.schedules import crontab, due_state, next_due, once, rrule
+from redbeat.schedules import crontab, once, rrule
+from redbeat.timing.due import due_state, next_due
 
 UTC = timezone.utc
 NOW = datetime(2024, 5, 1, 12, tzinfo=UTC)

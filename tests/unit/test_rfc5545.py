@@ -6,7 +6,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from celery import Celery
 
-from redbeat.schedules import due_state, next_due, rrule, rruleset
+from redbeat.schedules import rrule, rruleset
+from redbeat.timing.due import due_state, next_due
 
 UTC = timezone.utc
 NEW_YORK = ZoneInfo("America/New_York")

@@ -14,8 +14,9 @@ from dateutil import rrule as recurrence
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from redbeat.schedules import due_state, next_due, rrule
-from redbeat.timing import calendars
+from redbeat.schedules import rrule
+from redbeat.timing.due import due_state, next_due
+from redbeat.timing.recurrence import COUNTDOWNS, countdown_of
 
 UTC = timezone.utc
 BERLIN = ZoneInfo("Europe/Berlin")
@@ -315,18 +316,17 @@ def test_a_rule_with_a_count_is_counted_from_its_start_once_and_not_at_every_rea
         return due_state(rrule(freq, start, **parts), now - HOUR, now)
 
     assert seconds_of(lambda: evaluate(START)) < 2
-    counted = calendars._countdown_of.cache_info().misses
+    counted = countdown_of.cache_info().misses
     for hours in range(1, 20):
         evaluate(START + hours * HOUR)
-    assert calendars._countdown_of.cache_info().misses == counted
+    assert countdown_of.cache_info().misses == counted
 
 
 def test_what_is_remembered_of_rules_with_a_count_is_bounded() -> None:
-    limit = calendars.COUNTDOWNS
-    for number in range(limit + 10):
+    for number in range(COUNTDOWNS + 10):
         start = START - 400 * DAY - number * timedelta(minutes=1)
         assert rrule("DAILY", start, count=9, byhour=9).following(START) is None
-    assert calendars._countdown_of.cache_info().currsize == limit
+    assert countdown_of.cache_info().currsize == COUNTDOWNS
 
 
 def test_a_count_holds_at_moments_asked_in_any_order_and_by_several_threads() -> None:

@@ -13,7 +13,8 @@ from celery.schedules import BaseSchedule, schedstate, solar
 from celery.schedules import crontab as celery_crontab
 from celery.schedules import schedule as interval
 
-from redbeat.schedules import crontab, due_state, next_due, once, rrule
+from redbeat.schedules import crontab, once, rrule
+from redbeat.timing.due import due_state, next_due
 
 UTC = timezone.utc
 NOW = datetime(2024, 5, 1, 12, 0, 30, tzinfo=UTC)
