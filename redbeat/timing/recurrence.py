@@ -3,6 +3,13 @@
 Each part of a rule limits a set: of the days, of the hours, of the seconds in an hour. So does
 ``interval``, which leaves every n-th year, month, week, day or unit since the start. A wall time is
 found by looking at the days after a given one, never by counting from the start.
+
+Why not by dateutil's own ``rrule``, its ``dtstart`` moved by whole intervals to just before the
+instant? Most looks would take between a quarter and nine tenths of the time. But minutes on 29
+February would take five times as long, and a rule that never fires twenty times, which is seconds:
+dateutil looks until the year 9999. And ``count`` would still need all that is here, since it takes
+minutes to count one by one the occurrences of a rule of seconds that is ten years old. So there
+would be more code, and no bound on its time.
 """
 
 from __future__ import annotations
