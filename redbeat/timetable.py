@@ -335,7 +335,8 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         try:
             return self.entry_class(**{**fields, "name": name}, app=self.app)
         except Exception as exc:
-            raise EntryError(f"Entry {name!r} cannot be made of {dict(fields)!r}: {exc}") from exc
+            message = f"Entry {name!r} cannot be built from {dict(fields)!r}: {exc}"
+            raise EntryError(message) from exc
 
     def find(self, names: Iterable[str]) -> dict[str, RedBeatSchedulerEntry | None]:
         """The entries of these names that the schedule has; `None`: one that cannot be read.

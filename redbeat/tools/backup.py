@@ -1,70 +1,46 @@
-"""A schedule as a file: JSON that a person can read and compare, one entry a block.
+"""A schedule as a file of JSON Lines: one entry a line, with its ``name`` and its fields.
 
-An object with an entry's fields under each name, in the order of names. Schedules and datetimes are
-written as they are in Redis, so what is exported comes back as it was, runs included.
+Schedules and datetimes are written as they are in Redis, so an exported entry comes back as it was,
+including its runs. A file of the old form, one JSON object with the fields of each entry under its
+name, can still be read.
 
-What is written or read is held a page at a time, beside the names of all. What an import has to
-change is held, since it is one change: all of a file is looked at before anything is stored.
+Both directions work a page of entries at a time and hold the names of all. An import also holds
+what it has to change, since that is one change: the whole file is checked before anything is
+stored.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from itertools import chain
+from typing import Any
 
 from ..decoder import as_data, with_zones
 from ..errors import EntryError
 from ..schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
 from ..store.escaping import printable_json
 from ..timetable import Timetable, paged
-from .blocks import read_pairs
 
-#: Fields that tell of runs; an import takes them for new entries only.
+#: Fields about past runs; an import takes them for new entries only.
 HISTORY = ("last_run_at", "total_run_count")
 
 #: Fields that hold whatever a user's task takes.
 DATA = ("args", "kwargs", "options")
 
-#: Characters of a file that are read together.
-PIECE = 1 << 16
+#: What the reader of a bad file needs to know.
+EXPECTED = "Expected one JSON object per line, as `celery redbeat export` writes them."
 
-Entries = dict[str, RedBeatSchedulerEntry]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """What a part of an import changes: of changed entries the fields with old and new text."""
-
-    added: Entries = field(default_factory=dict)
-    changed: dict[str, tuple[RedBeatSchedulerEntry, dict[str, tuple[str, str]]]] = field(
-        default_factory=dict
-    )
-    same: int = 0
-    removed: Sequence[str] = ()
-
-    @property
-    def written(self) -> list[RedBeatSchedulerEntry]:
-        """The entries that an import writes."""
-        return [*self.added.values(), *(entry for entry, _ in self.changed.values())]
-
-    @property
-    def counts(self) -> Counter[str]:
-        """How many entries of the file are `added`, `changed` and the `same`."""
-        return Counter(added=len(self.added), changed=len(self.changed), same=self.same)
+#: The old and the new text of each field that an import changes.
+Fields = dict[str, tuple[str, str]]
 
 
 def dump(entries: Iterable[tuple[str, RedBeatSchedulerEntry]]) -> Iterator[str]:
-    """The text of the file for these entries, one by one; fit for UTF-8, whatever names hold."""
-    opening = "{"
+    """The lines of a file with these entries; they can be encoded as UTF-8, whatever names hold."""
     for name, entry in entries:
-        block = encode_json(_fields(entry), indent=2, ensure_ascii=False)
-        text = f"{opening}\n{json.dumps(name, ensure_ascii=False)}: {block}"
-        yield printable_json(text)
-        opening = ","
-    yield "{}\n" if opening == "{" else "\n}\n"
+        fields = {"name": name, **_fields(entry)}
+        yield f"{printable_json(encode_json(fields, ensure_ascii=False))}\n"
 
 
 def _fields(entry: RedBeatSchedulerEntry) -> dict[str, Any]:
@@ -77,9 +53,9 @@ def _fields(entry: RedBeatSchedulerEntry) -> dict[str, Any]:
 
 
 def why_unwritable(entry: RedBeatSchedulerEntry) -> str:
-    """Why a stored entry cannot be written in its turn; empty if it can.
+    """Why a stored entry cannot be written as JSON; empty if it can.
 
-    One may be nested too deeply for that and not for reading, for example.
+    It may be nested too deeply to be written but not to be read, for example.
     """
     try:
         _fields(entry)
@@ -88,57 +64,36 @@ def why_unwritable(entry: RedBeatSchedulerEntry) -> str:
     return ""
 
 
-def read_pieces(file: TextIO) -> Iterator[str]:
-    """The text of a file, a piece at a time."""
-    return iter(lambda: file.read(PIECE), "")
+@dataclass(frozen=True)
+class Written:
+    """An entry as it is written in a file: where, and its JSON."""
+
+    place: str
+    text: str
+
+    def read(self, timetable: Timetable) -> RedBeatSchedulerEntry:
+        """Build the entry. Raises ``EntryError``, which begins with the place, if that fails."""
+        try:
+            return _build(json_decoder().decode(self.text), timetable)
+        except json.JSONDecodeError as exc:
+            message = f"{self.place}, column {exc.colno}: {exc.msg}. {EXPECTED}"
+        except RecursionError:
+            message = f"{self.place}: nested too deeply to be read"
+        except Exception as exc:
+            # Errors of entries name the entry; so does the place in a file of the old form.
+            message = str(exc)
+            if not message.startswith(self.place):
+                message = f"{self.place}: {message}"
+        raise EntryError(message)
 
 
-class Import:
-    """A file on its way in, read once; nothing is stored here."""
-
-    def __init__(self, pieces: Iterable[str], timetable: Timetable) -> None:
-        self._pieces = pieces
-        self._timetable = timetable
-        #: The names in the file, as far as it has been read.
-        self.names: set[str] = set()
-        self._wrong = 0
-        self._first_wrong: EntryError | None = None
-
-    def differences(self) -> Iterator[Difference]:
-        """What storing the entries in the file would change, page by page.
-
-        Two round trips per page of 500. Raises `EntryError` (a `ValueError`): where the file is
-        none of entries, with the place; at its end, if there are entries that cannot be stored,
-        with the first of them and how many more there are.
-        """
-        for page in paged(read_pairs(self._pieces, json_decoder())):
-            yield _compare(dict(self._entries(page)), self._timetable)
-        if self._wrong:
-            more = f" ({self._wrong - 1} more are wrong)" if self._wrong > 1 else ""
-            raise EntryError(f"{self._first_wrong}{more}")
-
-    def _entries(
-        self, pairs: Iterable[tuple[str, Any]]
-    ) -> Iterator[tuple[str, RedBeatSchedulerEntry]]:
-        """The entries among the pairs; what is wrong with the others is noted."""
-        for name, fields in pairs:
-            if name in self.names:
-                raise EntryError(
-                    f"Entry {name!r} stands in the file more than once. Leave one of them."
-                )
-            self.names.add(name)
-            try:
-                yield name, _entry(name, fields, self._timetable)
-            except EntryError as exc:
-                self._wrong += 1
-                self._first_wrong = self._first_wrong or exc
-
-
-def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntry:
-    if not isinstance(fields, dict):
-        raise EntryError(f"Entry {name!r}: expected is an object with its fields, got {fields!r}")
+def _build(fields: Any, timetable: Timetable) -> RedBeatSchedulerEntry:
+    if not isinstance(fields, dict) or not isinstance(fields.get("name"), str):
+        shown = f"{fields!r:.100}"
+        raise EntryError(f"expected an object with the name and fields of an entry, got {shown}")
+    name = fields.pop("name")
     if not name:
-        raise EntryError("An entry in the file has an empty name")
+        raise EntryError("the name of the entry is empty")
     entry = timetable.build(name, fields)
     if not isinstance(entry.enabled, bool | int | None):
         # Any text would count as true.
@@ -146,7 +101,7 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     if "last_run_at" in fields:
         entry.last_run_at = fields["last_run_at"]
     try:
-        # A lone surrogate may stand for a byte of a key, and most stand for none.
+        # A lone surrogate may stand for a byte of a key, but most stand for none.
         entry.key.encode("utf-8", "surrogateescape")
         entry.draft(entry.now())
     except EntryError:
@@ -156,28 +111,122 @@ def _entry(name: str, fields: Any, timetable: Timetable) -> RedBeatSchedulerEntr
     return entry
 
 
-def _compare(entries: Entries, timetable: Timetable) -> Difference:
-    stored = timetable.find(entries)
-    added = {name: entry for name, entry in entries.items() if name not in stored}
-    fields = {name: _changed_fields(before, entries[name]) for name, before in stored.items()}
-    changed = {name: (entries[name], fields[name]) for name in fields if fields[name]}
-    return Difference(added, changed, same=len(stored) - len(changed))
+def read_file(lines: Iterable[str]) -> Iterator[Written]:
+    """The entries of a file, one by one; a file of the old form is held as a whole.
+
+    Raises ``EntryError`` if the file is empty, or has the old form and is not valid JSON.
+    """
+    remaining, head = iter(lines), []
+    for line in remaining:
+        head.append(line)
+        if line.strip():
+            break
+    else:
+        raise EntryError(f"The file is empty. {EXPECTED}")
+    if _begins_old_form(head[-1]):
+        yield from _read_old_form("".join([*head, *remaining]))
+        return
+    for number, line in enumerate(chain(head, remaining), start=1):
+        if line.strip():
+            yield Written(f"Line {number}", line)
 
 
-def find_others(names: Container[str], timetable: Timetable) -> list[str]:
-    """The names of stored entries that are not among these; two round trips per page of 500."""
-    return sorted({name for name in timetable if name not in names})
+def _begins_old_form(line: str) -> bool:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return '"name"' not in line
+    if not isinstance(value, dict) or isinstance(value.get("name"), str):
+        return False
+    return isinstance(next(iter(value.values()), {}), dict)
 
 
-def _changed_fields(
-    before: RedBeatSchedulerEntry | None, after: RedBeatSchedulerEntry
-) -> dict[str, tuple[str, str]]:
+def _read_old_form(text: str) -> Iterator[Written]:
+    try:
+        entries = json.loads(text, object_pairs_hook=_unique)
+    except json.JSONDecodeError as exc:
+        place = f"Line {exc.lineno}, column {exc.colno}"
+        raise EntryError(f"{place}: {exc.msg}. {EXPECTED}") from exc
+    except RecursionError:
+        raise EntryError("The file is nested too deeply to be read") from None
+    if not isinstance(entries, dict):
+        raise EntryError(f"Line 1: {EXPECTED}")
+    for name, fields in entries.items():
+        named = {**fields, "name": name} if isinstance(fields, dict) else fields
+        yield Written(f"Entry {name!r}", json.dumps(named))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of these names and values; raises ``EntryError`` if a name is repeated."""
+    read: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in read:
+            raise EntryError(f"{name!r} is in an object of the file twice; keep one of them")
+        read[name] = value
+    return read
+
+
+@dataclass
+class Plan:
+    """What an import would change."""
+
+    added: dict[str, RedBeatSchedulerEntry] = field(default_factory=dict)
+    changed: dict[str, RedBeatSchedulerEntry] = field(default_factory=dict)
+    #: What differs in each changed entry.
+    differences: dict[str, Fields] = field(default_factory=dict)
+    unchanged: int = 0
+    #: All names in the file.
+    names: set[str] = field(default_factory=set)
+
+    @property
+    def written(self) -> list[RedBeatSchedulerEntry]:
+        """The entries that the import stores."""
+        return [*self.added.values(), *self.changed.values()]
+
+
+def plan_import(lines: Iterable[str], timetable: Timetable) -> Plan:
+    """Compare the entries of a file with the stored ones; nothing is changed yet.
+
+    Two round trips per page of 500. Raises ``EntryError`` if the file is not one of entries; or, at
+    its end, if some of them cannot be stored: with the first of them and how many more there are.
+    """
+    plan, first_error, errors = Plan(), None, 0
+    for page in paged(read_file(lines)):
+        entries = {}
+        for written in page:
+            try:
+                entry = written.read(timetable)
+                if entry.name in plan.names:
+                    raise EntryError(
+                        f"{written.place}: {entry.name!r} is in the file twice; keep one of them"
+                    )
+            except EntryError as exc:
+                first_error, errors = first_error or exc, errors + 1
+            else:
+                plan.names.add(entry.name)
+                entries[entry.name] = entry
+        stored = timetable.find(entries)
+        for name, entry in entries.items():
+            if name not in stored:
+                plan.added[name] = entry
+            elif differences := _differences(stored[name], entry):
+                plan.changed[name] = entry
+                plan.differences[name] = differences
+            else:
+                plan.unchanged += 1
+    if errors > 1:
+        raise EntryError(f"{first_error} ({errors - 1} more cannot be stored)")
+    if first_error:
+        raise first_error
+    return plan
+
+
+def _differences(before: RedBeatSchedulerEntry | None, after: RedBeatSchedulerEntry) -> Fields:
     old = {} if before is None or why_unwritable(before) else _encoded_fields(before)
     new = _encoded_fields(after)
-    names = sorted(old.keys() | new.keys())
     return {
         name: (old.get(name, "-"), new.get(name, "-"))
-        for name in names
+        for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     }
 
@@ -188,3 +237,8 @@ def _encoded_fields(entry: RedBeatSchedulerEntry) -> dict[str, str]:
         for name, value in _fields(entry).items()
         if name not in HISTORY
     }
+
+
+def find_others(names: Container[str], timetable: Timetable) -> list[str]:
+    """The names of stored entries that are not among these; one round trip per page of 500."""
+    return sorted({name for name in timetable if name not in names})

@@ -30,7 +30,7 @@ def store(app: Celery, name: str, **fields: object) -> RedBeatSchedulerEntry:
 @pytest.fixture
 def _led(redis_client: redis.Redis) -> None:
     """A leader that is well."""
-    redis_client.set("redbeat::lock", new_token(600, 15), px=600_000)
+    redis_client.set("redbeat::lock", new_token(600, 120), px=600_000)
 
 
 def test_check_names_an_entry_that_fails_on_every_run_until_it_is_mended(
@@ -41,7 +41,7 @@ def test_check_names_an_entry_that_fails_on_every_run_until_it_is_mended(
     store(app, "good", args=[1, 2])
     beat = project.beat()
     wait_until(lambda: redis_client.zscore(FAILING, "redbeat:lacking"), 20, "the failed run")
-    assert error_of(run_in(project, "check"), 1) == "Error: the last run failed of lacking"
+    assert error_of(run_in(project, "check"), 1) == "Error: the last run failed: lacking"
     assert "lacking" in good(run_in(project, "status"))
     assert json.loads(good(run_in(project, "status", "--json")))["failing"] == ["lacking"]
     good(run_in(project, "check", "--ignore", "failing"))
@@ -96,7 +96,7 @@ def test_check_names_the_first_entries_that_are_set_aside(
         lambda: redis_client.zcount(SCHEDULE, -2, -2) == 5, 20, "the entries to be set aside"
     )
     line = error_of(run_in(project, "check"), 1)
-    assert line == "Error: set aside, since they cannot run: bad-0, bad-1, bad-2 and 2 more"
+    assert line == "Error: set aside because they cannot run: bad-0, bad-1, bad-2 and 2 more"
     good(run_in(project, "check", "--ignore", "set-aside"))
     assert beat.terminate() == 0
     definition = store(app, "paused", enabled=False).encode_definition()
@@ -128,7 +128,7 @@ def test_check_tells_all_that_is_wrong_in_one_line(
     redis_client.zadd(SCHEDULE, {"redbeat:off": -2, "redbeat:late": hour_ago.timestamp()})
     line = error_of(run_in(project, "check"), 1)
     assert "late is overdue" in line
-    assert "; set aside, since they cannot run: off" in line
+    assert "; set aside because they cannot run: off" in line
     line = error_of(run_in(project, "check", "--ignore", "overdue"), 1)
     assert "late" not in line
     good(run_in(project, "check", "--ignore", "overdue", "--ignore", "set-aside"))

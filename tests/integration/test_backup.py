@@ -1,4 +1,4 @@
-"""Export and import hold a page of entries at a time, and names."""
+"""An export and an import hold one page of entries at a time, and the names of all."""
 
 import io
 import json
@@ -44,8 +44,12 @@ def export(timetable: Timetable) -> Iterator[str]:
     return backup.dump((each.name, each.entry) for each in listings if each.entry is not None)
 
 
-def read_pieces(text: str) -> Iterator[str]:
-    return backup.read_pieces(io.StringIO(text))
+def write_lines(entries: dict[str, Any]) -> str:
+    named = (
+        {"name": name, **fields} if isinstance(fields, dict) else fields
+        for name, fields in entries.items()
+    )
+    return "".join(f"{json.dumps(each)}\n" for each in named)
 
 
 def peak_of(act: Callable[[], Any]) -> int:
@@ -65,7 +69,7 @@ def exhaust(items: Iterator[Any]) -> None:
 
 
 def test_an_export_of_four_times_as_many_entries_takes_no_more_memory(app: Celery) -> None:
-    """Names are held, and they are few bytes each."""
+    """Names are held, but they take few bytes each."""
     timetable = Timetable(app)
     fill(app, SOME)
     some = peak_of(lambda: exhaust(export(timetable)))
@@ -77,8 +81,8 @@ def test_an_export_of_four_times_as_many_entries_takes_no_more_memory(app: Celer
 def test_comparing_four_times_as_many_entries_takes_no_more_memory(
     app: Celery, tmp_path: Path
 ) -> None:
-    """Those that are the same are forgotten, but for their names."""
-    timetable, path = Timetable(app), tmp_path / "schedule.json"
+    """Only the names of unchanged entries are kept."""
+    timetable, path = Timetable(app), tmp_path / "schedule.jsonl"
     fill(app, SOME)
     path.write_text("".join(export(timetable)))
     some = peak_of(lambda: compare(path, timetable))
@@ -89,31 +93,30 @@ def test_comparing_four_times_as_many_entries_takes_no_more_memory(
 
 def compare(path: Path, timetable: Timetable) -> None:
     with path.open() as file:
-        incoming = backup.Import(backup.read_pieces(file), timetable)
-        found = sum(difference.same for difference in incoming.differences())
-    assert found == len(incoming.names)
+        plan = backup.plan_import(file, timetable)
+    assert plan.unchanged == len(plan.names)
 
 
 def test_the_first_entry_is_written_before_the_second_page_is_read(
     make_app_with: MakeApp, proxy: Proxy
 ) -> None:
-    """In the order of names, which are read before; four round trips a page."""
+    """In the order of names, which are read first; four round trips a page."""
     app = make_app_with(redbeat_redis_url=proxy.url())
     fill(app, 2 * PAGE - 1)
     with proxy.counting() as traffic:
         lines = export(Timetable(app))
-        assert json.loads(f"{next(lines)}}}").keys() == {"e00000"}
+        assert json.loads(next(lines))["name"] == "e00000"
         assert traffic.names.count("HMGET") == PAGE
         exhaust(lines)
     assert traffic.names.count("HMGET") == 2 * PAGE - 1
-    # The first page is found at once, and what is in no time is asked for besides.
+    # The first page of names takes one round trip, and there is one more for finished entries.
     assert traffic.round_trips == (1 + 2) + 1 + 2 * 2
 
 
-def test_what_is_removed_while_it_is_exported_is_left_out(
+def test_an_entry_removed_during_an_export_is_left_out(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """Unlike what has lost its definition: that is told."""
+    """One that has lost its definition is listed, as unreadable."""
     timetable = Timetable(client_app)
     fill(client_app, PAGE + 2)
     client.zadd(SCHEDULE, {"redbeat:e99999": 4e9})
@@ -128,29 +131,42 @@ def test_what_is_removed_while_it_is_exported_is_left_out(
 @pytest.mark.parametrize(
     ("bad", "expected"),
     [
-        ({"task": "t"}, r"'bad'.*\(1 more are wrong\)"),
-        ({"task": "t", "schedule": {"__type__": "crontab", "hour": "25"}}, "'bad'.*25"),
+        ({"task": "t"}, r"'bad'.*\(1 more cannot be stored\)"),
+        ({"task": "t", "schedule": {"__type__": "crontab", "hour": "25"}}, ".*25"),
     ],
 )
-def test_all_of_a_file_is_looked_at_before_anything_is_stored(
-    app: Celery, bad: dict[str, Any], expected: str
+@pytest.mark.parametrize(("write", "place"), [(write_lines, "Line 1001: "), (json.dumps, "Entry ")])
+def test_a_whole_file_is_checked_before_anything_is_stored(
+    app: Celery, bad: dict[str, Any], expected: str, write: Callable[[Any], str], place: str
 ) -> None:
-    """The bad entry is behind several pages of good ones."""
+    """The bad entry comes after several pages of good ones, in the new form and the old one."""
     timetable = Timetable(app)
     good = {f"e{number}": {"task": "t", "schedule": 60} for number in range(2 * PAGE)}
-    text = json.dumps({**good, "bad": bad, "worse": 3})
-    with pytest.raises(EntryError, match=expected):
-        exhaust(backup.Import(read_pieces(text), timetable).differences())
+    text = write({**good, "bad": bad, "worse": 3})
+    with pytest.raises(EntryError, match=f"^{place}.*{expected}"):
+        backup.plan_import(io.StringIO(text), timetable)
     assert not timetable
 
 
 def test_a_name_that_no_key_can_hold_is_found_before_anything_is_stored(app: Celery) -> None:
-    """Half of a character stands for no byte."""
-    text = json.dumps(
+    """Half a character stands for no byte."""
+    text = write_lines(
         {"good": {"task": "t", "schedule": 60}, "\ud800": {"task": "t", "schedule": 3}}
     )
-    with pytest.raises(EntryError, match=r"Entry '\\ud800'"):
-        exhaust(backup.Import(read_pieces(text), Timetable(app)).differences())
+    with pytest.raises(EntryError, match=r"Line 2: Entry '\\ud800'"):
+        backup.plan_import(io.StringIO(text), Timetable(app))
+
+
+def test_a_file_of_the_old_form_can_still_be_imported(app: Celery) -> None:
+    """One JSON object, with the fields of each entry under its name."""
+    timetable = Timetable(app)
+    fill(app, 3)
+    lines = list(export(timetable))
+    old = {fields.pop("name"): fields for fields in map(json.loads, lines)}
+    for text in (json.dumps(old), json.dumps(old, indent=2)):
+        timetable.clear()
+        timetable.replace(backup.plan_import(io.StringIO(text), timetable).written)
+        assert list(export(timetable)) == lines
 
 
 def test_an_import_costs_what_it_says(make_app_with: MakeApp, proxy: Proxy) -> None:
@@ -160,7 +176,6 @@ def test_an_import_costs_what_it_says(make_app_with: MakeApp, proxy: Proxy) -> N
     timetable = Timetable(app)
     text = "".join(export(timetable))
     with proxy.counting() as traffic:
-        incoming = backup.Import(read_pieces(text), timetable)
-        assert len(list(incoming.differences())) == 2
-    assert len(incoming.names) == 2 * PAGE
+        plan = backup.plan_import(io.StringIO(text), timetable)
+    assert len(plan.names) == 2 * PAGE
     assert traffic.round_trips == 2 * 2

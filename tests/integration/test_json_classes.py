@@ -93,10 +93,9 @@ def test_a_backup_is_written_and_read_by_the_classes_that_stand_there(client_app
     make(client_app, args=[Ticket(7)]).save()
     timetable = Timetable(client_app)
     text = "".join(backup.dump(timetable.items()))
-    assert json.loads(text)["one"]["args"] == [TICKET]
+    assert json.loads(text)["args"] == [TICKET]
     timetable.clear()
-    (difference,) = backup.Import(backup.read_pieces(io.StringIO(text)), timetable).differences()
-    timetable.replace(difference.written)
+    timetable.replace(backup.plan_import(io.StringIO(text), timetable).written)
     assert timetable["one"].args == [Ticket(7)]
 
 

@@ -82,8 +82,7 @@ def test_it_is_stored_in_a_form_that_says_so(client_app: Celery, client: redis.R
     assert client.hget(KEY, "definition") == stored
     text = "".join(backup.dump(timetable.items()))
     timetable.clear()
-    (difference,) = backup.Import(backup.read_pieces(io.StringIO(text)), timetable).differences()
-    timetable.replace(difference.written)
+    timetable.replace(backup.plan_import(io.StringIO(text), timetable).written)
     assert client.hget(KEY, "definition") == stored
 
 

@@ -167,11 +167,10 @@ def test_a_timetable_and_a_backup_keep_the_zone(
     require_rule(client_app, make())
     text = "".join(backup.dump(timetable.items()))
     json.loads(text, object_pairs_hook=with_unique_keys)
-    (same,) = backup.Import(backup.read_pieces(io.StringIO(text)), timetable).differences()
-    assert (same.same, same.written) == (1, [])
+    plan = backup.plan_import(io.StringIO(text), timetable)
+    assert (plan.unchanged, plan.written) == (1, [])
     timetable.clear()
-    (new,) = backup.Import(backup.read_pieces(io.StringIO(text)), timetable).differences()
-    timetable.replace(new.written)
+    timetable.replace(backup.plan_import(io.StringIO(text), timetable).written)
     require_rule(client_app, make())
 
 

@@ -1,4 +1,4 @@
-"""What is typed on the command line."""
+"""Reading what is typed on the command line."""
 
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -31,20 +31,20 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "5 apples", "1h 30m", "-5s", "9" * 400 + "w", "1e5"])
-def test_what_is_no_duration(text: str) -> None:
+def test_text_that_is_not_a_duration(text: str) -> None:
     assert read_duration(text) is None
     with pytest.raises(click.BadParameter, match="30s"):
         Duration().convert(text, None, None)
 
 
 @pytest.mark.parametrize("text", ["0", "0s", "0.0h"])
-def test_a_duration_is_longer_than_nothing(text: str) -> None:
+def test_a_duration_is_above_zero(text: str) -> None:
     with pytest.raises(click.BadParameter):
         Duration().convert(text, None, None)
 
 
 def test_moments() -> None:
-    """ISO 8601, naive where no offset is given; or a duration from now on."""
+    """ISO 8601, naive if it has no offset; or a duration from now."""
     read = Moment()
     assert read.convert("2030-12-24T18:00", None, None) == datetime(2030, 12, 24, 18)
     offset = timezone(timedelta(hours=1))
@@ -56,8 +56,8 @@ def test_moments() -> None:
 
 
 @pytest.mark.parametrize("text", ["tomorrow", "2030-13-01", "18:00:99", "99999999w"])
-def test_what_is_no_moment(text: str) -> None:
-    with pytest.raises(click.BadParameter, match="Write one like"):
+def test_text_that_is_not_a_time(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="Use a value such as"):
         Moment().convert(text, None, None)
 
 
@@ -67,7 +67,7 @@ def test_zones() -> None:
         Zone().convert("Europe/Atlantis", None, None)
 
 
-def test_a_cron_text_without_a_zone_is_celery_s_own_crontab() -> None:
+def test_a_cron_text_without_a_zone_gives_celery_s_own_crontab() -> None:
     """So that 2.x can read it."""
     read = read_cron("*/5 9-17 1 6 mon-fri", None)
     assert type(read) is celery_crontab
@@ -86,7 +86,7 @@ def test_a_cron_text_without_a_zone_is_celery_s_own_crontab() -> None:
         ("* * * * funday", "day of week 'funday'"),
     ],
 )
-def test_a_wrong_cron_text_is_told_by_its_field(text: str, place: str) -> None:
+def test_an_invalid_cron_text_is_refused_with_the_field(text: str, place: str) -> None:
     with pytest.raises(ValueError, match=place):
         read_cron(text, None)
 
@@ -106,13 +106,13 @@ def test_rules() -> None:
     ("text", "moment"),
     [("2031", datetime(2031, 1, 1)), ("20301224", datetime(2030, 12, 24))],
 )
-def test_a_number_alone_is_a_date_and_no_seconds(text: str, moment: datetime) -> None:
+def test_a_number_alone_is_a_date_not_seconds(text: str, moment: datetime) -> None:
     """As ISO 8601 has it."""
     assert Moment().convert(text, None, None) == moment
 
 
-def test_a_start_without_a_zone_is_in_the_zone_that_is_given() -> None:
-    """In whichever form it is written."""
+def test_a_start_without_a_zone_is_in_the_given_zone() -> None:
+    """However it is written."""
     zone = ZoneInfo("America/New_York")
     rule = read_rrule(r"DTSTART:20300101T090000\nRRULE:FREQ=DAILY", zone)
     assert rule.dtstart == datetime(2030, 1, 1, 14, tzinfo=timezone.utc)
@@ -121,28 +121,28 @@ def test_a_start_without_a_zone_is_in_the_zone_that_is_given() -> None:
 
 
 @pytest.mark.parametrize("number", ["1.5", "90"])
-def test_a_number_that_is_no_date_is_no_time(number: str) -> None:
-    with pytest.raises(click.UsageError, match="is no time"):
+def test_a_number_that_is_not_a_date_is_not_a_time(number: str) -> None:
+    with pytest.raises(click.UsageError, match="is not a time"):
         Moment().convert(number, None, None)
 
 
 @pytest.mark.parametrize(
     "text", ["DTSTART\n :20300101T090000\nRRULE:FREQ=DAILY", "RDATE:20300101T090000"]
 )
-def test_a_zone_changes_nothing_else_in_how_a_recurrence_is_read(text: str) -> None:
+def test_a_zone_changes_nothing_else_about_how_a_recurrence_is_read(text: str) -> None:
     """Folded lines, and dates without a rule."""
     rule = read_rrule(text, ZoneInfo("America/New_York"))
     assert rule.dtstart == datetime(2030, 1, 1, 14, tzinfo=timezone.utc)
 
 
 @pytest.mark.parametrize("start", ["DTSTART:20300101T090000Z", "DTSTART;TZID=UTC:20300101T090000"])
-def test_a_start_with_a_zone_takes_no_other(start: str) -> None:
-    with pytest.raises(ValueError, match="leave --tz out"):
+def test_a_start_with_a_zone_allows_no_other(start: str) -> None:
+    with pytest.raises(ValueError, match="omit --tz"):
         read_rrule(f"{start}\nRRULE:FREQ=DAILY", ZoneInfo("America/New_York"))
 
 
-def test_a_month_that_is_none_is_not_told_to_be_a_weekday() -> None:
-    with pytest.raises(ValueError, match=r"month of year 'foo' is wrong$"):
+def test_an_invalid_month_is_not_called_a_weekday() -> None:
+    with pytest.raises(ValueError, match=r"month of year 'foo' is not valid$"):
         read_cron("* * * foo *", None)
-    with pytest.raises(ValueError, match=r"day of week '7' is wrong.*Sunday is 0"):
+    with pytest.raises(ValueError, match=r"day of week '7' is not valid.*Sunday is 0"):
         read_cron("* * * * 7", None)

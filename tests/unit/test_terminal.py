@@ -1,4 +1,4 @@
-"""Words for people."""
+"""How times, schedules and JSON are printed."""
 
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
@@ -58,19 +58,19 @@ def test_schedules(rule_: object, words: str) -> None:
     assert rule(rule_) == words
 
 
-def test_a_schedule_of_another_kind_speaks_for_itself() -> None:
+def test_any_other_schedule_is_shown_by_its_repr() -> None:
     sunrise = solar("sunrise", 52.5, 13.4)
     assert rule(sunrise) == repr(sunrise)
 
 
-def test_a_moment_is_told_in_local_time_and_in_words() -> None:
+def test_a_moment_is_shown_in_local_time_and_in_words() -> None:
     assert local(None, NOW) == "-"
     naive = (NOW + timedelta(minutes=5)).replace(tzinfo=None)
     assert local(naive, NOW).endswith("(in 5 minutes)")
 
 
-def test_json_is_strict_and_can_be_written() -> None:
-    """Whatever Python made of what is stored."""
+def test_json_is_strict_and_can_be_encoded() -> None:
+    """Whatever was stored."""
     text = to_json({"x": [float("nan"), float("-inf"), "größe\udc80"]})
     assert text == r'{"x": ["NaN", "-Infinity", "größe\udc80"]}'
 
@@ -91,7 +91,7 @@ def test_json_is_strict_and_can_be_written() -> None:
     ],
 )
 def test_an_interval_is_shown_as_it_is(seconds: float, shown: str) -> None:
-    """Who reads it may type it."""
+    """It can be typed again."""
     assert rule(schedule(seconds)) == f"every {shown}"
 
 
@@ -101,7 +101,7 @@ def test_a_crontab_of_lists_is_shown_as_it_is_typed() -> None:
     )
 
 
-def test_one_thing_is_no_several_things() -> None:
+def test_one_thing_is_singular() -> None:
     assert [counted(n, "entry", "entries") for n in (0, 1, 2)] == [
         "0 entries",
         "1 entry",
