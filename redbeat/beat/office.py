@@ -33,7 +33,7 @@ from .statics import Stage, StaticEntries
 logger = get_logger("celery.beat")
 
 
-class Holder(Protocol):
+class Officer(Protocol):
     """What the office needs of a scheduler; attributes may be assigned at any time."""
 
     app: Any
@@ -48,7 +48,7 @@ class Office:
 
     def __init__(
         self,
-        holder: Holder,
+        holder: Officer,
         conf: Settings,
         get_storage: Callable[[], Storage],
         build: Build,

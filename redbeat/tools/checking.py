@@ -11,7 +11,8 @@ from itertools import islice
 import click
 
 from ..beat.reports import DELAY_MINUTES, REPORT_INTERVAL
-from ..schedulers import application_name, ensure_conf
+from ..beat.settings import application_name
+from ..schedulers import ensure_conf
 from ..timetable import Listing, is_too_late
 from .arguments import Duration
 from .session import Command, Session, named, with_session

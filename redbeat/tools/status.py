@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from ..beat.leadership import Holder
+from ..beat.holder import Holder
 from ..beat.reports import DELAY_MINUTES, Report
-from ..schedulers import application_name, ensure_conf, get_storage
+from ..beat.settings import application_name
+from ..schedulers import ensure_conf, get_storage
 from ..store.storage import REDIS_ERRORS
 from ..store.urls import sanitized
 from .arguments import Duration
