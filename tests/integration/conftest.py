@@ -1,13 +1,13 @@
 """Schedulers, what they send, and each topology in turn with an application on it."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from celery import Celery
 
 from redbeat import RedBeatScheduler
 from support.apps import MakeApp
+from support.sent import Sent, take_down_sent
 from support.servers import RedisServer
 from support.skipping import skipping_without_server
 from support.topologies import TOPOLOGIES, StartTopology, Topology, running_topologies
@@ -23,16 +23,9 @@ def scheduler(client_app: Celery) -> RedBeatScheduler:
 
 
 @pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The tasks that schedulers have sent, in order."""
-    tasks: list[str] = []
-
-    def send_task(self: RedBeatScheduler, name: str, *args: Any, **kwargs: Any) -> Any:
-        tasks.append(name)
-        return self.app.AsyncResult("some-id")
-
-    monkeypatch.setattr(RedBeatScheduler, "send_task", send_task)
-    return tasks
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """The tasks that schedulers have sent, in order; no broker gets them."""
+    return take_down_sent(monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -24,9 +24,9 @@ def test_saving_replaces_a_meta_that_nobody_can_read(
     client_app: Celery, client: redis.Redis, meta: str
 ) -> None:
     """As the line says that tells of an entry set aside."""
-    entry = overdue(client_app)
+    entry = overdue(client_app, total_run_count=5)
     client.hset(entry.key, "meta", meta)
-    overdue(client_app)
+    overdue(client_app, total_run_count=5)
     assert RedBeatSchedulerEntry.from_key(entry.key, app=client_app).total_run_count == 5
 
 

@@ -17,7 +17,8 @@ from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.beat.holder import new_token, read_holder
 from redbeat.schedulers import acquire_distributed_beat_lock, ensure_conf, get_redis, get_storage
 from support.apps import MakeApp
-from support.messages import read_messages
+from support.entries import due
+from support.messages import names_sent
 from support.servers import NO_RETRY, RedisServer
 from support.topologies import Tls, TlsSentinel, Topology, port_of
 from support.waiting import wait_until
@@ -35,7 +36,7 @@ def sent(redis_server: RedisServer) -> Sent:
 
     def read() -> list[str]:
         with redis_server.client(1) as client:
-            return sorted(message.args[0] for message in read_messages(client))
+            return names_sent(client)
 
     return read
 
@@ -48,11 +49,6 @@ def scheduler(make_topology_app: MakeApp) -> RedBeatScheduler:
 
 def entry(app: Celery, name: str, **fields: Any) -> RedBeatSchedulerEntry:
     return RedBeatSchedulerEntry(name, "tasks.add", schedule(HOUR), args=[name], app=app, **fields)
-
-
-def due(app: Celery, name: str) -> RedBeatSchedulerEntry:
-    """An entry that should have run an hour ago."""
-    return entry(app, name, last_run_at=datetime.now(UTC) - timedelta(hours=2)).save()
 
 
 def stored(app: Celery, name: str) -> RedBeatSchedulerEntry:

@@ -14,21 +14,10 @@ from celery.beat import BeatLazyFunc, SchedulingError
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.errors import EntryError
 from redbeat.tools import backup
+from support.sent import Sent
 
 KEY = "redbeat:lazy"
 LONG_AGO = datetime(2024, 1, 1, tzinfo=timezone.utc)
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The arguments that schedulers have sent, in order."""
-    calls: list[Any] = []
-    monkeypatch.setattr(
-        RedBeatScheduler,
-        "send_task",
-        lambda self, name, args=None, kwargs=None, **options: calls.append((args, kwargs)),
-    )
-    return calls
 
 
 def counted() -> BeatLazyFunc:
@@ -50,7 +39,7 @@ def run_once(app: Celery, scheduler: RedBeatScheduler) -> None:
 
 
 def test_arguments_are_computed_at_each_send_in_their_places(
-    client_app: Celery, sent: list[Any]
+    client_app: Celery, sent: Sent
 ) -> None:
     """Others stay what and where they are."""
     app = with_static(
@@ -61,7 +50,7 @@ def test_arguments_are_computed_at_each_send_in_their_places(
     scheduler = RedBeatScheduler(app)
     run_once(app, scheduler)
     run_once(app, scheduler)
-    assert sent == [
+    assert sent.arguments == [
         ([1, 1, 2], {"a": "b", "now": 4}),
         ([1, 2, 2], {"a": "b", "now": 4}),
     ]
@@ -97,7 +86,7 @@ def test_starting_again_writes_nothing_anew(client_app: Celery, client: redis.Re
 def test_a_beat_without_the_code_sends_nothing_and_says_what_to_do(
     client_app: Celery,
     client: redis.Redis,
-    sent: list[Any],
+    sent: Sent,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = with_static(client_app, args=[counted()])
@@ -113,7 +102,7 @@ def test_a_beat_without_the_code_sends_nothing_and_says_what_to_do(
 
 
 def test_an_argument_that_was_moved_in_redis_is_not_taken_for_another(
-    client_app: Celery, sent: list[Any]
+    client_app: Celery, sent: Sent
 ) -> None:
     app = with_static(client_app, args=[1, counted()])
     scheduler = RedBeatScheduler(app)
@@ -122,7 +111,7 @@ def test_an_argument_that_was_moved_in_redis_is_not_taken_for_another(
     assert sent == []
 
 
-def test_a_run_out_of_turn_computes_them_too(client_app: Celery, sent: list[Any]) -> None:
+def test_a_run_out_of_turn_computes_them_too(client_app: Celery, sent: Sent) -> None:
     class Sending(RedBeatScheduler):
         """One whose sends are noted."""
 
@@ -133,7 +122,7 @@ def test_a_run_out_of_turn_computes_them_too(client_app: Celery, sent: list[Any]
     RedBeatScheduler(app)
     app.conf.beat_scheduler = Sending
     Timetable(app).run("lazy")
-    assert sent == [([], {"n": 1})]
+    assert sent.arguments == [([], {"n": 1})]
     app.conf.beat_schedule = {}
     with pytest.raises(SchedulingError, match=r"computed by builtins\.next"):
         Timetable(app).run("lazy")
@@ -148,7 +137,7 @@ def test_one_that_celery_would_not_compute_is_refused(client_app: Celery) -> Non
 
 
 def test_an_entry_of_a_program_says_at_each_send_that_the_code_lacks_it(
-    client_app: Celery, sent: list[Any], caplog: pytest.LogCaptureFixture
+    client_app: Celery, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = with_static(client_app)
     scheduler = RedBeatScheduler(app)

@@ -187,7 +187,6 @@ def test_a_closed_channel_to_the_broker_is_told_in_words(
         def send_task(self, *args: Any, **options: Any) -> Any:
             channel = options["producer"].channel
             channel.close()
-            channel._pool = None
             with channel.conn_or_acquire():
                 return super().send_task(*args, **options)
 

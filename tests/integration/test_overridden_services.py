@@ -22,6 +22,7 @@ from redbeat.beat.clocks import WallClock
 from redbeat.schedulers import REDBEAT_REDIS_KEY
 from redbeat.schedules import once, rrule
 from support.apps import MakeApp, disconnect
+from support.entries import due
 from support.servers import RedisServer
 from support.waiting import wait_until
 
@@ -45,14 +46,6 @@ def serve(app: Celery) -> Iterator[Serve]:
             return stack.enter_context(contextlib.closing(scheduler))
 
         yield start
-
-
-def due(app: Celery, name: str) -> RedBeatSchedulerEntry:
-    """An entry that should have run a minute ago."""
-    entry = RedBeatSchedulerEntry(
-        name, f"tasks.{name}", schedule(3600), app=app, last_run_at=EARLIER
-    )
-    return entry.save()
 
 
 class Capped(RedBeatScheduler):

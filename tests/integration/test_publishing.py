@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +9,11 @@ import kombu.messaging
 import pytest
 import redis
 from celery import Celery
-from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.beat.delivery import HANDFUL
 from support.apps import MakeApp
+from support.entries import due
 from support.messages import QUEUE, read_messages
 from support.wire import Proxy
 
@@ -35,15 +34,6 @@ def scheduler(app: Celery) -> Iterator[RedBeatScheduler]:
     scheduler.close()
 
 
-def due(app: Celery, *names: str, **fields: Any) -> None:
-    """Entries that should have run an hour ago."""
-    ran = datetime.now(timezone.utc) - timedelta(hours=2)
-    for name in names:
-        RedBeatSchedulerEntry(
-            name, "tasks.add", schedule(3600), [name], app=app, last_run_at=ran, **fields
-        ).save()
-
-
 @pytest.mark.skipif(not HAS_BATCHES, reason="kombu before 5.7 has no batches")
 def test_a_batch_for_a_known_queue_costs_the_broker_nothing_but_its_messages(
     scheduler: RedBeatScheduler, redis_client: redis.Redis, proxy: Proxy
@@ -51,7 +41,8 @@ def test_a_batch_for_a_known_queue_costs_the_broker_nothing_but_its_messages(
     """One round trip after the check that the broker is there: nothing is declared again."""
     due(scheduler.app, "first")
     scheduler.tick()
-    due(scheduler.app, *map(str, range(20)))
+    for number in range(20):
+        due(scheduler.app, str(number))
     with proxy.counting() as traffic:
         scheduler.tick()
     assert redis_client.llen(QUEUE) == 21
@@ -63,7 +54,8 @@ def test_a_queue_that_is_new_in_the_middle_of_a_batch_is_declared(
     scheduler: RedBeatScheduler, redis_client: redis.Redis
 ) -> None:
     """Also when the messages before and after it go to one that is known."""
-    due(scheduler.app, "a", "c")
+    for name in "ac":
+        due(scheduler.app, name)
     due(scheduler.app, "b", options={"queue": "other"})
     scheduler.tick()
     assert redis_client.exists("_kombu.binding.celery", "_kombu.binding.other") == 2
@@ -88,7 +80,8 @@ def test_an_application_may_bring_a_producer_of_its_own(
 ) -> None:
     """Its class is given to the scheduler, or a function that makes it."""
     scheduler = RedBeatScheduler(app, Producer=producer)
-    due(app, "a", "b")
+    for name in "ab":
+        due(app, name)
     scheduler.tick()
     scheduler.close()
     messages = read_messages(redis_client)
@@ -104,7 +97,8 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
 ) -> None:
     """Else each batch would send one message, and all the rest would be loaded again with each."""
     app = make_app_with(broker_url=redis_url, redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
-    due(app, *map(str, range(20)))
+    for number in range(20):
+        due(app, str(number))
     scheduler = RedBeatScheduler(app)
     monkeypatch.setattr("redbeat.beat.batch.FILLING_TIME", 0.2)
     proxy.delay = 0.3
@@ -126,7 +120,8 @@ def test_a_load_that_takes_long_leaves_time_to_publish(
         redbeat_lock_key=None,
         redbeat_claim_timeout=2,
     )
-    due(app, *map(str, range(50)))
+    for number in range(50):
+        due(app, str(number))
 
     class Slow(RedBeatScheduler):
         def apply_async(self, entry: RedBeatSchedulerEntry, *args: Any, **kwargs: Any) -> Any:
@@ -185,7 +180,8 @@ def test_a_broker_whose_folder_is_away_loses_no_run(
     """Its errors name a file, as those of a task's own code may: they are the transport's."""
     names = [f"entry-{number}" for number in range(10)]
     scheduler = RedBeatScheduler(folder_app)
-    due(folder_app, *names)
+    for name in names:
+        due(folder_app, name)
     scheduler.tick()
     for name in names:
         entry = RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=folder_app)
@@ -242,7 +238,8 @@ def test_where_messages_go_one_by_one_a_handful_is_in_doubt_at_the_most(
     """A beat that is killed repeats what it has sent since the last commit."""
     app = make_app_with(redbeat_redis_url=redis_url, redbeat_lock_key=None)
     names = [f"entry-{number}" for number in range(200)]
-    due(app, *names)
+    for name in names:
+        due(app, name)
     scheduler = RedBeatScheduler(app)
     sent: list[str] = []
 

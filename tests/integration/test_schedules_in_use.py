@@ -17,23 +17,13 @@ from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
 from redbeat.schedules import crontab, rrule
 from support.apps import MakeApp
+from support.entries import overdue
+from support.sent import Sent
 from support.wire import Proxy
 
 UTC = timezone.utc
 SCHEDULE = "redbeat::schedule"
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The tasks that schedulers have sent, with their arguments, in order."""
-    tasks: list[Any] = []
-    monkeypatch.setattr(
-        RedBeatScheduler,
-        "send_task",
-        lambda self, name, args=None, kwargs=None, **options: tasks.append((name, args, kwargs)),
-    )
-    return tasks
 
 
 @pytest.fixture
@@ -44,10 +34,6 @@ def scheduler(app: Celery) -> RedBeatScheduler:
 
 def entry(app: Celery, rule: Any, name: str = "a", **fields: Any) -> RedBeatSchedulerEntry:
     return RedBeatSchedulerEntry(name, f"tasks.{name}", rule, app=app, **fields)
-
-
-def overdue(app: Celery, rule: Any, **fields: Any) -> RedBeatSchedulerEntry:
-    return entry(app, rule, last_run_at=datetime.now(UTC) - timedelta(days=400), **fields).save()
 
 
 def score_of(client: redis.Redis, name: str = "a") -> float:
@@ -84,20 +70,20 @@ register_codec(
 
 
 def test_a_schedule_of_the_users_own_is_stored_loaded_and_run(
-    scheduler: RedBeatScheduler, sent: list[Any], app: Celery, redis_client: redis.Redis
+    scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
     """Through its codec, and by its own methods."""
-    saved = overdue(app, StoredBackoff(3600))
+    saved = overdue(app, "a", StoredBackoff(3600))
     definition: Any = redis_client.hget(saved.key, "definition")
     assert json.loads(definition)["schedule"] == {"__type__": "tests.backoff", "seconds": 3600}
     scheduler.tick()
     scheduler.tick()
-    assert [name for name, *_ in sent] == ["tasks.a"]
+    assert sent == ["tasks.a"]
     assert score_of(redis_client) == pytest.approx((datetime.now(UTC) + HOUR).timestamp(), abs=3)
 
 
 def test_without_its_codec_such_an_entry_is_refused_and_a_stored_one_set_aside(
-    scheduler: RedBeatScheduler, sent: list[Any], app: Celery, redis_client: redis.Redis
+    scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
     """A process that does not know the codec runs nothing wrong."""
     with pytest.raises(EntryError, match=r"'a'.*schedule.*Backoff.*register_codec"):
@@ -122,12 +108,12 @@ ARGUMENTS = [
 
 
 def test_arguments_of_every_type_reach_the_task_as_they_were(
-    scheduler: RedBeatScheduler, sent: list[Any], app: Celery
+    scheduler: RedBeatScheduler, sent: Sent, app: Celery
 ) -> None:
     """Equal, and of the same type."""
-    overdue(app, schedule(60), args=ARGUMENTS, kwargs={"deep": {"er": ARGUMENTS}})
+    overdue(app, "a", schedule(60), args=ARGUMENTS, kwargs={"deep": {"er": ARGUMENTS}})
     scheduler.tick()
-    ((_, args, kwargs),) = sent
+    ((args, kwargs),) = sent.arguments
     assert list(args) == ARGUMENTS
     assert kwargs == {"deep": {"er": ARGUMENTS}}
     assert [type(arg) for arg in args] == [type(arg) for arg in ARGUMENTS]
@@ -163,27 +149,27 @@ def test_a_schedule_that_cannot_be_is_refused_at_save(
 
 
 def test_a_rule_that_is_over_leaves_the_due_range_and_keeps_its_history(
-    scheduler: RedBeatScheduler, sent: list[Any], app: Celery, redis_client: redis.Redis
+    scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
     """Score -1 tells the tools that it is finished."""
     start = datetime.now(UTC) - 2 * HOUR
     saved = entry(app, rrule("DAILY", dtstart=start, count=1), last_run_at=start - HOUR).save()
     for _ in range(3):
         scheduler.tick()
-    assert [name for name, *_ in sent] == ["tasks.a"]
+    assert sent == ["tasks.a"]
     assert score_of(redis_client) == -1
     assert RedBeatSchedulerEntry.from_key(saved.key, app=app).total_run_count == 1
     assert saved.key not in {each.key for each in scheduler.schedule.values()}
 
 
 def test_a_disabled_entry_costs_one_load_per_slot(
-    make_app_with: MakeApp, sent: list[Any], proxy: Proxy, redis_client: redis.Redis
+    make_app_with: MakeApp, sent: list[str], proxy: Proxy, redis_client: redis.Redis
 ) -> None:
     """The tick that comes to its slot loads it; the ticks until the next one do not."""
     app = make_app_with(redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
     app.conf.beat_max_loop_interval = 1
     scheduler = RedBeatScheduler(app)
-    overdue(app, schedule(3600), enabled=False)
+    overdue(app, "a", schedule(3600), enabled=False)
     with proxy.counting() as first:
         scheduler.tick()
     with proxy.counting() as later:
@@ -197,10 +183,10 @@ def test_a_disabled_entry_costs_one_load_per_slot(
 
 
 def test_an_entry_that_is_enabled_again_waits_for_its_slot_and_a_save_may_run_it_at_once(
-    scheduler: RedBeatScheduler, sent: list[Any], app: Celery, redis_client: redis.Redis
+    scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
     """Written by another language it waits; saved, it is due because its last run is long ago."""
-    saved = overdue(app, schedule(3600), enabled=False)
+    saved = overdue(app, "a", schedule(3600), enabled=False)
     scheduler.tick()
     slot = score_of(redis_client)
     assert slot > (datetime.now(UTC) + HOUR / 2).timestamp()
@@ -212,27 +198,27 @@ def test_an_entry_that_is_enabled_again_waits_for_its_slot_and_a_save_may_run_it
     assert score_of(redis_client) == slot
     RedBeatSchedulerEntry.from_key(saved.key, app=app).save()
     scheduler.tick()
-    assert [name for name, *_ in sent] == ["tasks.a"]
+    assert sent == ["tasks.a"]
 
 
 def test_an_entry_that_missed_runs_while_it_was_paused_makes_up_one_when_it_is_resumed(
-    scheduler: RedBeatScheduler, sent: list[Any], app: Celery
+    scheduler: RedBeatScheduler, sent: Sent, app: Celery
 ) -> None:
     """And one that missed none waits for its slot."""
-    overdue(app, schedule(600), enabled=False)
+    overdue(app, "a", schedule(600), enabled=False)
     timetable = Timetable(app)
     timetable["patient"] = {"task": "tasks.b", "schedule": 3600, "enabled": False}
     scheduler.tick()
     timetable.resume(*timetable)
     scheduler.tick()
     scheduler.tick()
-    assert [name for name, *_ in sent] == ["tasks.a"]
+    assert sent == ["tasks.a"]
 
 
 @pytest.mark.parametrize("own_zone", [False, True])
 def test_a_crontab_that_missed_its_starting_deadline_waits_for_its_next_slot(
     make_app_with: MakeApp,
-    sent: list[Any],
+    sent: list[str],
     redis_url: str,
     redis_client: redis.Redis,
     own_zone: bool,
@@ -243,7 +229,7 @@ def test_a_crontab_that_missed_its_starting_deadline_waits_for_its_next_slot(
     )
     now = datetime.now(UTC)
     fields = ((now - timedelta(minutes=3)).minute, "*")
-    overdue(app, crontab(*fields, tz="UTC") if own_zone else celery_crontab(*fields, app=app))
+    overdue(app, "a", crontab(*fields, tz="UTC") if own_zone else celery_crontab(*fields, app=app))
     scheduler = RedBeatScheduler(app)
     scheduler.tick()
     scheduler.tick()
@@ -257,7 +243,7 @@ def test_a_crontab_that_missed_its_starting_deadline_waits_for_its_next_slot(
 @pytest.mark.parametrize("zone", [None, "America/New_York", "Asia/Kathmandu"])
 def test_due_times_are_the_same_instants_whatever_the_settings_for_time(
     make_app_with: MakeApp,
-    sent: list[Any],
+    sent: list[str],
     redis_url: str,
     redis_client: redis.Redis,
     enable_utc: bool,
@@ -269,9 +255,9 @@ def test_due_times_are_the_same_instants_whatever_the_settings_for_time(
     )
     now = datetime.now(UTC)
     entry(app, schedule(3600), "later", last_run_at=now - 3 * HOUR / 4).save()
-    overdue(app, schedule(3600))
+    overdue(app, "a", schedule(3600))
     RedBeatScheduler(app).tick()
-    assert [name for name, *_ in sent] == ["tasks.a"]
+    assert sent == ["tasks.a"]
     assert score_of(redis_client, "later") == pytest.approx((now + HOUR / 4).timestamp(), abs=1)
     assert score_of(redis_client) == pytest.approx((now + HOUR).timestamp(), abs=3)
     stored = RedBeatSchedulerEntry.from_key("redbeat:a", app=app)

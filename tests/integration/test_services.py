@@ -1,7 +1,6 @@
 """Managed and proxied services, by real servers that refuse what those refuse."""
 
 import logging
-from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.errors import UnsupportedServerError
 from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
 from support.apps import MakeApp
+from support.entries import due
 from support.servers import NO_RETRY, RedisServer, StartRedis
 from support.waiting import wait_until
 from support.wire import Proxy
@@ -39,14 +39,6 @@ def cluster_node(start_redis: StartRedis) -> RedisServer:
             message="a cluster that answers",
         )
     return server
-
-
-def due(app: Celery, name: str) -> RedBeatSchedulerEntry:
-    """An entry that should have run a minute ago."""
-    ran = datetime.now(timezone.utc) - timedelta(minutes=2)
-    return RedBeatSchedulerEntry(
-        name, f"tasks.{name}", schedule(60), app=app, last_run_at=ran
-    ).save()
 
 
 def lead(app: Celery) -> RedBeatScheduler:

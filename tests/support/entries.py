@@ -10,29 +10,31 @@ from redbeat import RedBeatSchedulerEntry
 
 UTC = timezone.utc
 SCHEDULE = "redbeat::schedule"
+HOUR = 3600
 
 
-def due(app: Celery, name: str, every: float = 60, **fields: Any) -> RedBeatSchedulerEntry:
-    """Save an entry that should have run a minute ago."""
+def due(app: Celery, name: str, every: float = HOUR, **fields: Any) -> RedBeatSchedulerEntry:
+    """Save an entry that should have run a minute ago; its name is its argument, too."""
     ran = datetime.now(UTC) - timedelta(seconds=every + 60)
-    entry = RedBeatSchedulerEntry(
-        name, f"tasks.{name}", schedule(every), app=app, last_run_at=ran, **fields
-    )
-    return entry.save()
+    return _save(app, name, schedule(every), ran, fields)
 
 
-def overdue(app: Celery, name: str = "a", **fields: Any) -> RedBeatSchedulerEntry:
-    """Save an hourly entry that ran five times, and missed its latest run an hour ago."""
-    two_hours_ago = datetime.now(UTC) - timedelta(hours=2)
-    known: dict[str, Any] = {"last_run_at": two_hours_ago, "total_run_count": 5} | fields
-    return RedBeatSchedulerEntry(name, "tasks.a", schedule(3600), app=app, **known).save()
+def overdue(app: Celery, name: str = "a", rule: Any = HOUR, **fields: Any) -> RedBeatSchedulerEntry:
+    """Save an entry that should have run many times since it last did, 400 days ago."""
+    ran = datetime.now(UTC) - timedelta(days=400)
+    return _save(app, name, rule, ran, fields)
 
 
 def later(app: Celery, name: str, seconds: float) -> RedBeatSchedulerEntry:
     """Save an entry that is due in so many seconds."""
-    return RedBeatSchedulerEntry(
-        name, f"tasks.{name}", schedule(seconds), app=app, last_run_at=datetime.now(UTC)
-    ).save()
+    return _save(app, name, schedule(seconds), datetime.now(UTC), {})
+
+
+def _save(
+    app: Celery, name: str, rule: Any, ran: datetime, fields: dict[str, Any]
+) -> RedBeatSchedulerEntry:
+    known: dict[str, Any] = {"args": [name], "last_run_at": ran} | fields
+    return RedBeatSchedulerEntry(name, f"tasks.{name}", rule, app=app, **known).save()
 
 
 def stored(app: Celery, name: str) -> RedBeatSchedulerEntry:

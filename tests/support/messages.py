@@ -26,6 +26,11 @@ def read_messages(broker: redis.Redis, queue: str = QUEUE) -> list[Message]:
     return [_decode(text) for text in reversed(broker.lrange(queue, 0, -1))]
 
 
+def names_sent(broker: redis.Redis, queue: str = QUEUE) -> list[str]:
+    """The first argument of each message, in alphabetic order: the names of entries that ran."""
+    return sorted(message.args[0] for message in read_messages(broker, queue))
+
+
 def _decode(text: str | bytes) -> Message:
     envelope = json.loads(text)
     args, kwargs, _ = json.loads(base64.b64decode(envelope["body"]))

@@ -4,17 +4,31 @@ from typing import Any
 
 import pytest
 
-from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
+from redbeat import RedBeatScheduler
 
 
-def sending(monkeypatch: pytest.MonkeyPatch, meanwhile: Any = lambda entry: None) -> list[str]:
-    """Take down the names of entries that are sent, and do something at that moment."""
-    sent: list[str] = []
+class Sent(list[str]):
+    """The names of the tasks that were sent, in order.
 
-    def send(self: RedBeatScheduler, entry: RedBeatSchedulerEntry, **kwargs: Any) -> None:
-        self.reserve(entry)
-        sent.append(entry.name)
-        meanwhile(entry)
+    Attributes:
+        arguments: Positional and keyword arguments of each of them.
+    """
 
-    monkeypatch.setattr(RedBeatScheduler, "apply_async", send)
+    def __init__(self) -> None:
+        super().__init__()
+        self.arguments: list[tuple[Any, Any]] = []
+
+
+def take_down_sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    """Let no scheduler send anything, and return what they try to send from now on."""
+    sent = Sent()
+
+    def send_task(
+        self: RedBeatScheduler, name: str, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
+        sent.append(name)
+        sent.arguments.append((args, kwargs))
+        return self.app.AsyncResult("some-id")
+
+    monkeypatch.setattr(RedBeatScheduler, "send_task", send_task)
     return sent

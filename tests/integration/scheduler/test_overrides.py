@@ -16,7 +16,6 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from support.entries import due, later, overdue, score_of, stored
-from support.sent import sending
 
 UTC = timezone.utc
 
@@ -94,16 +93,15 @@ def test_an_override_that_fails_before_it_reserves_is_no_hot_loop(
 
 
 def test_a_run_that_leaves_the_count_is_recorded(
-    scheduler: RedBeatScheduler, monkeypatch: Any
+    scheduler: RedBeatScheduler, sent: list[str], monkeypatch: Any
 ) -> None:
     """An override of `reserve` that only updates the last run."""
-    sending(monkeypatch)
 
     def reserve(self: Any, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
         return entry.next(only_update_last_run_at=True)
 
     monkeypatch.setattr(RedBeatScheduler, "reserve", reserve)
-    entry = overdue(scheduler.app)
+    entry = overdue(scheduler.app, total_run_count=5)
     scheduler.tick()
     stored = RedBeatSchedulerEntry.from_key(entry.key, app=scheduler.app)
     assert stored.total_run_count == 5

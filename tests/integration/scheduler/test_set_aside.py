@@ -18,7 +18,6 @@ from redbeat.schedulers import (
 from support.apps import MakeApp
 from support.bare import write_bare
 from support.entries import SCHEDULE, due, score_of
-from support.sent import sending
 from support.wire import Proxy
 
 UTC = timezone.utc
@@ -93,10 +92,9 @@ def test_a_run_count_that_is_no_number_sets_the_entry_aside(
 
 @pytest.mark.parametrize("schedule", ["0", "-5", "1e-9", '{"__type__": "timedelta", "days": 0}'])
 def test_an_interval_of_no_time_is_set_aside_with_the_reason(
-    scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: Any, schedule: str
+    scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], schedule: str
 ) -> None:
     """However another program wrote it: it would run without a pause."""
-    sent = sending(monkeypatch)
     definition = f'{{"name": "a", "task": "tasks.a", "schedule": {schedule}}}'
     client.hset("redbeat:a", "definition", definition)
     client.zadd(SCHEDULE, {"redbeat:a": 0})

@@ -168,7 +168,7 @@ def test_what_was_saved_anew_is_not_removed_as_gone(
     class Resaved(RedBeatSchedulerEntry):
         @classmethod
         def from_key(cls, key: str, app: Any = None) -> RedBeatSchedulerEntry:
-            later(scheduler.app, "a", 3600)
+            later(scheduler.app, "a", 7200)
             raise KeyError(key)
 
     scheduler.Entry = Resaved

@@ -93,7 +93,7 @@ def test_a_disabled_entry_is_skipped_at_its_time_and_moved_to_its_next(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
     """Its history stays as it was."""
-    entry = due(scheduler.app, "a", enabled=False)
+    entry = due(scheduler.app, "a", every=60, enabled=False)
     before = client.hgetall(entry.key)
     scheduler.tick()
     assert sent == []
