@@ -33,7 +33,7 @@ def was_sent(broker: redis.Redis, name: str) -> Callable[[], bool]:
     return lambda: any(message.args == [name] for message in read_messages(broker))
 
 
-def overdue(app: Celery, name: str) -> RedBeatSchedulerEntry:
+def new_entry(app: Celery, name: str) -> RedBeatSchedulerEntry:
     entry = RedBeatSchedulerEntry(name, "proj.record", schedule(3600), args=[name], app=app)
     entry.last_run_at = None
     return entry
@@ -44,7 +44,7 @@ def test_a_saved_entry_ends_the_sleep_of_beat(app: Celery, broker: redis.Redis) 
     """At once, not at the next poll: ten in a row take less than one poll interval each."""
     began = time.monotonic()
     for number in range(10):
-        overdue(app, f"entry{number}").save()
+        new_entry(app, f"entry{number}").save()
         wait_until(was_sent(broker, f"entry{number}"), 5, "the run")
     assert time.monotonic() - began < 10
 
@@ -65,12 +65,12 @@ def test_a_paused_entry_stops_and_a_resumed_one_goes_on(
     app: Celery, broker: redis.Redis, redis_client: redis.Redis
 ) -> None:
     """Saved with `enabled=False`, it does not run; saved with `True`, it does."""
-    entry = overdue(app, "paused")
+    entry = new_entry(app, "paused")
     entry.enabled = False
     entry.save()
     wait_until(lambda: score(redis_client, entry) > time.time() + 3000, 10, "its next slot")
     assert not was_sent(broker, "paused")()
-    resumed = overdue(app, "paused")
+    resumed = new_entry(app, "paused")
     resumed.save()
     wait_until(was_sent(broker, "paused"), 5, "the run")
 
@@ -84,7 +84,7 @@ def test_an_idle_beat_leaves_redis_in_peace(
     sleeping: Program, app: Celery, redis_client: redis.Redis
 ) -> None:
     """At most 40 commands a minute, those of scripts too; an entry is due far ahead."""
-    overdue(app, "far").reschedule()
+    new_entry(app, "far").reschedule()
     let_pass(5)
     before = commands(redis_client)
     let_pass(60)

