@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from datetime import MINYEAR, datetime, timedelta
-from functools import cached_property, lru_cache, partial
+from datetime import MINYEAR, datetime
+from functools import cached_property, partial
 from typing import Any
 
 import celery.schedules
@@ -19,26 +17,15 @@ from celery.signals import beat_embedded_init, beat_init
 from celery.utils.log import get_logger
 from celery.utils.time import humanize_seconds
 from redis import Redis
-from redis.exceptions import (
-    LockNotOwnedError,
-)
+from redis.exceptions import LockNotOwnedError
 from redis.sentinel import Sentinel
 
+from .beat import entries
 from .beat.batch import Claim
 from .beat.broker import Broker, connect_once
 from .beat.claims import Claims
 from .beat.clocks import WallClock
 from .beat.closing import Closing
-from .beat.definitions import (
-    decode_fields,
-    encode_definition,
-    require_bounded,
-    require_complete,
-    require_pauses,
-    require_runnable,
-    take_lazy_functions,
-    zoned,
-)
 from .beat.delivery import Delivery
 from .beat.dispatcher import Dispatcher
 from .beat.failing import Failing
@@ -46,15 +33,15 @@ from .beat.faults import BrokerAwayError, raised_first
 from .beat.greenlets import is_in_event_loop
 from .beat.heartbeat import Errands
 from .beat.holder import Holder, read_holder
-from .beat.interrupts import end_on_hang_up, hold_back_signals
+from .beat.interrupts import hold_back_signals
 from .beat.leadership import Leadership, Timeouts
 from .beat.ledger import Ledger
 from .beat.loader import Loader
-from .beat.loop import STANDBY_INTERVAL, Loop, freeze_garbage_collector
+from .beat.loop import STANDBY_INTERVAL, Loop, prepare_process
 from .beat.masters import Masters
 from .beat.office import Office
 from .beat.pauses import Pauses
-from .beat.publishing import batching, connection_for_sending, settle_settings
+from .beat.publishing import batching, connection_for_sending
 from .beat.repeats import Repeats
 from .beat.reports import Reporter
 from .beat.rest import Outlook, Rest
@@ -62,7 +49,7 @@ from .beat.server import ServerCheck
 from .beat.settings import Settings, application_name
 from .beat.statics import Stage, StaticEntries
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp, without_zones, zones_of
-from .errors import EntryError, MissingEntryError
+from .errors import EntryError
 from .schedules import bound
 from .store.clients import Classes, ForkSafeLock, check_options, connect
 from .store.escaping import escape_log, one_line
@@ -70,7 +57,7 @@ from .store.retrying import RetryingConnection, is_of_one_key, patience, without
 from .store.sentinels import HOLDING_INTERVAL
 from .store.storage import EXTEND_TO, REDIS_ERRORS, Draft, Storage, Stored, text
 from .store.urls import sanitized
-from .timing.due import due_state, next_due, own_now
+from .timing.due import due_state, interval_due_at, next_due, own_now
 from .timing.history import last_run_of_new, run_to_count_from
 from .timing.instants import as_utc
 
@@ -278,7 +265,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
         Raises ``ValueError`` if it is malformed.
         """
-        return decode_fields(text(definition), json_decoder())
+        return entries.decode_fields(text(definition), json_decoder())
 
     @classmethod
     def load_definition(
@@ -296,7 +283,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
             raise stored.refusal
         if not stored.definition:
             raise KeyError(key)
-        return zoned(cls.decode_definition(stored.definition), stored.zones)
+        return entries.zoned(cls.decode_definition(stored.definition), stored.zones)
 
     @staticmethod
     def decode_meta(meta: str | None, app: Any = None) -> dict[str, Any]:
@@ -324,28 +311,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     @classmethod
     def from_stored(cls, key: str, stored: Stored, app: Any = None) -> RedBeatSchedulerEntry:
         """The entry whose hash at ``key`` has been read; raises as :meth:`from_key` does."""
-        if stored.refusal is not None:
-            raise EntryError(
-                f"{key}: Redis refuses to read it ({stored.refusal}). Allow the key in the ACL, or "
-                "remove it from the schedule."
-            )
-        prefix = ensure_conf(app).key_prefix
-        if not stored.definition:
-            raise MissingEntryError(key, prefix)
-        for field in (stored.definition, stored.meta or "", stored.zones or ""):
-            require_bounded(key, field)
-            field.encode()  # Raises a ValueError if it contains what is not UTF-8.
-        definition = cls.load_definition(key, app=app, definition=stored.definition)
-        definition = zoned(definition, stored.zones)
-        meta = cls.decode_meta(stored.meta, app=app)
-        # Other languages may write about runs in both: then the meta counts.
-        fields = {"name": text(key).removeprefix(prefix), **definition, **meta}
-        entry = cls(app=app, **fields)
-        entry.last_run_at = meta.get("last_run_at")
-        if not isinstance(entry.last_run_at, datetime | None):
-            raise EntryError(f"last_run_at must be a datetime or null, got {entry.last_run_at!r}")
-        require_pauses(entry.schedule)
-        return entry
+        return entries.build(cls, key, stored, app, ensure_conf(app).key_prefix)  # type: ignore[no-any-return]
 
     # Time
 
@@ -359,7 +325,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         now = self.now()
         is_plain = type(self.schedule) is celery.schedules.schedule and not self.schedule.relative
         if self.last_run_at is not None and is_plain:
-            return _interval_due_at(self.schedule, self.last_run_at, now)
+            return interval_due_at(self.schedule, self.last_run_at, now)
         due = self.next_due(now)
         return None if due is None else max(due, now)
 
@@ -408,7 +374,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         task, something that JSON cannot hold or that can never be sent, or a name whose key is
         reserved.
         """
-        store_entries(self.app, [self])
+        entries.store(get_storage(self.app), [self], as_utc(app_or_default(self.app).now()))
         return self
 
     def draft(self, now: datetime, seen_meta: str = "") -> Draft:
@@ -422,13 +388,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
                 "application current first."
             )
         ensure_conf(self.app).refuse_own_key(self.name, self.key)
-        require_complete(self)
-        is_readable = not seen_meta or self._adopt(seen_meta)
-        definition, meta = self.encode_definition(), self.encode_meta()
-        require_runnable(self)
-        score = self._score_at(now)
-        zones = self.encode_zones()
-        return Draft(self.key, definition, seen_meta, meta, score, not is_readable, zones=zones)
+        return entries.draft(self, now, seen_meta)
 
     def is_stored_as(self, stored: RedBeatSchedulerEntry) -> bool:
         """Whether saving would change nothing; never, if a subclass has a ``save`` of its own."""
@@ -444,7 +404,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         ours, its = RedBeatSchedulerEntry, type(self)
         return its.score is not ours.score or its.due_at is not ours.due_at
 
-    def _score_at(self, now: datetime) -> int:
+    def score_at(self, now: datetime) -> int:
         """What :attr:`score` is at ``now``, for many entries with one reading of the clock.
 
         An interval is due a whole interval after its last run, however long ago ``now`` was read.
@@ -491,27 +451,14 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     def _store_run(self) -> None:
         ensure_conf(self.app).refuse_own_key(self.name, self.key)
-        score = self._score_at(as_utc(app_or_default(self.app).now()))
+        score = self.score_at(as_utc(app_or_default(self.app).now()))
         get_storage(self.app).write_run(self.key, self.encode_meta(), score)
-
-    def _adopt(self, stored: str) -> bool:
-        """Take over what is stored about the runs; ``False`` if it cannot be read."""
-        try:
-            meta = self.decode_meta(stored, app=self.app)
-            last_run_at, runs = meta.get("last_run_at"), meta.get("total_run_count", 0)
-        except (AttributeError, TypeError, ValueError):
-            return False
-        if not isinstance(last_run_at, datetime | None) or not isinstance(runs, int):
-            return False
-        if last_run_at is not None:
-            self.last_run_at, self.total_run_count = last_run_at, runs
-        return True
 
     # JSON
 
     def encode_definition(self) -> str:
         """The ``definition`` to be stored; raises :exc:`~redbeat.errors.EntryError`."""
-        return encode_definition(self, without_zones(self.schedule), encode_json)
+        return entries.encode_definition(self, without_zones(self.schedule), encode_json)
 
     def encode_zones(self) -> str:
         """The ``zones`` to be stored beside the definition, which 2.x reads: empty for most."""
@@ -536,22 +483,6 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         return ((field, value) for field, value in vars(self).items() if field != "claim")
 
 
-def _interval_due_at(
-    interval: celery.schedules.schedule, last_run_at: datetime, now: datetime
-) -> datetime | None:
-    """The clock plus what remains, so that the time since ``now`` was read is not counted twice."""
-    due = next_due(interval, last_run_at, now)
-    if due is None:
-        return None
-    if due <= now:
-        return now
-    try:
-        remaining: timedelta = interval.remaining_estimate(last_run_at)
-        return now + remaining
-    except OverflowError:
-        return due
-
-
 def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBeatSchedulerEntry:
     entry = cls(**fields)
     entry.last_run_at = fields["last_run_at"]
@@ -572,32 +503,13 @@ def make_entry(cls: Any, key: str, stored: Stored, app: Any) -> Any:
         entry = cls.from_stored(key, stored, app=app)
     else:
         entry = cls.from_key(key, app=app)
-    return take_lazy_functions(entry, ensure_conf(app).schedule)
-
-
-def store_entries(
-    app: Any, entries: Sequence[RedBeatSchedulerEntry], deleted: Sequence[str] = ()
-) -> int:
-    """Store entries and remove those at the keys ``deleted``, as one change; how many went.
-
-    At most two round trips, more while runs are recorded in between. Nothing is written if one of
-    them cannot be stored; raises as :meth:`RedBeatSchedulerEntry.save` does. A ``save`` of a
-    subclass is not called.
-    """
-    now, storage = as_utc(app_or_default(app).now()), get_storage(app)
-    drafts = [entry.draft(now) for entry in entries]
-    changed = storage.change_entries(drafts, deleted)
-    while any(changed.conflicts):
-        seen = zip(entries, changed.conflicts, strict=True)
-        entries, metas = zip(*((entry, meta) for entry, meta in seen if meta), strict=True)
-        drafts = [entry.draft(now, meta) for entry, meta in zip(entries, metas, strict=True)]
-        changed = changed._replace(conflicts=storage.change_entries(drafts).conflicts)
-    return changed.deleted
+    return entries.take_lazy_functions(entry, ensure_conf(app).schedule)
 
 
 def json_decoder() -> Any:
     """A decoder of the class that :data:`RedBeatJSONDecoder` in this module is now."""
-    return _decoder_of(RedBeatJSONDecoder, getattr(RedBeatJSONDecoder, "dict_to_object", None))
+    hook = getattr(RedBeatJSONDecoder, "dict_to_object", None)
+    return entries.decoder_of(RedBeatJSONDecoder, hook)
 
 
 def encode_json(value: Any, **options: Any) -> str:
@@ -605,23 +517,9 @@ def encode_json(value: Any, **options: Any) -> str:
 
     ``options`` are those of :func:`json.dumps`.
     """
-    encoder = RedBeatJSONEncoder(**options) if options else _encoder_of(RedBeatJSONEncoder)
+    encoder = RedBeatJSONEncoder(**options) if options else entries.encoder_of(RedBeatJSONEncoder)
     encoded: str = encoder.encode(value)
     return encoded
-
-
-# Making them costs as much as using them, so one of each class is kept.
-
-
-@lru_cache(maxsize=8)
-def _decoder_of(cls: Any, hook: Any) -> Any:
-    # Only a new decoder takes up a hook that was patched on its class.
-    return cls()
-
-
-@lru_cache(maxsize=8)
-def _encoder_of(cls: Any) -> Any:
-    return cls()
 
 
 def _has_current_app() -> bool:
@@ -720,7 +618,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if not lazy:
             # Celery's handlers would build a second scheduler in the middle of this one.
             with hold_back_signals():
-                self._store_statics()
+                self.statics.store_at_start()
         if self._may_connect and self.server.is_reached is None:
             self.server.check()
         self._is_built = True
@@ -757,21 +655,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         return has_client or _unbound(type(self).setup_schedule) is _SETUP_SCHEDULE
 
     # Static entries
-
-    def _store_statics(self) -> None:
-        """Store ``beat_schedule`` in the constructor; if Redis is away, the leader will."""
-        try:
-            self.setup_schedule()
-        except REDIS_ERRORS as exc:
-            logger.error(
-                "beat: Redis at %s is unavailable, so beat_schedule was not stored: %s",
-                sanitized(ensure_conf(self.app).redis_url),
-                exc,
-            )
-            return
-        if self.statics.stage is Stage.NOTHING:
-            # A `setup_schedule` of a subclass that does not call ours has done what it wants.
-            self.statics.stage = Stage.STORED
 
     def setup_schedule(self) -> None:
         """Store ``beat_schedule``, and remove what was stored from an earlier one.
@@ -945,8 +828,6 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """
         if is_service and not self.office.is_of_service:
             self.office.is_of_service = True
-            settle_settings(self.app.conf)
-            end_on_hang_up()
             assigned = vars(self).get("tick")
             loop = Loop(
                 self,
@@ -959,15 +840,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             )
             # Celery's service looks it up at each turn.
             self.__dict__["tick"] = loop.turn
-            is_main_thread = threading.current_thread() is threading.main_thread()
-            if ensure_conf(self.app).exit_when_stalled and is_main_thread:
-                self.leadership.watchdog.end_process = os._exit
-            freeze_garbage_collector()
+            prepare_process(self.app, self.leadership.watchdog)
         self.leadership.campaign(with_heartbeat=is_service)
-
-    def stay_when_stalled(self) -> None:
-        """Never end this process: it is not only beat's, and nobody would start it again."""
-        self.leadership.watchdog.end_process = None
 
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat.
@@ -1021,6 +895,6 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
 
 @beat_embedded_init.connect  # type: ignore[untyped-decorator]  # Celery has no types
 def _keep_embedded_beat(sender: Any = None, **kwargs: Any) -> None:
-    """Nobody restarts a beat that has ended inside a worker."""
+    """Never end the process of a worker: nobody would start the beat in it again."""
     if isinstance(sender.scheduler, RedBeatScheduler):
-        sender.scheduler.stay_when_stalled()
+        sender.scheduler.leadership.watchdog.end_process = None

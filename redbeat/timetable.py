@@ -28,7 +28,7 @@ from celery.beat import Scheduler
 from kombu.utils.imports import symbol_by_name
 from redis.exceptions import ResponseError
 
-from .beat.definitions import take_lazy_functions
+from .beat.entries import store, take_lazy_functions
 from .beat.failing import MOST_FAILING
 from .beat.holder import Holder, read_holder
 from .beat.losses import lost_at
@@ -41,7 +41,6 @@ from .schedulers import (
     encode_json,
     ensure_conf,
     get_storage,
-    store_entries,
 )
 from .store.retrying import is_of_one_key
 from .store.storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored, may_be_written
@@ -262,7 +261,12 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         entries = list(entries)
         own = [entry for entry in entries if _saves_itself(entry)]
         rest = [entry for entry in entries if not _saves_itself(entry)]
-        removed = store_entries(self.app, rest, [self._removable_key(name) for name in deleted])
+        removed = store(
+            self._storage,
+            rest,
+            as_utc(self.app.now()),
+            [self._removable_key(name) for name in deleted],
+        )
         for entry in own:
             entry.save()
         return removed

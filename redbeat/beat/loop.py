@@ -8,6 +8,8 @@ that does not ask who leads from running on a standby.
 from __future__ import annotations
 
 import gc
+import os
+import threading
 import time
 from collections.abc import Callable
 from functools import cache
@@ -17,11 +19,13 @@ from redis.exceptions import LockNotOwnedError
 
 from ..store.sentinels import HOLDING_INTERVAL
 from ..store.storage import REDIS_ERRORS
+from .interrupts import end_on_hang_up
 from .masters import Masters
 from .office import Office
 from .pauses import Pauses
-from .publishing import require_transport
+from .publishing import require_transport, settle_settings
 from .rest import Outlook, Rest
+from .watchdog import Watchdog
 
 #: Seconds between a standby's attempts to become leader.
 STANDBY_INTERVAL = 1.0
@@ -96,6 +100,19 @@ class Loop:
             return outlook if answer is None else outlook.answered(answer)
         self._pauses.end()
         return Outlook(answer or 0.0, first_due=time.time() + (answer or 0.0))
+
+
+def prepare_process(app: Any, watchdog: Watchdog) -> None:
+    """Make this process one of beat's own: its signals, its garbage, and how it ends.
+
+    What Celery looks up for each message is put where it is found at once, into ``app.conf``.
+    """
+    settle_settings(app.conf)
+    end_on_hang_up()
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    if app.redbeat_conf.exit_when_stalled and is_main_thread:
+        watchdog.end_process = os._exit
+    freeze_garbage_collector()
 
 
 @cache

@@ -15,7 +15,8 @@ from redis.exceptions import ResponseError
 
 from ..decoder import to_timestamp
 from ..store.retrying import is_of_one_key
-from ..store.storage import SET_ASIDE, Storage
+from ..store.storage import REDIS_ERRORS, SET_ASIDE, Storage
+from ..store.urls import sanitized
 from ..timing.due import follows_calendar
 from ..timing.instants import as_utc
 from .claims import latest_lease
@@ -38,6 +39,9 @@ class Owner(Protocol):
 
     app: Any
     Entry: Any
+
+    def setup_schedule(self) -> None:
+        """Store ``beat_schedule``."""
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``."""
@@ -78,6 +82,21 @@ class StaticEntries:
     def keys(self) -> list[str]:
         """The keys of the entries that the code has."""
         return [self._key(name) for name in self._schedule]
+
+    def store_at_start(self) -> None:
+        """Let the scheduler store ``beat_schedule``; if Redis is away, the leader will."""
+        try:
+            self._owner.setup_schedule()
+        except REDIS_ERRORS as exc:
+            logger.error(
+                "beat: Redis at %s is unavailable, so beat_schedule was not stored: %s",
+                sanitized(self._conf.redis_url),
+                exc,
+            )
+            return
+        if self.stage is Stage.NOTHING:
+            # A `setup_schedule` of a subclass that does not call ours has done what it wants.
+            self.stage = Stage.STORED
 
     def store(self, may_remove: bool) -> None:
         """Store ``beat_schedule``; ``may_remove``: and remove what it no longer has."""

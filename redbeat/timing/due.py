@@ -6,7 +6,7 @@ asked by Celery's methods, if it is of any other class.
 
 from __future__ import annotations
 
-from datetime import datetime, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any, Protocol, TypeVar
 
 from celery.schedules import BaseSchedule, crontab, schedstate
@@ -51,6 +51,23 @@ def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> date
         left.
     """
     return _rule_of(schedule).due_after(last_run_at, own_now(schedule, now))
+
+
+def interval_due_at(schedule: interval, last_run_at: datetime, now: datetime) -> datetime | None:
+    """When an interval is due, ``now`` if it is overdue.
+
+    It is the clock plus what remains, so that the time since ``now`` was read is not counted twice.
+    """
+    due = next_due(schedule, last_run_at, now)
+    if due is None:
+        return None
+    if due <= now:
+        return now
+    try:
+        remains: timedelta = schedule.remaining_estimate(last_run_at)
+        return now + remains
+    except OverflowError:
+        return due
 
 
 def due_state(schedule: Any, last_run_at: datetime | None, now: datetime) -> schedstate:

@@ -10,7 +10,7 @@ import redis
 from celery import Celery
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.beat.definitions import LONGEST_FIELD
+from redbeat.beat.entries import LONGEST_FIELD
 from support.counting import calls_of
 
 SCHEDULE = "redbeat::schedule"

@@ -1,22 +1,23 @@
-"""What may be stored as an entry, and the arguments that the code computes at each run.
+"""Entries on their way to Redis and back, and the arguments that the code computes at each run.
 
-Celery computes those in ``args`` and ``kwargs``, and no deeper. Redis holds only the names of their
-functions: the functions themselves come from ``beat_schedule``.
+Celery computes arguments in ``args`` and ``kwargs``, and no deeper. Redis holds only the names of
+their functions: the functions themselves come from ``beat_schedule``.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from celery.beat import BeatLazyFunc
 from celery.schedules import schedule as interval
 
 from ..decoder import LAZY, StoredLazyFunc, as_data, with_zones
-from ..errors import EntryError
+from ..errors import EntryError, MissingEntryError
+from ..store.storage import Draft, Storage, Stored, text
 
 #: Longest definition or meta, in characters: one entry must not hold up all others.
 LONGEST_FIELD = 2**25
@@ -46,7 +47,7 @@ RUNNABLE: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
 )
 
 
-def require_runnable(entry: Any) -> None:
+def _require_runnable(entry: Any) -> None:
     """Raise :exc:`~redbeat.errors.EntryError` if beat could never send this entry."""
     for field, is_right, wanted in RUNNABLE:
         value = getattr(entry, field)
@@ -57,7 +58,7 @@ def require_runnable(entry: Any) -> None:
             )
 
 
-def require_complete(entry: Any) -> None:
+def _require_complete(entry: Any) -> None:
     """Raise :exc:`~redbeat.errors.EntryError` if an entry has no task or no schedule."""
     if not entry.task:
         raise EntryError(f"Entry {entry.name!r} cannot be stored: it has no task")
@@ -68,15 +69,7 @@ def require_complete(entry: Any) -> None:
         )
 
 
-def require_pauses(schedule: Any) -> None:
-    """Refuse an interval of 0 seconds or less, which would never pause."""
-    if type(schedule) is interval and schedule.run_every <= timedelta():
-        raise EntryError(
-            f"its schedule must be more than 0 seconds, got {schedule.run_every.total_seconds()}"
-        )
-
-
-def require_bounded(key: str, field: str) -> None:
+def _require_bounded(key: str, field: str) -> None:
     """Refuse a definition or meta of more than ``LONGEST_FIELD`` characters."""
     if len(field) > LONGEST_FIELD:
         raise EntryError(
@@ -110,12 +103,27 @@ def encode_definition(entry: Any, schedule: Any, encode: Callable[[Any], str]) -
             except (TypeError, ValueError, RecursionError) as exc:
                 raise _unstorable(entry, field, exc) from exc
         raise
-    require_bounded(entry.key, definition)
+    _require_bounded(entry.key, definition)
     return definition
 
 
 def _unstorable(entry: Any, field: str, exc: Exception) -> EntryError:
     return EntryError(f"Entry {entry.name!r} cannot be stored: JSON cannot hold its {field}: {exc}")
+
+
+# Making them costs as much as using them, so one of each class is kept.
+
+
+@lru_cache(maxsize=8)
+def decoder_of(cls: Any, hook: Any) -> Any:
+    """A decoder of this class; another one once its ``hook`` has been patched on the class."""
+    return cls()
+
+
+@lru_cache(maxsize=8)
+def encoder_of(cls: Any) -> Any:
+    """An encoder of this class."""
+    return cls()
 
 
 def zoned(definition: dict[str, Any], zones: str | None) -> dict[str, Any]:
@@ -127,6 +135,92 @@ def zoned(definition: dict[str, Any], zones: str | None) -> dict[str, Any]:
     except (TypeError, ValueError) as exc:
         raise EntryError(f"its zones cannot be read: {exc}. Save it again.") from exc
     return {**definition, "schedule": schedule}
+
+
+def draft(entry: Any, now: datetime, seen_meta: str = "") -> Draft:
+    """What to store for an entry at ``now`` (aware).
+
+    ``seen_meta`` is what is stored about its runs, and overrides what the entry says of them.
+
+    Raises:
+        EntryError: The entry cannot be stored, or could never be sent.
+    """
+    _require_complete(entry)
+    is_readable = not seen_meta or _adopt_runs(entry, seen_meta)
+    definition, meta = entry.encode_definition(), entry.encode_meta()
+    _require_runnable(entry)
+    score, zones = entry.score_at(now), entry.encode_zones()
+    return Draft(entry.key, definition, seen_meta, meta, score, not is_readable, zones=zones)
+
+
+def _adopt_runs(entry: Any, meta: str) -> bool:
+    """Let an entry say what is stored about its runs; ``False`` if that cannot be read."""
+    try:
+        fields = entry.decode_meta(meta, app=entry.app)
+        last_run_at, runs = fields.get("last_run_at"), fields.get("total_run_count", 0)
+    except (AttributeError, TypeError, ValueError):
+        return False
+    if not isinstance(last_run_at, datetime | None) or not isinstance(runs, int):
+        return False
+    if last_run_at is not None:
+        entry.last_run_at, entry.total_run_count = last_run_at, runs
+    return True
+
+
+def store(
+    storage: Storage, entries: Sequence[Any], now: datetime, deleted: Sequence[str] = ()
+) -> int:
+    """Store entries and remove those at the keys ``deleted``, as one change; how many went.
+
+    At most two round trips, more while runs are recorded in between. Nothing is written if one of
+    them cannot be stored. A ``save`` of a subclass is not called.
+
+    Raises:
+        EntryError: An entry cannot be stored.
+    """
+    drafts = [entry.draft(now) for entry in entries]
+    changed = storage.change_entries(drafts, deleted)
+    while any(changed.conflicts):
+        seen = zip(entries, changed.conflicts, strict=True)
+        entries, metas = zip(*((entry, meta) for entry, meta in seen if meta), strict=True)
+        drafts = [entry.draft(now, meta) for entry, meta in zip(entries, metas, strict=True)]
+        changed = changed._replace(conflicts=storage.change_entries(drafts).conflicts)
+    return changed.deleted
+
+
+def build(cls: Any, key: str, stored: Stored, app: Any, prefix: str) -> Any:
+    """The entry of this class whose hash at ``key`` has been read.
+
+    Raises:
+        KeyError: There is none.
+        EntryError: Redis refuses the key, or something in the hash is malformed.
+        ValueError, TypeError: The JSON is malformed.
+    """
+    if stored.refusal is not None:
+        raise EntryError(
+            f"{key}: Redis refuses to read it ({stored.refusal}). Allow the key in the ACL, or "
+            "remove it from the schedule."
+        )
+    if not stored.definition:
+        raise MissingEntryError(key, prefix)
+    for field in (stored.definition, stored.meta or "", stored.zones or ""):
+        _require_bounded(key, field)
+        field.encode()  # Raises a ValueError if it contains what is not UTF-8.
+    definition = cls.load_definition(key, app=app, definition=stored.definition)
+    meta = cls.decode_meta(stored.meta, app=app)
+    # Other languages may write about runs in both: then the meta counts.
+    fields = {"name": text(key).removeprefix(prefix), **zoned(definition, stored.zones), **meta}
+    entry = cls(app=app, **fields)
+    entry.last_run_at = meta.get("last_run_at")
+    if not isinstance(entry.last_run_at, datetime | None):
+        raise EntryError(f"last_run_at must be a datetime or null, got {entry.last_run_at!r}")
+    schedule = entry.schedule
+    if type(schedule) is interval and schedule.run_every <= timedelta():
+        # Celery makes one of any number; it would never pause.
+        raise EntryError(
+            f"its schedule must be more than 0 seconds, got {schedule.run_every.total_seconds()}"
+        )
+    return entry
 
 
 # Arguments that the code computes
