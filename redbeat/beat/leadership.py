@@ -203,7 +203,7 @@ class Leadership:
         self.lost.set()
 
     def lose_own(self, why: str) -> bool:
-        """Go back to standby; ``False``, and nothing done, if the lock is not one of ours."""
+        """Go back to standby; ``False``, and nothing done, if a program assigned the lock."""
         if self.has_own_lock:
             self.lose(self.candidate.lock, why)
             return True
@@ -231,7 +231,7 @@ class Leadership:
 
     def _trusted_until(self, renewed_at: float) -> float:
         lifetime = self.candidate.lock_timeout
-        if self._has_heartbeat and isinstance(self.candidate.lock, LeaderLock):
+        if self._has_heartbeat and self.has_own_lock:
             # Only where a heartbeat keeps the lock do others take silence for the end of a beat.
             lifetime = min(lifetime, self.failover_timeout)
         return renewed_at + lifetime * TRUST

@@ -1,4 +1,4 @@
-"""Who leads when beats are killed, frozen, cut off or wedged: real processes, default settings."""
+"""Who leads when beats are killed, frozen, cut off or stuck: real processes, default settings."""
 
 import contextlib
 import itertools
@@ -16,14 +16,14 @@ from support.programs import MakeProject, Program, Project
 from support.servers import RedisServer, StartRedis
 from support.waiting import wait_until
 
-#: The tests' own default project ticks every second; here everything is as a user gets it.
+#: Other tests use a project that ticks every second; here everything is as a user gets it.
 DEFAULTS = {"beat_max_loop_interval": None, "redbeat_lock_timeout": None}
 
 STATIC = {"each-second": {"task": "proj.add", "schedule": 1, "args": [1, 2]}}
 
 LOCK = "redbeat::lock"
 
-#: How often the leader is killed in a row; the long campaign asks for more.
+#: How many leaders are killed in a row; the long campaign kills more.
 KILLS = int(os.environ.get("REDBEAT_TEST_KILLS", "3"))
 
 SLOW_SCHEDULER = """
@@ -42,7 +42,7 @@ class Scheduler(RedBeatScheduler):
 
 
 def senders(broker: redis.Redis) -> list[int]:
-    """The process that sent each message, the oldest first."""
+    """The process id of the sender of each message, the oldest first."""
     return [
         int(message.headers["origin"].partition("@")[0].removeprefix("gen"))
         for message in read_messages(broker)
@@ -50,13 +50,13 @@ def senders(broker: redis.Redis) -> list[int]:
 
 
 def sends(broker: redis.Redis, beat: Program) -> Callable[[], bool]:
-    """Whether the beat has sent more than it had by now."""
+    """Make a condition: the beat has sent more than it had when this was called."""
     before = senders(broker).count(beat.pid)
     return lambda: senders(broker).count(beat.pid) > before
 
 
 def dispatches(broker: redis.Redis) -> Callable[[], bool]:
-    """Whether more was sent than by now, by whomever."""
+    """Make a condition: any beat has sent something since this was called."""
     before = len(senders(broker))
     return lambda: len(senders(broker)) > before
 
@@ -75,7 +75,7 @@ def two(make_project: MakeProject, broker: redis.Redis) -> tuple[Program, Progra
 def test_a_killed_leader_is_replaced_within_20_seconds(
     two: tuple[Program, Program], broker: redis.Redis
 ) -> None:
-    """`kill -9` leaves the lock behind; its silence gives it away."""
+    """`kill -9` leaves the lock behind, which is no longer renewed."""
     leader, standby = two
     leader.kill()
     wait_until(sends(broker, standby), 20, "the standby to dispatch")
@@ -96,7 +96,7 @@ def test_a_terminated_leader_is_replaced_within_2_seconds(
 def test_a_frozen_leader_is_replaced_and_comes_back_as_standby(
     two: tuple[Program, Program], broker: redis.Redis, redis_client: redis.Redis
 ) -> None:
-    """It lives on, and nothing was dispatched twice."""
+    """It stays alive, and nothing is dispatched twice."""
     leader, standby = two
     leader.freeze()
     wait_until(sends(broker, standby), 20, "the standby to dispatch")
@@ -112,7 +112,7 @@ def test_a_frozen_leader_is_replaced_and_comes_back_as_standby(
 
 
 def count_in(client: redis.Redis) -> int:
-    """The run count of the entry as it is stored."""
+    """The stored run count of the entry."""
     meta: Any = client.hget("redbeat:each-second", "meta")
     found = re.search(r'"total_run_count": (\d+)', meta)
     assert found is not None
@@ -120,7 +120,7 @@ def count_in(client: redis.Redis) -> int:
 
 
 def assert_never_two_leaders(broker: redis.Redis) -> None:
-    """Each process sent its messages in one piece: nobody dispatched while another led."""
+    """Check that each process sent its messages in one stretch, so that nobody else led then."""
     terms = [pid for pid, _ in itertools.groupby(senders(broker))]
     assert len(terms) == len(set(terms)), f"leaders in turn: {terms}"
 
@@ -128,7 +128,7 @@ def assert_never_two_leaders(broker: redis.Redis) -> None:
 def test_a_beat_whose_lock_is_deleted_goes_on_within_2_seconds(
     make_project: MakeProject, broker: redis.Redis, redis_client: redis.Redis
 ) -> None:
-    """Alone, it takes the lock again: the same process."""
+    """If it is alone, the same process takes the lock again."""
     beat = make_project(beat_schedule=STATIC, **DEFAULTS).beat()
     wait_until(sends(broker, beat), 20, "the beat to dispatch")
     redis_client.delete(LOCK)
@@ -139,7 +139,7 @@ def test_a_beat_whose_lock_is_deleted_goes_on_within_2_seconds(
 def test_an_embedded_beat_whose_lock_is_deleted_goes_on_within_2_seconds(
     make_project: MakeProject, broker: redis.Redis, redis_client: redis.Redis
 ) -> None:
-    """In a worker it used to die silently."""
+    """The same within a worker."""
     entry = {"task": "proj.record", "schedule": 1, "args": ["ran"]}
     project = make_project(beat_schedule={"each-second": entry}, **DEFAULTS)
     worker = project.worker("--beat", "--scheduler", "redbeat.RedBeatScheduler")
@@ -152,7 +152,7 @@ def test_an_embedded_beat_whose_lock_is_deleted_goes_on_within_2_seconds(
 
 @pytest.fixture
 def schedule_server(start_redis: StartRedis) -> RedisServer:
-    """A server for the schedule alone, which keeps its data."""
+    """A persistent server for the schedule alone."""
     return start_redis(appendonly="yes", appendfsync="always")
 
 
@@ -167,7 +167,7 @@ def cut_off(
 def test_beat_outlives_an_outage_of_redis_that_keeps_its_data(
     cut_off: Project, schedule_server: RedisServer, broker: redis.Redis
 ) -> None:
-    """Twenty seconds down, five seconds after it is back the same process dispatches."""
+    """After 20 seconds without Redis, the same process dispatches within five seconds."""
     beat = cut_off.beat()
     wait_until(sends(broker, beat), 20, "the beat to dispatch")
     go_away(schedule_server, 20)
@@ -177,7 +177,7 @@ def test_beat_outlives_an_outage_of_redis_that_keeps_its_data(
 def test_beat_restores_its_static_entries_when_redis_comes_back_empty(
     cut_off: Project, schedule_server: RedisServer, broker: redis.Redis
 ) -> None:
-    """And says that what programs had saved is gone."""
+    """It says that what programs had saved is gone."""
     beat = cut_off.beat()
     wait_until(sends(broker, beat), 20, "the beat to dispatch")
     go_away(schedule_server, 20, lose_data=True)
@@ -186,7 +186,7 @@ def test_beat_restores_its_static_entries_when_redis_comes_back_empty(
 
 
 def go_away(server: RedisServer, seconds: float, lose_data: bool = False) -> None:
-    """Stop the server for so long, and start it again."""
+    """Stop the server for so many seconds, then start it again."""
     server.stop()
     back_at = time.monotonic() + seconds
     if lose_data:
@@ -198,7 +198,7 @@ def go_away(server: RedisServer, seconds: float, lose_data: bool = False) -> Non
 def test_beat_waits_for_a_redis_that_is_not_there_yet(
     cut_off: Project, schedule_server: RedisServer, broker: redis.Redis
 ) -> None:
-    """Started ten seconds too early, it dispatches five seconds after Redis came."""
+    """Started ten seconds too early, it dispatches within five seconds once Redis is there."""
     schedule_server.stop()
     beat = cut_off.beat()
     beat.wait_for_line("trying again")
@@ -208,18 +208,18 @@ def test_beat_waits_for_a_redis_that_is_not_there_yet(
     wait_until(sends(broker, beat), 5, "the beat to dispatch")
 
 
-def test_a_wedged_leader_is_replaced_and_says_where_it_hangs(
+def test_a_stuck_leader_is_replaced_and_says_where_it_hangs(
     make_project: MakeProject, broker: redis.Redis
 ) -> None:
-    """The stack of its main thread is in the log at critical."""
+    """The stack of its main thread is logged at critical."""
     project = make_project(beat_schedule=STATIC, redbeat_stall_timeout=5, **DEFAULTS)
     (project.directory / "slow.py").write_text(SLOW_SCHEDULER.format(seconds=3600))
-    wedged = project.beat(scheduler="slow.Scheduler")
+    stuck = project.beat(scheduler="slow.Scheduler")
     wait_until((project.directory / "sending").exists, 20, "the leader to hang")
     standby = project.beat()
     wait_until(sends(broker, standby), 5 + 20, "the standby to dispatch")
-    wedged.wait_for_line("CRITICAL.*main thread")
-    assert "in apply_async" in wedged.log
+    stuck.wait_for_line("CRITICAL.*main thread")
+    assert "in apply_async" in stuck.log
 
 
 def test_a_long_tick_never_loses_a_short_lock(
@@ -241,10 +241,10 @@ def test_a_long_tick_never_loses_a_short_lock(
 
 
 @pytest.mark.timeout(900)
-def test_of_five_beats_one_leads_however_often_the_leader_is_killed(
+def test_one_of_five_beats_leads_however_often_the_leader_is_killed(
     make_project: MakeProject, broker: redis.Redis
 ) -> None:
-    """Never two, and never none for more than twenty seconds."""
+    """Two beats never lead at once, and there is a leader again within 20 seconds."""
     project = make_project(beat_schedule=STATIC, **DEFAULTS)
     beats = [project.beat() for _ in range(5)]
     for _ in range(KILLS):
@@ -259,7 +259,7 @@ def test_of_five_beats_one_leads_however_often_the_leader_is_killed(
 def test_a_standby_with_another_static_schedule_writes_nothing_until_it_leads(
     make_project: MakeProject, broker: redis.Redis, redis_client: redis.Redis
 ) -> None:
-    """A rolling deploy does not mix two versions of the code."""
+    """A rolling deploy does not mix the schedules of two versions."""
     project = make_project(beat_schedule=STATIC, **DEFAULTS)
     leader = project.beat()
     wait_until(sends(broker, leader), 20, "the leader to dispatch")
@@ -280,7 +280,7 @@ def test_a_standby_with_another_static_schedule_writes_nothing_until_it_leads(
 
 @contextlib.contextmanager
 def running(beat: Program) -> Iterator[Program]:
-    """A beat for a while."""
+    """A beat that runs until the end of the block."""
     yield beat
     assert beat.terminate() == 0
 
@@ -288,7 +288,7 @@ def running(beat: Program) -> Iterator[Program]:
 def test_a_beat_of_2x_that_holds_the_lock_is_waited_for(
     make_project: MakeProject, broker: redis.Redis, redis_client: redis.Redis, peer: str
 ) -> None:
-    """Its token promises no sign of life, so its silence means nothing."""
+    """Its token promises no renewals, so its silence means nothing."""
     project = make_project(beat_schedule=STATIC, **DEFAULTS)
     with running(project.beat(python=peer)) as old:
         wait_until(sends(broker, old), 20, "the beat of 2.x to dispatch")
@@ -305,7 +305,7 @@ def test_a_beat_of_2x_that_holds_the_lock_is_waited_for(
 def test_a_beat_of_2x_waits_for_ours(
     make_project: MakeProject, broker: redis.Redis, redis_client: redis.Redis, peer: str
 ) -> None:
-    """Our lock is a lock to it, too."""
+    """It respects our lock."""
     project = make_project(beat_schedule=STATIC, **DEFAULTS)
     ours = project.beat()
     wait_until(sends(broker, ours), 20, "ours to dispatch")

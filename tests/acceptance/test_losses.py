@@ -1,4 +1,4 @@
-"""A schedule that Redis has lost, seen by two real beats: told once, its static part is back."""
+"""A schedule that Redis has lost: two real beats report it once, and restore its static part."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -19,9 +19,9 @@ from support.waiting import wait_until
 SCHEDULE = "redbeat::schedule"
 LOCK = "redbeat::lock"
 STATIC = {"each-second": {"task": "proj.add", "schedule": 1, "args": [1, 2]}}
-TOLD = "ERROR.* has lost the schedule"
+REPORTED = "ERROR.* has lost the schedule"
 
-#: As a user has them, but for looks that come more often.
+#: The defaults, but for more frequent looks.
 SETTINGS = {
     "beat_max_loop_interval": None,
     "redbeat_lock_timeout": None,
@@ -32,7 +32,7 @@ SETTINGS = {
 
 @pytest.fixture
 def server(start_redis: StartRedis) -> RedisServer:
-    """A server for the schedule alone, which keeps nothing when it ends."""
+    """A server for the schedule alone, without persistence."""
     return start_redis()
 
 
@@ -45,7 +45,7 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def own_app(make_app_with: MakeApp, server: RedisServer) -> Celery:
-    """An application of a program that saves entries there."""
+    """The application of a program that saves entries there."""
     return make_app_with(redbeat_redis_url=server.url())
 
 
@@ -56,13 +56,13 @@ def save(app: Celery, name: str = "dynamic", **fields: object) -> RedBeatSchedul
 
 
 def wait_for_runs(broker: redis.Redis, more: int = 3) -> None:
-    """Wait until so many more messages were sent."""
+    """Wait until so many more messages have been sent."""
     wanted = len(read_messages(broker)) + more
     wait_until(lambda: len(read_messages(broker)) >= wanted, 20, "runs that go on")
 
 
 def start_two(project: Project, client: redis.Redis) -> list[Program]:
-    """Two beats, one of which leads and rests; or both share the work, and rest."""
+    """Start two beats, and wait until they rest: a leader and a standby, or both without a lock."""
     lock_key = project.settings.get("redbeat_lock_key", LOCK)
     first = project.beat()
     wait_until(lambda: count_resting(client) == 1, 20, "a beat at work")
@@ -79,13 +79,13 @@ def count_resting(client: redis.Redis) -> int:
     return int(client.pubsub_numsub("redbeat::changed")[0][1])
 
 
-def count_told(beats: list[Program]) -> int:
-    """How often the loss was told, by whomever."""
+def count_reports(beats: list[Program]) -> int:
+    """How many times any beat has reported the loss."""
     return sum(beat.log.count("has lost the schedule") for beat in beats)
 
 
 def flush_all(server: RedisServer) -> None:
-    """Lose all."""
+    """Lose everything."""
     with server.client() as client:
         client.flushall()
 
@@ -97,7 +97,7 @@ def flush_db(server: RedisServer) -> None:
 
 
 def delete_schedule(server: RedisServer) -> None:
-    """Lose what is due when, and keep the entries and the lock."""
+    """Lose the due times; the entries and the lock stay."""
     with server.client() as client:
         client.delete(SCHEDULE)
 
@@ -107,7 +107,7 @@ LOSSES = [flush_all, flush_db, delete_schedule, RedisServer.restart]
 
 @pytest.mark.parametrize("lock_key", [LOCK, None], ids=["lock", "no lock"])
 @pytest.mark.parametrize("lose", LOSSES)
-def test_a_lost_schedule_is_told_once_whichever_beat_leads_next(
+def test_a_lost_schedule_is_reported_once_whichever_beat_leads_next(
     make_project: MakeProject,
     server: RedisServer,
     client: redis.Redis,
@@ -125,7 +125,7 @@ def test_a_lost_schedule_is_told_once_whichever_beat_leads_next(
     save(own_app)
     wait_for_runs(broker)
     lose(server)
-    wait_until(lambda: count_told(beats), 20, "a word of the loss")
+    wait_until(lambda: count_reports(beats), 20, "a report of the loss")
     wait_for_runs(broker, 6)
     assert error_of(run_in(project, "check", "--ignore", "overdue"), 1).startswith(
         "Error: Redis lost the schedule"
@@ -134,11 +134,11 @@ def test_a_lost_schedule_is_told_once_whichever_beat_leads_next(
     for beat in beats:
         wait_for_runs(broker)
         assert beat.terminate() == 0
-    assert count_told(beats) == 1, "\n".join(beat.log for beat in beats)
+    assert count_reports(beats) == 1, "\n".join(beat.log for beat in beats)
 
 
 @pytest.mark.parametrize("lose", [flush_all, delete_schedule])
-def test_a_standby_that_takes_over_tells_of_the_loss(
+def test_a_standby_that_takes_over_reports_the_loss(
     make_project: MakeProject,
     server: RedisServer,
     client: redis.Redis,
@@ -146,14 +146,14 @@ def test_a_standby_that_takes_over_tells_of_the_loss(
     broker: redis.Redis,
     lose: Callable[[RedisServer], None],
 ) -> None:
-    """The leader, which could have told, is dead by then."""
+    """The leader, which could have reported it, is dead by then."""
     project = make_project(beat_schedule=STATIC, **SETTINGS, redbeat_redis_url=server.url())
     leader, standby = start_two(project, client)
     save(own_app)
     wait_for_runs(broker)
     leader.kill()
     lose(server)
-    standby.wait_for_line(TOLD)
+    standby.wait_for_line(REPORTED)
     wait_for_runs(broker)
     assert standby.terminate() == 0
     assert standby.log.count("has lost the schedule") == 1
@@ -169,17 +169,17 @@ def test_idle_beats_notice_a_lost_schedule_without_static_entries(
     lose: Callable[[RedisServer], None],
     lock_key: str | None,
 ) -> None:
-    """Within seconds, though nothing was due for an hour."""
+    """Within seconds, although nothing is due for an hour."""
     project = make_project(
         **SETTINGS | {"redbeat_redis_url": server.url(), "redbeat_lock_key": lock_key}
     )
     save(own_app)
     beats = start_two(project, client)
     lose(server)
-    wait_until(lambda: count_told(beats), 20, "a word of the loss")
+    wait_until(lambda: count_reports(beats), 20, "a report of the loss")
     for beat in beats:
         assert beat.terminate() == 0
-    assert count_told(beats) == 1
+    assert count_reports(beats) == 1
 
 
 @pytest.mark.parametrize("lock_key", [LOCK, None], ids=["lock", "no lock"])
@@ -192,7 +192,7 @@ def test_a_schedule_whose_last_entry_was_deleted_is_not_lost(
     lock_key: str | None,
     is_static: bool,
 ) -> None:
-    """Not even when the lock goes after that, and another beat leads."""
+    """Not even when the lock vanishes after that and another beat leads."""
     hourly = {"hourly": {"task": "proj.add", "schedule": 3600, "args": [1, 2]}}
     project = make_project(
         beat_schedule=hourly if is_static else {},
@@ -211,4 +211,4 @@ def test_a_schedule_whose_last_entry_was_deleted_is_not_lost(
     save(own_app, "another", schedule=schedule(1))
     for beat in beats:
         assert beat.terminate() == 0
-    assert count_told(beats) == 0, "\n".join(beat.log for beat in beats)
+    assert count_reports(beats) == 0, "\n".join(beat.log for beat in beats)

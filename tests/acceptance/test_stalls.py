@@ -1,4 +1,4 @@
-"""A beat that cannot go on: it says so, lets others lead, or ends for its supervisor."""
+"""A beat whose main thread hangs: it says so, lets others lead, or ends to be restarted."""
 
 import time
 from typing import Any
@@ -14,7 +14,7 @@ from support.wire import MakeProxy
 
 STATIC = {"each-second": {"task": "proj.add", "schedule": 1, "args": [1, 2]}}
 
-#: Short times, and a lock that outlasts them all.
+#: Short timeouts, and a lock that outlasts them all.
 IMPATIENT = {
     "redbeat_failover_timeout": 1,
     "redbeat_stall_timeout": 1,
@@ -22,7 +22,7 @@ IMPATIENT = {
     "beat_max_loop_interval": None,
 }
 
-#: A scheduler whose first message never gets out; the next process finds a trace of it, and sends.
+#: A scheduler that hangs at its first message; the next process finds a trace of that, and sends.
 HANGING = """
 import pathlib
 import time
@@ -48,7 +48,7 @@ HOW = {
 
 @pytest.fixture
 def make_hanging(make_project: MakeProject) -> MakeProject:
-    """A project with a scheduler that hangs when it sends first."""
+    """A project with a scheduler that hangs at its first message."""
 
     def make(how: str = "asleep", **settings: Any) -> Project:
         project = make_project(**(IMPATIENT | {"beat_schedule": STATIC} | settings))
@@ -59,10 +59,10 @@ def make_hanging(make_project: MakeProject) -> MakeProject:
 
 
 @pytest.mark.parametrize("lock", ["led", "shared"])
-def test_a_wedged_beat_that_nobody_replaces_ends_and_the_next_one_goes_on(
+def test_a_stuck_beat_that_nobody_replaces_ends_and_the_next_one_goes_on(
     make_hanging: MakeProject, broker: redis.Redis, lock: str
 ) -> None:
-    """Its supervisor starts it again, and that one need not wait for the lock."""
+    """The process that its supervisor starts need not wait for the lock."""
     settings = {"redbeat_lock_key": None, "redbeat_claim_timeout": 1} if lock == "shared" else {}
     project = make_hanging(**settings)
     beat = project.beat(scheduler="hanging.Scheduler")
@@ -73,16 +73,16 @@ def test_a_wedged_beat_that_nobody_replaces_ends_and_the_next_one_goes_on(
     wait_until(lambda: len(read_messages(broker)) > 1, 10, "the next beat to send")
 
 
-def test_a_beat_that_is_wedged_in_its_log_ends_all_the_same(make_hanging: MakeProject) -> None:
-    """Nobody can log any more, and that must not keep it."""
+def test_a_beat_that_is_stuck_while_logging_ends_as_well(make_hanging: MakeProject) -> None:
+    """No thread can log any more."""
     beat = make_hanging("while it logs").beat(scheduler="hanging.Scheduler")
     assert beat.wait_for_exit() == EXIT_STALLED
 
 
-def test_a_wedged_beat_that_is_replaced_stays(
+def test_a_stuck_beat_that_is_replaced_stays(
     make_hanging: MakeProject, broker: redis.Redis
 ) -> None:
-    """Somebody may want to look at it; it ends when nobody leads any more."""
+    """Somebody may want to look at it. It ends once no beat leads any more."""
     project = make_hanging()
     beat = project.beat(scheduler="hanging.Scheduler")
     beat.wait_for_line("CRITICAL.*main thread")
@@ -93,24 +93,24 @@ def test_a_wedged_beat_that_is_replaced_stays(
     assert beat.wait_for_exit() == EXIT_STALLED
 
 
-def test_a_setting_keeps_a_wedged_beat(make_hanging: MakeProject) -> None:
+def test_a_setting_keeps_a_stuck_beat_running(make_hanging: MakeProject) -> None:
     beat = make_hanging(redbeat_exit_when_stalled=False).beat(scheduler="hanging.Scheduler")
     beat.wait_for_line("CRITICAL.*main thread")
     assert_stays(beat)
 
 
 def assert_stays(program: Any) -> None:
-    """It would end after its failover timeout and the time of a takeover."""
+    """Otherwise it would end once the failover timeout and a takeover have passed."""
     later = time.monotonic() + 10
     wait_until(lambda: not program.is_running() or time.monotonic() > later, 11, "an end")
     assert program.is_running()
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
-def test_a_worker_with_a_wedged_beat_goes_on(
+def test_a_worker_with_a_stuck_beat_goes_on(
     make_hanging: MakeProject, broker: redis.Redis, pool: str
 ) -> None:
-    """Nobody would start its beat again, and other tasks are to run."""
+    """Nothing would restart its beat, and its tasks must run."""
     project = make_hanging()
     worker = project.worker("--beat", "--scheduler", "hanging.Scheduler", "--pool", pool)
     worker.wait_for_line("CRITICAL.*main thread")
@@ -120,10 +120,10 @@ def test_a_worker_with_a_wedged_beat_goes_on(
     wait_until(lambda: broker.llen("runs"), 10, "the worker to run a task")
 
 
-def test_a_broker_connection_that_died_without_a_word_is_made_anew(
+def test_a_broker_connection_that_died_silently_is_replaced(
     make_project: MakeProject, make_proxy: MakeProxy, redis_server: Any, broker: redis.Redis
 ) -> None:
-    """As behind a firewall that forgot it: the only beat goes on within seconds."""
+    """As behind a firewall that dropped it. The only beat goes on within seconds."""
     proxy = make_proxy(redis_server)
     project = make_project(beat_schedule=STATIC, broker_url=proxy.url(1))
     project.beat()

@@ -1,4 +1,4 @@
-"""When a clock counts as set."""
+"""Which differences between two clocks count as a jump."""
 
 import pytest
 
@@ -18,7 +18,7 @@ class Clocks:
 
 
 @pytest.mark.parametrize("jump", [3600.0, -3600.0, 2.5, -2.5])
-def test_a_jump_is_told_once(jump: float) -> None:
+def test_a_jump_is_reported_once(jump: float) -> None:
     clocks = Clocks()
     clocks.go_on(300)
     assert not clocks.watched.has_jumped()
@@ -29,8 +29,8 @@ def test_a_jump_is_told_once(jump: float) -> None:
     assert clocks.watched.read_jump() == 0
 
 
-def test_a_machine_that_was_suspended_has_no_jump() -> None:
-    """Both clocks have gone on."""
+def test_a_suspended_machine_has_no_jump() -> None:
+    """Both clocks go on meanwhile."""
     clocks = Clocks()
     clocks.go_on(86_400)
     assert clocks.watched.read_jump() == 0

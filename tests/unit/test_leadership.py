@@ -1,4 +1,4 @@
-"""The states of leadership with a clock that the tests set, down to the margins."""
+"""The states of leadership, with a clock that the tests set, up to the edge of each timeout."""
 
 import logging
 import socket
@@ -28,7 +28,7 @@ LIFETIME = 1500.0
 
 @dataclass
 class Beat:
-    """A candidate with a leadership of its own, and a clock that is set by hand."""
+    """A candidate with its own leadership and a clock that is set by hand."""
 
     client: Any
     lock_key: str | None = KEY
@@ -79,12 +79,12 @@ def standby(client: Any, leader: Beat) -> Beat:
 
 
 def silence(client: Any, seconds: float) -> None:
-    """Let the lock look as if it had been renewed so long ago."""
+    """Make the lock look as if it was last renewed so many seconds ago."""
     client.pexpire(KEY, int((LIFETIME - seconds) * 1000))
 
 
 def test_a_tick_before_the_campaign_is_an_attribute_error(client: Any) -> None:
-    """And says which hook did not run."""
+    """It says which hook did not run."""
     with pytest.raises(BeatInitError, match="beat_init") as error:
         Beat(client).leadership.lead_or_wait()
     assert isinstance(error.value, AttributeError)
@@ -98,7 +98,7 @@ def test_without_a_lock_key_everybody_leads(client: Any) -> None:
     assert client.keys("*") == []
 
 
-def test_the_token_tells_who_holds_the_lock_and_for_how_long(leader: Beat, client: Any) -> None:
+def test_a_token_says_who_holds_the_lock_and_when_it_was_renewed(leader: Beat, client: Any) -> None:
     """Host, process, since when, last sign of life."""
     holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
     assert holder is not None
@@ -110,7 +110,7 @@ def test_the_token_tells_who_holds_the_lock_and_for_how_long(leader: Beat, clien
     assert "last sign of life" in str(holder)
 
 
-def test_a_token_of_2x_tells_nothing(client: Any) -> None:
+def test_a_token_of_2x_says_nothing_about_its_holder(client: Any) -> None:
     """A bare 32-digit hex token."""
     client.set(KEY, "fd1fba94e53d11f18cae02fc00000001", px=5000)
     holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
@@ -119,8 +119,8 @@ def test_a_token_of_2x_tells_nothing(client: Any) -> None:
 
 
 @pytest.mark.parametrize("name", ["proj", "a:b@c", "größe\n", "", "x" * 500])
-def test_the_token_tells_of_the_application_by_printable_text(client: Any, name: str) -> None:
-    """As much of its name as it takes to tell it from another."""
+def test_a_token_names_the_application_in_printable_text(client: Any, name: str) -> None:
+    """Enough of the name to tell it from another."""
     for token in (new_token(LIFETIME, FAILOVER, name), new_token(0, 0, name)):
         client.set(KEY, token, px=1_500_000)
         holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
@@ -135,7 +135,7 @@ def test_the_token_tells_of_the_application_by_printable_text(client: Any, name:
         assert not holder.is_of_other("")
 
 
-def test_a_token_without_an_application_is_read_as_ever(client: Any) -> None:
+def test_a_token_without_an_application_is_readable(client: Any) -> None:
     client.set(KEY, "host:1:0123456789abcdef:1500000:15000:1700000000", px=1_500_000)
     holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
     assert holder is not None
@@ -143,7 +143,7 @@ def test_a_token_without_an_application_is_read_as_ever(client: Any) -> None:
     assert holder.failover_timeout == FAILOVER
 
 
-def test_a_standby_says_again_that_another_application_leads(
+def test_a_standby_repeats_its_warning_that_another_application_leads(
     client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every few minutes."""
@@ -153,15 +153,15 @@ def test_a_standby_says_again_that_another_application_leads(
     for _ in range(600):
         assert not beat.leadership.lead_or_wait()
         beat.now += 1
-    told = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert len([line for line in told if "'theirs'" in line and "'ours'" in line]) == 2
+    warnings = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert len([line for line in warnings if "'theirs'" in line and "'ours'" in line]) == 2
 
 
 @pytest.mark.parametrize(
     "numbers", ["1500000:15000:99999999999999", f"{'9' * 400}:15000:1", f"{'9' * 5000}:1:1"]
 )
-def test_a_token_with_absurd_numbers_tells_nothing(client: Any, numbers: str) -> None:
-    """Whoever wrote it is waited for until the lock expires."""
+def test_a_token_with_absurd_numbers_says_nothing(client: Any, numbers: str) -> None:
+    """The standby waits until such a lock expires."""
     token = f"host:1:0123456789abcdef:{numbers}"
     client.set(KEY, token, px=5000)
     assert read_holder(Storage(client, "s", "t", "c", "r"), KEY) == Holder(token)
@@ -170,7 +170,7 @@ def test_a_token_with_absurd_numbers_tells_nothing(client: Any, numbers: str) ->
     assert not beat.leadership.lead_or_wait()
 
 
-def test_a_silent_holder_is_taken_over_past_the_failover_timeout(
+def test_a_silent_holder_is_replaced_once_the_failover_timeout_has_passed(
     standby: Beat, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not a moment before."""
@@ -183,7 +183,7 @@ def test_a_silent_holder_is_taken_over_past_the_failover_timeout(
     assert "taken over from" in caplog.text
 
 
-def test_a_silent_holder_whose_host_is_no_text_is_taken_over(client: Any) -> None:
+def test_a_silent_holder_whose_host_is_not_text_is_replaced(client: Any) -> None:
     """Its token is compared as it stands in Redis."""
     client.set(KEY, b"\xff:1:0123456789abcdef:1500000:15000:1", px=5000)
     beat = Beat(client)
@@ -191,8 +191,8 @@ def test_a_silent_holder_whose_host_is_no_text_is_taken_over(client: Any) -> Non
     assert beat.lock is not None
 
 
-def test_a_lock_under_a_token_that_is_no_text_is_renewed_and_released(client: Any) -> None:
-    """As a program may give it to its scheduler."""
+def test_a_lock_whose_token_is_not_text_is_renewed_and_released(client: Any) -> None:
+    """A program may have assigned it."""
     client.set(KEY, b"\xff", px=5000)
     lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME)
     lock.token = "\udcff"
@@ -206,8 +206,8 @@ def test_a_lock_under_a_token_that_is_no_text_is_renewed_and_released(client: An
     assert not client.exists(KEY)
 
 
-def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any) -> None:
-    """The check and the change are one."""
+def test_a_holder_that_renews_at_the_last_moment_keeps_the_lock(leader: Beat, client: Any) -> None:
+    """The check and the change are one step."""
     storage = Storage(client, "s", "t", "c", "r")
     silence(client, FAILOVER + 1)
     silent = read_holder(storage, KEY)
@@ -218,7 +218,7 @@ def test_a_holder_that_renews_in_the_last_moment_stays(leader: Beat, client: Any
     assert leader.lock.owned()
 
 
-def test_of_two_standbys_one_takes_over(standby: Beat, client: Any) -> None:
+def test_only_one_of_two_standbys_takes_over(standby: Beat, client: Any) -> None:
     """The second finds another token."""
     storage = Storage(client, "s", "t", "c", "r")
     silence(client, FAILOVER + 1)
@@ -229,7 +229,7 @@ def test_of_two_standbys_one_takes_over(standby: Beat, client: Any) -> None:
 
 
 @pytest.mark.parametrize("is_ours", [True, False])
-def test_a_holder_that_promised_no_sign_of_life_is_waited_for(client: Any, is_ours: bool) -> None:
+def test_a_holder_without_a_heartbeat_is_waited_for(client: Any, is_ours: bool) -> None:
     """2.x, or a scheduler without a heartbeat: until the lock expires."""
     client.set(KEY, new_token(0, 0) if is_ours else "fd1fba94e53d11f18cae02fc00000001", px=1000)
     beat = Beat(client)
@@ -252,7 +252,7 @@ def test_a_lock_is_trusted_for_two_thirds_of_the_failover_timeout(
 
 
 def test_an_untrusted_lock_that_is_still_ours_is_renewed(leader: Beat, client: Any) -> None:
-    """A late heartbeat is no reason to stop."""
+    """A late heartbeat is not a reason to stop."""
     silence(client, FAILOVER - 2)
     leader.now += FAILOVER
     assert leader.leadership.ensure_trusted()
@@ -260,7 +260,7 @@ def test_an_untrusted_lock_that_is_still_ours_is_renewed(leader: Beat, client: A
 
 
 def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> None:
-    """The lead is kept for when it is back."""
+    """The beat stays leader until Redis is back."""
 
     class Away:
         def __getattr__(self, name: str) -> Any:
@@ -277,8 +277,8 @@ def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> No
     assert leader.leadership.ensure_trusted()
 
 
-def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client: Any) -> None:
-    """The log says who has it now."""
+def test_a_beat_that_loses_the_lock_wakes_up_and_stands_by(leader: Beat, client: Any) -> None:
+    """The heartbeat notices it."""
     client.set(KEY, "another")
     leader.leadership.heartbeat.beat()
     leader.now += FAILOVER
@@ -288,7 +288,7 @@ def test_a_lost_lock_makes_a_standby_and_wakes_the_sleeper(leader: Beat, client:
     assert not leader.leadership.lead_or_wait()
 
 
-def test_a_lock_given_by_hand_that_is_lost_raises(client: Any) -> None:
+def test_losing_an_assigned_lock_raises(client: Any) -> None:
     """Without a campaign there is no way back; subclasses catch this error from `tick`."""
     beat = Beat(client)
     beat.lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME)
@@ -300,7 +300,7 @@ def test_a_lock_given_by_hand_that_is_lost_raises(client: Any) -> None:
 
 
 def test_a_new_lock_timeout_goes_into_the_token(leader: Beat, client: Any) -> None:
-    """Else a standby would take the shorter time to live for silence."""
+    """Otherwise a standby would mistake the shorter time to live for silence."""
     leader.lock_timeout = 20
     assert leader.leadership.lead_or_wait()
     holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
@@ -310,7 +310,7 @@ def test_a_new_lock_timeout_goes_into_the_token(leader: Beat, client: Any) -> No
     assert leader.lock.owned()
 
 
-def test_releasing_is_for_the_holder_and_may_be_repeated(leader: Beat, client: Any) -> None:
+def test_only_the_holder_releases_a_lock_and_may_do_so_twice(leader: Beat, client: Any) -> None:
     """A lock that another holds stays."""
     client.set(KEY, "another")
     leader.leadership.release()
@@ -318,8 +318,8 @@ def test_releasing_is_for_the_holder_and_may_be_repeated(leader: Beat, client: A
     assert client.get(KEY) == "another"
 
 
-def test_a_heartbeat_renews_whatever_the_main_thread_does(client: Any) -> None:
-    """A lock of three seconds is renewed each second, with nobody ticking."""
+def test_a_heartbeat_renews_the_lock_whatever_the_main_thread_does(client: Any) -> None:
+    """A short lock stays held although nothing ticks."""
     beat = Beat(client, lock_timeout=0.3)
     beat.leadership.campaign(with_heartbeat=True)
     beat.leadership.watchdog.expect(1e9)
@@ -330,32 +330,21 @@ def test_a_heartbeat_renews_whatever_the_main_thread_does(client: Any) -> None:
     assert client.get(KEY) is None
 
 
-def test_a_wedged_main_thread_is_reported_and_renewed_no_more(
+def test_a_stuck_main_thread_is_reported_and_its_lock_expires(
     client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """At critical, with the place where it hangs."""
+    """At critical, with the place where it is stuck."""
     beat = Beat(client, lock_timeout=0.3)
     beat.leadership.campaign(with_heartbeat=True)
     beat.now += 61
     wait_until(lambda: "main thread" in caplog.text, 5, "the report")
     (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-    assert "test_a_wedged_main_thread" in record.getMessage()
+    assert "test_a_stuck_main_thread" in record.getMessage()
     wait_until(lambda: client.get(KEY) is None, 5, "the lock to expire")
 
 
-def test_a_sleeper_and_a_long_tick_are_not_wedged(leader: Beat) -> None:
-    """Progress, or a sleep that was meant to be that long."""
-    leader.leadership.watchdog.expect(300)
-    leader.now += 359
-    assert not leader.leadership.watchdog.is_stalled
-    leader.now += 2
-    assert leader.leadership.watchdog.is_stalled
-    leader.leadership.watchdog.expect(0)
-    assert not leader.leadership.watchdog.is_stalled
-
-
-def test_a_holder_is_given_the_time_that_it_counts_on(client: Any) -> None:
-    """In a rolling deploy the beats may differ in their failover timeouts."""
+def test_a_holder_may_be_silent_for_its_own_failover_timeout(client: Any) -> None:
+    """During a rolling deploy, beats may have different ones."""
     patient = Beat(client, failover=60)
     patient.leadership.campaign(with_heartbeat=True)
     hasty = Beat(client)
@@ -367,18 +356,16 @@ def test_a_holder_is_given_the_time_that_it_counts_on(client: Any) -> None:
     patient.leadership.release()
 
 
-def test_another_lock_key_counts_from_the_next_tick_on(leader: Beat, client: Any) -> None:
-    """The old lock is let go."""
+def test_a_new_lock_key_takes_effect_at_the_next_tick(leader: Beat, client: Any) -> None:
+    """The old lock is released."""
     leader.lock_key = "redbeat:other"
     assert leader.leadership.lead_or_wait()
     assert client.get(KEY) is None
     assert client.get("redbeat:other") is not None
 
 
-def test_a_lock_key_that_is_taken_away_counts_from_the_next_tick_on(
-    leader: Beat, client: Any
-) -> None:
-    """The lock is let go, for beats that still want it, and renewed no more."""
+def test_removing_the_lock_key_takes_effect_at_the_next_tick(leader: Beat, client: Any) -> None:
+    """The lock is released, for beats that still want it."""
     leader.lock_key = None
     assert leader.leadership.lead_or_wait()
     assert leader.lock is None
@@ -390,7 +377,7 @@ def test_a_lock_key_that_is_taken_away_counts_from_the_next_tick_on(
 
 
 class SlowBeat(Beat):
-    """A beat whose heartbeat is in the middle of a renewal, for as long as it is told."""
+    """A beat whose heartbeat does not end until it may go on."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -403,7 +390,7 @@ class SlowBeat(Beat):
 
 @pytest.fixture
 def slow(client: Any) -> Iterator[SlowBeat]:
-    """A beat that leads, in the middle of a renewal."""
+    """A leader whose heartbeat is under way."""
     beat = SlowBeat(client, lock_timeout=0.3)
     beat.leadership.campaign(with_heartbeat=True)
     beat.leadership.watchdog.expect(1e9)
@@ -413,10 +400,10 @@ def slow(client: Any) -> Iterator[SlowBeat]:
     beat.leadership.release()
 
 
-def test_a_lead_that_begins_while_a_heartbeat_ends_has_a_heartbeat(
+def test_a_leader_has_a_heartbeat_though_the_last_one_has_not_ended(
     slow: SlowBeat, client: Any
 ) -> None:
-    """The old one is still in the middle of a renewal."""
+    """Its lock has another key."""
     slow.lock_key = "redbeat:other"
     assert slow.leadership.lead_or_wait()
     slow.leadership.watchdog.expect(1e9)
@@ -426,7 +413,7 @@ def test_a_lead_that_begins_while_a_heartbeat_ends_has_a_heartbeat(
     wait_until(lambda: client.pttl("redbeat:other") > 0, 5, "a renewal")
 
 
-def test_a_lead_that_was_lost_and_is_regained_while_a_heartbeat_ends_has_a_heartbeat(
+def test_a_beat_that_regains_the_lead_has_a_heartbeat_though_the_last_one_has_not_ended(
     slow: SlowBeat, client: Any
 ) -> None:
     client.delete(KEY)
@@ -439,7 +426,7 @@ def test_a_lead_that_was_lost_and_is_regained_while_a_heartbeat_ends_has_a_heart
 
 
 def test_a_heartbeat_that_finds_no_lock_does_nothing(leader: Beat) -> None:
-    """The main thread may just have let it go."""
+    """The main thread may just have released it."""
     leader.leadership.release()
     leader.now += FAILOVER
     assert leader.leadership.heartbeat.beat() == leader.leadership.heartbeat_interval
