@@ -10,23 +10,23 @@ At most one beat dispatches at a time, and as long as any beat is alive, one lea
 loses the lock goes back to standby; it does not exit.
 
 The ``beat_init`` hook begins the *campaign*: from then on each tick of a standby tries to *acquire*
-the lock. It takes a free lock, or that of a holder that is silent. The lock's token says to what
-time to live its holder renews it, so if its remaining time has fallen by more than the failover
-timeout, the holder has not renewed it for that long. A token that says nothing (celery-redbeat 2.x
-writes those, and schedulers without a heartbeat) is waited for until it expires.
+the lock. It takes a lock that is free, or whose holder is silent. The lock's token says to what
+time to live its holder renews it: once the remaining time is below that by more than the failover
+timeout, the holder has not renewed it for that long. If a token says nothing, as that of a
+celery-redbeat 2.x or of a scheduler without a heartbeat, the standby waits until the lock expires.
 
 A leader renews the lock at each tick. Its *heartbeat*, a thread, does so twice per failover
 timeout, whatever the main thread is doing; the *watchdog* stops it once the main thread hangs. A
 lock that a program assigned is renewed by ticks only: it may know only the thread that took it.
 
 A leader *trusts* the lock for a part of the failover timeout, counted from when the last renewal
-began; past that it renews before it dispatches. So when a standby takes over, the old leader has
-stopped, even if it cannot reach Redis to find out.
+began. Past that it renews before it dispatches. So by the time a standby takes over, the old leader
+has stopped, even if it cannot reach Redis to find out.
 
 How it can fail. Trust is measured on each host's monotonic clock: a host that is suspended between
-looking at the clock and sending may send one batch late. A lock that vanishes while its holder is
-well (deleted by hand, or lost in a failover of Redis) may be acquired by another beat before the
-holder notices. What the holder has sent by then and not committed looks abandoned, and runs twice.
+looking at the clock and sending may send one batch late. If a lock vanishes while its holder is
+well (deleted by hand, or lost in a failover of Redis), another beat may acquire it before the
+holder notices. What the holder has sent by then but not committed looks abandoned, and runs twice.
 """
 
 from __future__ import annotations
@@ -157,7 +157,6 @@ class Leadership:
         self.term += 1
         self._renewed_at = began
         self.lost.clear()
-        logger.info("beat: Acquired lock")
         self._waiting.end(key, holder)
         self.watchdog.expect(0)
         self._begin_heartbeat()
@@ -301,9 +300,8 @@ class Leadership:
     def is_replaced(self) -> bool:
         """Whether another beat leads by now, as far as can be known; one round trip."""
         key, lock = self.candidate.lock_key, self.candidate.lock
-        holder = None
+        own_token = lock.token if isinstance(lock, LeaderLock) else None
         with suppress(*REDIS_ERRORS), patience(not_again):
             holder = read_holder(self.get_storage(), key) if key else None
-        if holder is None or not holder.is_alive:
-            return False
-        return not isinstance(lock, LeaderLock) or holder.token != lock.token
+            return holder is not None and holder.is_alive and holder.token != own_token
+        return False

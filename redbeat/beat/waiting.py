@@ -38,11 +38,11 @@ class Waiting:
         if holder.is_of_other(self._application) and self._clock() >= self._warns_at:
             self._warns_at = self._clock() + REMINDER_INTERVAL
             logger.warning(
-                "beat: The application %r leads by the lock %s, at %s. This beat belongs to the "
+                "beat: The lock %s is held by the application %r, at %s. This beat belongs to the "
                 "application %r: it stands by, and its beat_schedule is not stored. Give each "
                 "application its own redbeat_key_prefix.",
-                holder.application,
                 key,
+                holder.application,
                 holder.name,
                 self._application,
             )
@@ -52,5 +52,6 @@ class Waiting:
         how = f"was free, after {self._waits_for} held it" if self._waits_for else "was free"
         if silent is not None:
             how = f"was taken over from {silent}"
+        logger.info("beat: Acquired lock")
         logger.info("beat: This beat leads: the lock %s %s", key, how)
         self._waits_for = ""

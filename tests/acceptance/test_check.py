@@ -143,7 +143,7 @@ def test_an_application_on_the_prefix_of_another_learns_that_it_does_not_run(
     leader = mine.beat()
     wait_until(lambda: read_messages(broker), 20, "a run")
     standby = yours.beat()
-    line = standby.wait_for_line("WARNING.*leads by the lock")
+    line = standby.wait_for_line("WARNING.*is held by the application")
     assert "'proj'" in line
     assert "'yours: ü@home'" in line
     assert "redbeat_key_prefix" in line
