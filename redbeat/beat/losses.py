@@ -40,7 +40,7 @@ class Memory:
     ) -> None:
         self._get_storage = get_storage
         self._static_keys = static_keys
-        self._seen = Trace([], has_note=False, told=None)
+        self._seen = Trace([], False, None)
         self._looked_at = float("-inf")
 
     @property
@@ -57,39 +57,38 @@ class Memory:
         """Take the schedule as it is now; one round trip."""
         self._seen = self._look()
 
-    def finds_loss(self, means_loss: bool) -> bool:
+    def finds_loss(self, empty_is_loss: bool) -> bool:
         """Whether the schedule was lost since the last look, and nobody has reported it yet.
 
-        If not, remembers what is there now. ``means_loss`` says whether an empty schedule means
-        that it was lost if there never was a note. One round trip, two if the schedule is empty.
+        If not, remembers what is there now. Where there never was a note, ``empty_is_loss`` says
+        what an empty schedule means. One round trip, two if the schedule is empty.
         """
         now = self._look()
         # What emptied the database took the note of an earlier loss with it.
         is_reported = now.told not in (None, self._seen.told)
-        if self._seen.members and not is_reported and self._is_loss(now, means_loss):
+        if self._seen.members and not is_reported and self._is_loss(now, empty_is_loss):
             return True
         self._seen = now
         return False
 
-    def may_tell(self, teller: str) -> bool:
-        """Whether this beat is to report a loss that it found; notes that it does.
+    def may_report(self, beat: str) -> bool:
+        """Note that this beat reports a loss; ``False`` if another beat has just done so.
 
-        ``False`` if another beat has just reported it. One round trip, two if the last loss was
-        reported less than ``LIFETIME`` seconds ago.
+        One round trip, two if an earlier loss was reported less than ``LIFETIME`` seconds ago.
         """
-        note = f"{time.time():.0f} {teller}"
+        note = f"{time.time():.0f} {beat}"
         return self._get_storage().note_loss(note, LIFETIME, self._seen.told)
 
     def _look(self) -> Trace:
         self._looked_at = time.monotonic()
         return self._get_storage().read_trace(MOST_REMEMBERED)
 
-    def _is_loss(self, now: Trace, means_loss: bool) -> bool:
+    def _is_loss(self, now: Trace, empty_is_loss: bool) -> bool:
         if self._seen.has_note and not now.has_note:
             return True
         if now.members:
             return False
-        if not self._seen.has_note and means_loss:
+        if not self._seen.has_note and empty_is_loss:
             return True
         keys = dict.fromkeys([*self._seen.members, *self._static_keys()])
         return any(self._get_storage().read_definitions(list(keys)[:MOST_REMEMBERED]))

@@ -86,7 +86,7 @@ class Office:
             self._statics.stage = Stage.DEFERRED
             if self.memory.age >= self._conf.poll_interval:
                 # Remembered for the day on which this beat leads.
-                self.memory.finds_loss(means_loss=False)
+                self.memory.finds_loss(empty_is_loss=False)
             return False
         if not self.is_taken:
             self._take()
@@ -160,7 +160,7 @@ class Office:
             return False
         if not self.is_of_service and (has_lock or not has_statics):
             return False
-        return self.memory.finds_loss(means_loss=has_statics)
+        return self.memory.finds_loss(empty_is_loss=has_statics)
 
     def _take(self) -> None:
         if not self._server.is_reached:
@@ -170,7 +170,7 @@ class Office:
         if self.is_of_service:
             storage.undisturbed = hold_back_signals
         is_back = self._term is not None
-        if self.memory.finds_loss(means_loss=is_back) and self.memory.may_tell(beat_name()):
+        if self.memory.finds_loss(empty_is_loss=is_back) and self.memory.may_report(beat_name()):
             logger.error(
                 "beat: Redis has lost the schedule %s. The entries of beat_schedule are stored "
                 "again; those that programs had saved are gone.",

@@ -1,9 +1,9 @@
 """Noticing that the main thread hangs, saying where, and ending the process if nobody takes over.
 
-The main thread says when it will be back: it *expects* to go on within some seconds. It is
-*stalled* once it is overdue by more than the stall timeout. The heartbeat, another thread, then
-stops renewing the lock, so that another beat can lead. If none does so by the time it could have
-taken over, the process ends, for its supervisor to restart it.
+The main thread says within how many seconds it expects to be back. It is *stalled* once it is
+overdue by more than the stall timeout. The heartbeat, another thread, then stops renewing the lock,
+so that another beat can lead. If none has taken over when it should have, the process ends, for its
+supervisor to restart it.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class Watchdog:
         # In a process that was suspended, the calling thread may just be the first one to resume.
         if not self.is_stalled or stop.wait(LOOKING_INTERVAL) or not self.is_stalled:
             return
-        frame = sys._current_frames().get(self._thread)
+        stack = traceback.format_stack(sys._current_frames().get(self._thread))
         report(
             f"beat: The main thread has been stuck for more than {self.stall_timeout:g} seconds "
             "past the time at which it should have gone on. The lock is no longer renewed, so that "
-            f"another beat can lead. It is stuck here:\n{''.join(traceback.format_stack(frame))}"
+            f"another beat can lead. It is stuck here:\n{''.join(stack)}"
         )
         ends_at = time.monotonic() + self._failover_timeout + TAKEOVER_TIME
         while not stop.wait(LOOKING_INTERVAL) and self.is_stalled:

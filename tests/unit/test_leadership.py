@@ -206,6 +206,13 @@ def test_a_lock_whose_token_is_not_text_is_renewed_and_released(client: Any) -> 
     assert not client.exists(KEY)
 
 
+def test_the_lock_has_the_attributes_of_one_of_redis_py(leader: Beat, client: Any) -> None:
+    """Programs that were written for 2.x read them."""
+    lock = leader.lock
+    assert (lock.name, lock.timeout) == (KEY, LIFETIME)
+    assert client.get(KEY) == lock.token == lock.local.token.decode()
+
+
 def test_a_holder_that_renews_at_the_last_moment_keeps_the_lock(leader: Beat, client: Any) -> None:
     """The check and the change are one step."""
     storage = Storage(client, "s", "t", "c", "r")
