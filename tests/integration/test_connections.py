@@ -1,4 +1,4 @@
-"""The client on a real server: how many connections, after a fork, over a socket."""
+"""The client on a real server: its connections, after a fork, over a socket."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from redbeat.schedulers import get_redis, get_storage
 from support.apps import MakeApp
 from support.servers import RedisServer, StartRedis
 
-# Python 3.12 warns of what prefork workers do.
+# Python 3.12 warns of a fork in a process with threads, which prefork workers do.
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
@@ -28,10 +28,10 @@ def count_connections(server: RedisServer) -> int:
 
 
 def in_a_child(work: Callable[[], Any]) -> int:
-    """Do something in a forked child, and give its exit code: 0 if all went well."""
+    """Run ``work`` in a forked child and return its exit code: 0 if it succeeds."""
     pid = os.fork()
     if pid == 0:
-        # One that hangs is ended by the kernel.
+        # The kernel ends a child that hangs.
         signal.alarm(30)
         try:
             work()
@@ -45,18 +45,18 @@ def in_a_child(work: Callable[[], Any]) -> int:
 def test_a_thousand_reads_use_a_constant_number_of_connections(
     make_app_with: MakeApp, redis_server: RedisServer, options: dict[str, Any]
 ) -> None:
-    """One client per application, whoever asks for it."""
+    """There is one client per application."""
     app = make_app_with(redbeat_redis_url=redis_server.url(), redbeat_redis_options=options)
     entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
     before = count_connections(redis_server)
     for _ in range(500):
         RedBeatSchedulerEntry.from_key(entry.key, app=app)
         get_redis(app).zcard("redbeat::schedule")
-    # The one that asks.
+    # Plus the connection that counts.
     assert count_connections(redis_server) == before + 1
 
 
-def test_subscriptions_that_are_refused_leave_no_connection_behind(
+def test_refused_subscriptions_leave_no_connection_behind(
     start_redis: StartRedis, make_app_with: MakeApp
 ) -> None:
     """Beat tries again and again to listen."""
@@ -72,10 +72,10 @@ def test_subscriptions_that_are_refused_leave_no_connection_behind(
 
 
 @pytest.mark.parametrize("connections", [1, 2])
-def test_threads_take_turns_where_connections_are_few(
+def test_threads_take_turns_when_connections_are_few(
     make_app_with: MakeApp, redis_server: RedisServer, connections: int
 ) -> None:
-    """Without an error, and with no more connections than were allowed."""
+    """Without an error, and with no more connections than allowed."""
     app = make_app_with(
         redbeat_redis_url=redis_server.url(),
         redbeat_redis_options={"max_connections": connections},
@@ -97,12 +97,12 @@ def test_threads_take_turns_where_connections_are_few(
         thread.join()
     assert failed == []
     assert get_storage(app).count_members() == 160
-    # The one that asks.
+    # Plus the connection that counts.
     assert count_connections(redis_server) <= before + connections + 1
 
 
 @forking
-def test_a_child_that_is_forked_in_the_turn_of_another_thread_has_its_own(
+def test_a_child_forked_during_the_turn_of_another_thread_has_its_own_turn(
     make_app_with: MakeApp, redis_server: RedisServer
 ) -> None:
     app = make_app_with(
@@ -148,10 +148,10 @@ def test_a_forked_child_saves_after_its_parent_used_the_client(
 
 
 @forking
-def test_a_child_that_is_forked_while_a_client_is_being_made_makes_its_own(
+def test_a_child_forked_while_a_client_is_being_made_makes_its_own(
     make_app_with: MakeApp, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The thread that held the lock is not there to release it."""
+    """The thread that held the lock does not exist there to release it."""
     app = make_app_with(redbeat_redis_url=redis_server.url())
     parent, is_making, may_go_on = os.getpid(), threading.Event(), threading.Event()
     from_url = redis.Redis.from_url

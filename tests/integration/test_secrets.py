@@ -1,4 +1,4 @@
-"""No password reaches a log, a banner, an error or a `repr`, wherever it was written."""
+"""No password reaches a log, a banner, an error or a ``repr``, wherever it is configured."""
 
 import io
 import logging
@@ -27,7 +27,7 @@ MARKER = "hunter2"
 
 
 class Hook:
-    """Stands in for the beat service that is the sender of `beat_init`."""
+    """A stand-in for the beat service that sends ``beat_init``."""
 
     def __init__(self, scheduler: RedBeatScheduler) -> None:
         self.scheduler = scheduler
@@ -40,7 +40,7 @@ class Provider(redis.CredentialProvider):
 
 @pytest.fixture
 def told() -> Iterator[io.StringIO]:
-    """All that is logged, by whomever, tracebacks included."""
+    """Everything that anybody logs, including tracebacks."""
     stream = io.StringIO()
     handler, root = logging.StreamHandler(stream), logging.getLogger()
     handler.setFormatter(logging.Formatter("%(name)s %(levelname)s %(message)s"))
@@ -56,7 +56,7 @@ def told() -> Iterator[io.StringIO]:
 
 
 def tell(told: io.StringIO, work: Any) -> None:
-    """Take down what a call returns or raises, as a program that logs it would."""
+    """Write down what a call returns or raises, as a program that logs it would."""
     try:
         told.write(f"{work()!r}\n")
     except Exception:
@@ -64,7 +64,7 @@ def tell(told: io.StringIO, work: Any) -> None:
 
 
 def live(app: Celery, told: io.StringIO) -> None:
-    """A start, a banner, some ticks and an end of beat, and what programs do."""
+    """Start beat, show its banner, tick, close it, and do what programs do."""
     schedulers: list[RedBeatScheduler] = []
     tell(told, lambda: ensure_conf(app))
     tell(told, lambda: schedulers.append(RedBeatScheduler(app)))
@@ -134,8 +134,8 @@ POSITIONS: dict[str, dict[str, Any]] = {
     "encoding": position(f"redis://{HERE}/0", encoding=MARKER),
     "query of a time-out": position(f"redis://{HERE}/0?socket_timeout={MARKER}"),
     "query without a value": position(f"redis://{HERE}/0?{MARKER}"),
-    "options that are none": {"redbeat_redis_options": [("password", MARKER)]},
-    "TLS options that are none": {"redbeat_redis_use_ssl": MARKER},
+    "options that are not a dict": {"redbeat_redis_options": [("password", MARKER)]},
+    "TLS options that are not a dict": {"redbeat_redis_use_ssl": MARKER},
     "a list of URLs": {"redbeat_redis_url": [f"redis://:{MARKER}@{HERE}"]},
     "bytes": {"redbeat_redis_url": f"redis://:{MARKER}@{HERE}".encode()},
     "the broker's": {
@@ -147,7 +147,7 @@ POSITIONS: dict[str, dict[str, Any]] = {
 
 
 def on_port(settings: Any, port: int) -> Any:
-    """The settings with the port in their URLs; the passwords stay as they are."""
+    """The settings with the port in their URLs."""
     return {
         name: value.replace("PORT", str(port)) if isinstance(value, str) else value
         for name, value in settings.items()
@@ -155,7 +155,7 @@ def on_port(settings: Any, port: int) -> Any:
 
 
 class Repeating(socketserver.BaseRequestHandler):
-    """A server that knows no command, and says so as Redis does: with all that it was told."""
+    """A server that knows no command and, like Redis, repeats all arguments in its error."""
 
     def handle(self) -> None:
         parser = RequestParser()
@@ -170,7 +170,7 @@ class Repeating(socketserver.BaseRequestHandler):
 def servers(
     server_program: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[dict[str, int]]:
-    """Ports: of nobody, of a server that refuses the password, of one that repeats it."""
+    """Ports: of no server, of one that refuses the password, of one that repeats it."""
     refusing = RedisServer(tmp_path_factory.mktemp("refusing"), requirepass="other").start()
     with socketserver.ThreadingTCPServer((LOOPBACK, 0), Repeating) as repeating:
         repeating.daemon_threads = True
@@ -187,11 +187,11 @@ def servers(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-# redis-py leaves a socket to the garbage collector when it cannot read the key.
+# redis-py leaves a socket to the garbage collector when it cannot read the TLS key.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("server", ["away", "refusing", "repeating"])
 @pytest.mark.parametrize("name", POSITIONS)
-def test_a_password_is_told_nowhere(
+def test_a_password_is_shown_nowhere(
     name: str,
     server: str,
     servers: dict[str, int],
@@ -199,7 +199,7 @@ def test_a_password_is_told_nowhere(
     told: io.StringIO,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """Of a Redis that is away, that refuses it, or that repeats what it does not understand."""
+    """With a Redis that is away, that refuses it, or that repeats unknown commands."""
     app = make_app_with(**on_port(POSITIONS[name], servers[server]))
     live(app, told)
     output = told.getvalue() + "".join(capfd.readouterr())

@@ -21,7 +21,7 @@ from support.servers import RedisServer
 
 PROJECTS = Path(__file__).parent.parent / "support" / "projects"
 
-#: The settings that `django_project/settings.py` has as well.
+#: The settings that ``django_project/settings.py`` has as well.
 SETTINGS: dict[str, Any] = {
     "result_expires": None,
     "beat_schedule": {"hello": {"task": "tasks.hello", "schedule": 1}},
@@ -34,7 +34,7 @@ SETTINGS: dict[str, Any] = {
     "redbeat_claim_timeout": 20,
 }
 
-#: What Celery 3 called those that are not just upper case.
+#: The names in Celery 3 that are not just the upper case of today's.
 OLD_NAMES = {"beat_schedule": "CELERYBEAT_SCHEDULE", "result_expires": "CELERY_TASK_RESULT_EXPIRES"}
 
 Make = Callable[[dict[str, Any]], Celery]
@@ -65,7 +65,7 @@ def updated(settings: dict[str, Any]) -> Celery:
 
 
 def updated_in_upper_case(settings: dict[str, Any]) -> Celery:
-    """Those of ours, for Celery's own are lower case there."""
+    """Only our own settings: Celery's are lower case there."""
     return updated(
         {
             name.upper() if name.startswith("redbeat_") else name: value
@@ -113,12 +113,12 @@ CASES: dict[str, dict[str, Any]] = {
 def test_each_form_of_settings_gives_the_same_configuration_and_warnings(
     form: str, case: str
 ) -> None:
-    """As `app.conf` in lower case does."""
+    """The same as ``app.conf`` in lower case."""
     assert describe(FORMS[form](CASES[case])) == describe(updated(CASES[case]))
 
 
 def test_the_cases_are_not_all_the_same() -> None:
-    """The warnings of the first: two stand-ins and an unknown mode, each said once."""
+    """The first warns of two fallbacks and an unknown mode, each once."""
     inherited, own, no_lock, _ = (describe(updated(case)) for case in CASES.values())
     assert [category for category, _ in inherited["warnings"]] == [
         "DeprecationWarning",
@@ -133,7 +133,7 @@ def test_the_cases_are_not_all_the_same() -> None:
 
 
 def test_a_django_project_gives_the_same_configuration_and_warnings() -> None:
-    """In a process of its own, as Django has one configuration per process."""
+    """In its own process: Django has one configuration per process."""
     child = subprocess.run(
         [sys.executable, "-m", "describe", "django_project:celery_app"],
         cwd=PROJECTS,
@@ -147,7 +147,7 @@ def test_a_django_project_gives_the_same_configuration_and_warnings() -> None:
 def test_beat_runs_the_schedule_of_a_django_project(
     tmp_path: Path, redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With Celery's own command and what Celery's guide for Django says."""
+    """With Celery's own command, and set up as in Celery's guide for Django."""
     monkeypatch.setenv("BROKER_URL", redis_server.url())
     celery = [sys.executable, "-m", "celery", "-A", "django_project", "beat", "-l", "info"]
     beat = Program(

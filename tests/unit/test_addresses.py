@@ -1,4 +1,4 @@
-"""The addresses in the options, of nodes and of sentinels: those that cannot be are refused."""
+"""The addresses of nodes and of sentinels in the options: bad ones are refused by their place."""
 
 import re
 from typing import Any
@@ -29,7 +29,7 @@ def nodes_of(url: str, startup_nodes: Any) -> Any:
 
 
 def refusal(url: str, **options: Any) -> str:
-    """How these options are refused; whatever is wrong with them, no password is told."""
+    """The text of the refusal of these options, which never shows a password."""
     with pytest.raises(SettingError) as error:
         get_redis(make_app(url, **options))
     assert PASSWORD not in str(error.value)
@@ -50,21 +50,19 @@ def refusal(url: str, **options: Any) -> str:
         ("redis-cluster://h.invalid:7001", {"host": "b"}, {"host": "b", "port": 7001}),
     ],
 )
-def test_what_a_node_leaves_out_is_that_of_the_url(
-    url: str, node: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    """And of a URL that leaves it out, the documented default."""
+def test_the_url_completes_a_node(url: str, node: dict[str, Any], expected: dict[str, Any]) -> None:
+    """And the documented default completes the URL."""
     assert nodes_of(url, [NODE, node]) == [NODE, expected]
 
 
 @pytest.mark.parametrize("nodes", [None, [], ()])
-def test_no_nodes_at_all_are_that_of_the_url(nodes: Any) -> None:
-    """An empty list says nothing."""
+def test_without_nodes_the_url_is_the_node(nodes: Any) -> None:
+    """An empty list counts as none."""
     assert nodes_of("redis-cluster://h.invalid:1", nodes) == [{"host": "h.invalid", "port": 1}]
 
 
-def test_nodes_may_stand_in_a_tuple_and_say_more_than_their_address() -> None:
-    """What else they say, in a file that serves other programs too, is not ours."""
+def test_nodes_may_be_a_tuple_and_have_other_keys() -> None:
+    """Those are for other programs that read the same file."""
     assert nodes_of("redis-cluster://", (NODE | {"zone": "a"},)) == [NODE]
 
 
@@ -78,8 +76,8 @@ def test_nodes_may_stand_in_a_tuple_and_say_more_than_their_address() -> None:
         (False, "a bool"),
     ],
 )
-def test_nodes_that_are_no_list_are_refused(nodes: Any, shown: str) -> None:
-    """By the name of the option, with what it must be."""
+def test_nodes_that_are_not_a_list_are_refused(nodes: Any, shown: str) -> None:
+    """By the name of the option; the error says what it must be."""
     text = refusal("redis-cluster://", startup_nodes=nodes)
     assert text.startswith("redbeat_redis_options['startup_nodes'] must be a list of ")
     assert "{'host': 'node-1', 'port': 6379}" in text
@@ -97,8 +95,8 @@ def test_nodes_that_are_no_list_are_refused(nodes: Any, shown: str) -> None:
         {"url": f"redis://:{PASSWORD}@a.invalid:7000"},
     ],
 )
-def test_a_node_that_is_none_is_refused_by_its_place(node: Any) -> None:
-    """One whose `host` or `port` is misspelled would be at home else."""
+def test_a_value_that_is_not_a_node_is_refused_by_its_place(node: Any) -> None:
+    """With a misspelled ``host`` or ``port`` it would otherwise be on localhost."""
     text = refusal("redis-cluster://", startup_nodes=[NODE, node])
     assert text.startswith("redbeat_redis_options['startup_nodes'][1] must be ")
     assert "'host'" in text
@@ -108,15 +106,15 @@ def test_a_node_that_is_none_is_refused_by_its_place(node: Any) -> None:
 @pytest.mark.parametrize(
     "host", [None, "", 5, b"a.invalid", ["a.invalid"], f"redis://:{PASSWORD}@a", f":{PASSWORD}@a"]
 )
-def test_a_host_that_is_no_name_is_refused_by_its_place(host: Any) -> None:
-    """Nor may it be a URL, which may hold a password."""
+def test_a_host_that_is_not_a_name_is_refused_by_its_place(host: Any) -> None:
+    """Including a URL, which may hold a password."""
     text = refusal("redis-cluster://", startup_nodes=[{"host": host, "port": 7000}])
     assert text.startswith("redbeat_redis_options['startup_nodes'][0]['host'] must be ")
 
 
 @pytest.mark.parametrize("port", [None, "", "abc", "70 00", 0, -1, 65536, 7000.5, True, b"7", [7]])
-def test_a_port_that_is_no_number_is_refused_by_its_place(port: Any) -> None:
-    """Text that holds a number is one."""
+def test_a_port_that_is_not_a_number_is_refused_by_its_place(port: Any) -> None:
+    """A number may be text."""
     text = refusal("redis-cluster://", startup_nodes=[NODE, NODE | {"port": port}])
     assert text.startswith("redbeat_redis_options['startup_nodes'][1]['port'] must be ")
 
@@ -127,7 +125,7 @@ def test_a_port_that_is_no_number_is_refused_by_its_place(port: Any) -> None:
 @pytest.mark.parametrize("url", ["redis-sentinel://", "sentinel://", "sentinel://b.invalid:1"])
 @pytest.mark.parametrize("sentinels", [[SENTINEL], (list(SENTINEL),), [("a.invalid", "26379")]])
 def test_sentinels_are_pairs_of_host_and_port(url: str, sentinels: Any) -> None:
-    """In lists or tuples, as JSON or Python write them."""
+    """As lists or as tuples, whether from JSON or from Python."""
     app = make_app(url, sentinels=sentinels, master_name="m")
     get_redis(app)
     (sentinel,) = app.redbeat_sentinel.sentinels
@@ -146,8 +144,8 @@ def test_sentinels_are_pairs_of_host_and_port(url: str, sentinels: Any) -> None:
         26379,
     ],
 )
-def test_sentinels_that_are_no_list_are_refused(sentinels: Any) -> None:
-    """A text of two letters too, which could be taken for a host and a port."""
+def test_sentinels_that_are_not_a_list_are_refused(sentinels: Any) -> None:
+    """Including text of two letters, which could pass for a host and a port."""
     text = refusal("redis-sentinel://", sentinels=sentinels)
     assert text.startswith("redbeat_redis_options['sentinels'] must be a list of ")
     assert "('sentinel-1', 26379)" in text
@@ -167,8 +165,8 @@ def test_sentinels_that_are_no_list_are_refused(sentinels: Any) -> None:
         None,
     ],
 )
-def test_a_sentinel_that_is_no_pair_is_refused_by_its_place(sentinel: Any) -> None:
-    """With how to write it."""
+def test_a_sentinel_that_is_not_a_pair_is_refused_by_its_place(sentinel: Any) -> None:
+    """The error shows how to write it."""
     text = refusal("redis-sentinel://", sentinels=[SENTINEL, sentinel])
     assert text.startswith("redbeat_redis_options['sentinels'][1] must be ")
     assert "('sentinel-1', 26379)" in text
@@ -178,25 +176,25 @@ def test_a_sentinel_that_is_no_pair_is_refused_by_its_place(sentinel: Any) -> No
     ("sentinel", "part"),
     [((None, 1), 0), ((f"redis://:{PASSWORD}@a", 1), 0), (("a.invalid", "abc"), 1), (("a", 0), 1)],
 )
-def test_a_part_of_a_sentinel_that_cannot_be_is_refused_by_its_place(
+def test_a_bad_part_of_a_sentinel_is_refused_by_its_place(
     sentinel: tuple[Any, Any], part: int
 ) -> None:
-    """As that of a node is."""
+    """Like that of a node."""
     text = refusal("sentinel://", sentinels=[sentinel], master_name="m")
     assert text.startswith(f"redbeat_redis_options['sentinels'][0][{part}] must be ")
 
 
 @pytest.mark.parametrize("name", ["service_name", "master_name"])
 @pytest.mark.parametrize("value", [5, b"schedule", ["schedule"], True])
-def test_a_name_of_the_master_that_is_no_text_is_refused(name: str, value: Any) -> None:
+def test_a_name_of_the_master_that_is_not_text_is_refused(name: str, value: Any) -> None:
     """By the name under which it was given."""
     text = refusal("redis-sentinel://", sentinels=[SENTINEL], **{name: value})
     assert text.startswith(f"redbeat_redis_options['{name}'] must be text")
 
 
 @pytest.mark.parametrize("kwargs", [f"password={PASSWORD}", [("password", PASSWORD)], 5, True])
-def test_options_of_sentinels_that_are_no_mapping_are_refused(kwargs: Any) -> None:
-    """Without showing them, for they may hold a password."""
+def test_options_of_sentinels_that_are_not_a_dict_are_refused(kwargs: Any) -> None:
+    """Without showing them: they may hold a password."""
     text = refusal("redis-sentinel://", sentinels=[SENTINEL], sentinel_kwargs=kwargs)
     assert re.match(
         r"redbeat_redis_options\['sentinel_kwargs'\] must be a dict.*, got a \w+$", text

@@ -1,4 +1,4 @@
-"""The eviction check, on what servers answer."""
+"""The checks of the server, given its answers."""
 
 import logging
 from typing import Any
@@ -31,7 +31,7 @@ def settings(maxmemory: str, policy: str) -> dict[str, str]:
 
 
 def test_a_server_that_may_evict_any_key_is_a_finding() -> None:
-    """It is asked once, and the finding names both settings."""
+    """One question; the finding names both settings."""
     server = Server(settings("1000", "allkeys-lru"))
     (finding,) = check_key_expiry(server)
     assert "1000" in finding
@@ -43,12 +43,12 @@ def test_a_server_that_may_evict_any_key_is_a_finding() -> None:
     ("maxmemory", "policy"),
     [("0", "allkeys-lru"), ("1000", "volatile-lru"), ("1000", "noeviction"), ("lots", "allkeys-x")],
 )
-def test_a_server_that_keeps_our_keys_is_no_finding(maxmemory: str, policy: str) -> None:
-    """No limit, a limit that is no number, or a policy that spares keys without an expiry."""
+def test_a_server_that_keeps_our_keys_is_not_a_finding(maxmemory: str, policy: str) -> None:
+    """No limit, a limit that is not a number, or a policy that keeps keys without an expiry."""
     assert check_key_expiry(Server(settings(maxmemory, policy))) == []
 
 
-def test_the_nodes_of_a_cluster_are_grouped_by_what_they_say() -> None:
+def test_the_nodes_of_a_cluster_are_grouped_by_their_settings() -> None:
     """One finding for each pair of limit and policy, naming its nodes."""
     cluster = {
         "a:1": settings("1000", "allkeys-lru"),
@@ -61,7 +61,7 @@ def test_the_nodes_of_a_cluster_are_grouped_by_what_they_say() -> None:
     assert "on node c:3" in single
 
 
-def test_ignoring_does_not_even_ask() -> None:
+def test_ignore_asks_nothing() -> None:
     """No round trip."""
     server = Server(settings("1000", "allkeys-lru"))
     assert check_key_expiry(server, "ignore") == []
@@ -72,7 +72,7 @@ def test_ignoring_does_not_even_ask() -> None:
 def test_findings_are_logged_at_the_level_of_the_mode(
     mode: str, level: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`warn` at warning, `error` at error."""
+    """``warn`` at warning, ``error`` at error."""
     findings = check_key_expiry(Server(settings("1000", "allkeys-lru")), mode)
     (record,) = caplog.records
     assert record.levelno == level
@@ -80,7 +80,7 @@ def test_findings_are_logged_at_the_level_of_the_mode(
 
 
 def test_raising_stops_beat_with_the_findings() -> None:
-    """The error is a `RuntimeError`."""
+    """The error is a ``RuntimeError``."""
     with pytest.raises(RedBeatKeyExpiryError, match="allkeys-lru") as error:
         check_key_expiry(Server(settings("1000", "allkeys-lru")), "raise")
     assert isinstance(error.value, RuntimeError)
@@ -95,7 +95,7 @@ def test_an_unreadable_configuration_is_a_warning(caplog: pytest.LogCaptureFixtu
 
 
 def test_an_unreadable_configuration_raises_where_findings_would() -> None:
-    """Who wants to be stopped by a finding does not want to miss one."""
+    """A finding would have stopped beat, and might be missed otherwise."""
     with pytest.raises(RedBeatKeyExpiryError, match="CONFIG"):
         check_key_expiry(Server(redis.ResponseError("unknown command 'CONFIG'")), "raise")
 
@@ -104,7 +104,7 @@ def test_an_unreadable_configuration_raises_where_findings_would() -> None:
 def test_a_stand_in_that_answers_nonsense_is_a_warning(
     reply: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing that is asked for information keeps beat from starting."""
+    """It does not keep beat from starting."""
     assert check_key_expiry(Server(reply)) == []
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -125,8 +125,8 @@ class Informed:
 
 
 @pytest.mark.parametrize("version", ["6.0.20", "5.0.14", "2.8.0"])
-def test_a_server_that_is_too_old_is_refused(version: str) -> None:
-    """The error is a `RuntimeError` and names both versions; it is asked once."""
+def test_an_old_server_is_refused(version: str) -> None:
+    """The error is a ``RuntimeError`` and names both versions; one question."""
     client = Informed({"redis_version": version})
     with pytest.raises(UnsupportedServerError, match=version) as error:
         check_version(client)
@@ -150,8 +150,8 @@ def test_a_server_that_is_too_old_is_refused(version: str) -> None:
         AttributeError("info"),
     ],
 )
-def test_a_server_that_is_new_enough_or_does_not_say_is_let_pass(reply: Any) -> None:
-    """Valkey as well, and whatever stands in for a server."""
+def test_a_server_that_is_recent_or_does_not_tell_its_version_passes(reply: Any) -> None:
+    """So do Valkey and stand-ins for a client."""
     check_version(Informed(reply))
 
 
@@ -169,15 +169,15 @@ def test_a_server_that_is_new_enough_or_does_not_say_is_let_pass(reply: Any) -> 
         (RedisClusterException("Redis Cluster cannot be connected"), False),
     ],
 )
-def test_a_server_that_was_away_is_told_from_one_that_does_not_say(
+def test_a_server_that_was_away_differs_from_one_that_does_not_tell_its_version(
     reply: Any, has_answered: bool
 ) -> None:
-    """Only the former is worth another question."""
+    """Only the former is asked again."""
     assert check_version(Informed(reply)) is has_answered
 
 
 def test_a_reply_in_bytes_is_read_like_text() -> None:
-    """As a client without `decode_responses` may give it."""
+    """A client without ``decode_responses`` returns one."""
     reply = {b"maxmemory": b"5", b"maxmemory-policy": b"allkeys-lru"}
     (finding,) = check_key_expiry(Server(reply))
     assert "maxmemory is 5 with maxmemory-policy allkeys-lru" in finding
@@ -185,7 +185,7 @@ def test_a_reply_in_bytes_is_read_like_text() -> None:
     assert "on nodes A, B" in finding
 
 
-def test_nodes_that_say_the_same_in_numbers_and_in_text_are_one_finding() -> None:
+def test_numbers_and_text_of_the_same_value_are_one_finding() -> None:
     replies = {"A": settings("100", "allkeys-lru"), "B": settings("100", "allkeys-lru")}
     replies["A"]["maxmemory"] = 100  # type: ignore[assignment]  # the point of it
     (finding,) = check_key_expiry(Server(replies))

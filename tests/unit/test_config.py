@@ -1,4 +1,4 @@
-"""The settings: where they are read from, what stands in for them, what is refused."""
+"""The settings: where they are read from, their fallbacks, what is refused."""
 
 import logging
 import ssl
@@ -48,16 +48,16 @@ def test_the_broker_stands_in_for_a_missing_url_with_a_warning(
     assert caplog.records[0].levelno == logging.WARNING
 
 
-def test_options_of_the_broker_stand_in_with_a_warning_of_their_own() -> None:
-    """They are marked as inherited, for not all of them mean the same to us."""
+def test_options_of_the_broker_stand_in_with_their_own_warning() -> None:
+    """They are marked as inherited: not all of them mean the same to us."""
     with pytest.warns(DeprecationWarning, match="redbeat_redis_options"):
         conf = config(broker_transport_options={"visibility_timeout": 3}, **URL)
     assert conf.redbeat_redis_options == {"visibility_timeout": 3}
     assert conf.options_are_inherited
 
 
-def test_options_of_our_own_win_even_when_they_are_empty() -> None:
-    """An empty dict is an answer, so nothing is inherited and nothing warned of."""
+def test_our_own_options_win_even_if_they_are_empty() -> None:
+    """An empty dict is a value, so nothing is inherited, without a warning."""
     conf = config(
         redbeat_redis_options={}, broker_transport_options={"visibility_timeout": 3}, **URL
     )
@@ -65,7 +65,7 @@ def test_options_of_our_own_win_even_when_they_are_empty() -> None:
 
 
 def test_ssl_options_of_the_broker_stand_in() -> None:
-    """Silently, as the broker's certificates mostly serve both."""
+    """Silently: the broker's certificates usually serve both."""
     assert config(broker_use_ssl={"ssl_ca_certs": "ca.pem"}, **URL).redis_use_ssl == {
         "ssl_ca_certs": "ca.pem"
     }
@@ -78,12 +78,12 @@ def test_ssl_options_of_the_broker_stand_in() -> None:
 def test_the_lock_key_gets_the_prefix_and_none_disables_it(
     key: str | None, expected: str | None
 ) -> None:
-    """An explicit `None` is not the same as no setting."""
+    """An explicit ``None`` is not the same as no setting."""
     assert config(redbeat_lock_key=key, **URL).lock_key == expected
 
 
 def test_upper_case_settings_give_the_same_configuration() -> None:
-    """Configurations of old are written that way."""
+    """Old configurations are written that way."""
     app = Celery("proj", set_as_current=False)
     app.conf.update(
         REDBEAT_REDIS_URL="redis://schedule.invalid/0",
@@ -96,7 +96,7 @@ def test_upper_case_settings_give_the_same_configuration() -> None:
 
 
 def test_a_namespace_gives_the_same_configuration() -> None:
-    """Django projects prefix all settings with `CELERY_`."""
+    """Django projects prefix all settings with ``CELERY_``."""
 
     class Settings:
         CELERY_REDBEAT_REDIS_URL = "redis://schedule.invalid/0"
@@ -111,21 +111,21 @@ def test_a_namespace_gives_the_same_configuration() -> None:
 
 
 def test_asking_for_an_upper_case_name_warns_and_answers() -> None:
-    """Code of old does so."""
+    """Old code does so."""
     conf = config(redbeat_lock_timeout=7, **URL)
     with pytest.warns(UserWarning, match="REDBEAT_LOCK_TIMEOUT"):
         assert conf.either_or("REDBEAT_LOCK_TIMEOUT") == 7
     assert conf.either_or("redbeat_no_such_thing", 3) == 3
 
 
-def test_none_that_is_set_is_a_value() -> None:
+def test_an_explicit_none_is_a_value() -> None:
     """Only what is not set has the default."""
     conf = config(redbeat_of_somebody_else=None, **URL)
     assert conf.either_or("redbeat_of_somebody_else", 3) is None
 
 
 def test_defaults_given_before_the_configuration_is_loaded_survive() -> None:
-    """The prefix is the first key that is read, as set-ups of 2.x rely on."""
+    """The prefix is the first key that is read; set-ups of 2.x rely on it."""
     read: list[str] = []
 
     class Conf(dict[str, Any]):
@@ -140,7 +140,7 @@ def test_defaults_given_before_the_configuration_is_loaded_survive() -> None:
 
 
 @pytest.mark.parametrize("mode", ["IGNORE", "Warn", "error", "raise"])
-def test_the_expiry_check_is_spelled_in_any_case(mode: str) -> None:
+def test_the_expiry_check_may_be_written_in_any_case(mode: str) -> None:
     """All four modes are known."""
     assert config(redbeat_key_expiry_check=mode, **URL).key_expiry_check == mode.lower()
 
@@ -168,7 +168,7 @@ def test_an_unknown_expiry_check_warns_and_means_the_default() -> None:
         ("redbeat_batch_size", 1.5),
     ],
 )
-def test_a_bad_value_is_refused_by_its_name(name: str, value: Any) -> None:
+def test_a_bad_value_is_refused_by_name(name: str, value: Any) -> None:
     """The error says which setting, what it must be, and what it got."""
     with pytest.raises(SettingError, match=f"{name} must be .*, got ") as error:
         config(**URL, **{name: value})
@@ -194,7 +194,7 @@ FIRST, SECOND = (tuple(values[index] for values in BROKER.values()) for index in
 
 @pytest.fixture
 def url_in_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The variable that Celery's property `broker_url` follows, in preference to any setting."""
+    """The variable that Celery's property ``broker_url`` prefers to any setting."""
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://environment.invalid")
 
 
@@ -247,14 +247,14 @@ def test_the_broker_that_was_set_last_stands_in(source: Any, is_read_between: bo
 @pytest.mark.usefixtures("url_in_environment")
 @pytest.mark.parametrize("settings", [{}, {"broker_url": None}, {"broker_url": ""}])
 def test_the_environment_names_the_broker_where_no_setting_does(settings: dict[str, Any]) -> None:
-    """As Celery has it."""
+    """As in Celery."""
     app = Celery("proj", set_as_current=False)
     app.conf.update(settings)
     assert fallbacks(app)[0] == "redis://environment.invalid"
 
 
-def test_tls_options_that_are_set_to_none_are_not_the_brokers() -> None:
-    """As in 2.x, `None` that is set says no."""
+def test_tls_options_set_to_none_are_not_inherited() -> None:
+    """As in 2.x, an explicit ``None`` means no."""
     conf = config(**URL, redbeat_redis_use_ssl=None, broker_use_ssl={"ssl_ca_certs": "ca.pem"})
     assert (conf.redis_use_ssl, conf.ssl_is_inherited) == (False, False)
 
@@ -263,7 +263,7 @@ def test_tls_options_that_are_set_to_none_are_not_the_brokers() -> None:
     ("value", "meant"), [(0, False), (1, True), (False, False), (True, True), ({}, {})]
 )
 def test_numbers_say_whether_to_use_tls(value: Any, meant: Any) -> None:
-    """A variable of the environment is often read as one."""
+    """An environment variable is often read as one."""
     assert config(**URL, redbeat_redis_use_ssl=value).redis_use_ssl == meant
 
 
@@ -287,10 +287,10 @@ def test_four_words_say_whether_to_use_tls_with_a_warning(
 
 
 @pytest.mark.parametrize("text", ["", "hunter2", "yes", "optional"])
-def test_other_text_has_no_effect_on_tls_but_a_warning(
+def test_other_text_has_no_effect_on_tls_except_a_warning(
     text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As in 2.x; not even what the broker has counts. The text may be a password."""
+    """As in 2.x; the setting of the broker does not count either. The text may be a password."""
     with pytest.warns(UserWarning, match="redbeat_redis_use_ssl is text, and has no effect"):
         conf = config(
             **URL, redbeat_redis_use_ssl=text, broker_use_ssl={"ssl_certfile": "broker.pem"}
@@ -301,7 +301,7 @@ def test_other_text_has_no_effect_on_tls_but_a_warning(
 
 
 @pytest.mark.parametrize("nothing", [0, 0.0, False, ""])
-def test_a_lock_timeout_of_nothing_is_the_default(nothing: Any) -> None:
+def test_an_empty_lock_timeout_means_the_default(nothing: Any) -> None:
     """As in 2.x."""
     assert config(**URL, redbeat_lock_timeout=nothing).lock_timeout is None
 
@@ -314,16 +314,16 @@ def make_scheduler(configured: Any, **arguments: Any) -> RedBeatScheduler:
 
 
 @pytest.mark.parametrize("value", ["soon", -1, 0.01])
-def test_a_lock_timeout_is_not_judged_where_there_is_no_lock(value: Any) -> None:
-    """Nobody uses it; the scheduler has its default."""
+def test_a_lock_timeout_is_not_checked_without_a_lock(value: Any) -> None:
+    """Nothing uses it; the scheduler has its default."""
     assert make_scheduler(value).lock_timeout == 1500
     with pytest.raises(SettingError, match="redbeat_lock_timeout must be"):
         make_scheduler(value, lock_key="redbeat:mine")
 
 
 @pytest.mark.parametrize("nothing", [None, 0])
-def test_a_lock_timeout_that_is_given_as_nothing_is_the_setting(nothing: Any) -> None:
-    """And the setting is kept for a lock key that is assigned later."""
+def test_an_empty_lock_timeout_argument_means_the_setting(nothing: Any) -> None:
+    """The setting also counts for a lock key that is assigned later."""
     assert make_scheduler(70, lock_timeout=nothing).lock_timeout == 70
     assert make_scheduler(0, lock_timeout=nothing).lock_timeout == 1500
 
@@ -339,7 +339,7 @@ def test_a_lock_timeout_that_is_given_as_nothing_is_the_setting(nothing: Any) ->
         ("redbeat_Redis_Options", "redbeat_redis_options"),
     ],
 )
-def test_a_misspelled_setting_is_warned_of_with_the_right_one(
+def test_the_warning_of_a_misspelled_setting_names_the_right_one(
     key: str, meant: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In Python and in the log; its value is not shown."""
@@ -362,7 +362,7 @@ def test_a_misspelled_setting_is_warned_of_with_the_right_one(
 def test_a_misspelled_setting_is_found_under_a_namespace(
     namespace: str, key: str, spelled: str
 ) -> None:
-    """The suggestion has it, as the key that works there."""
+    """The suggestion is the key that works there, namespace included."""
     app = Celery("proj", set_as_current=False)
     settings = {
         f"{namespace.rstrip('_')}_BROKER_URL": "redis://b.invalid",
@@ -390,10 +390,10 @@ def test_a_misspelled_setting_is_found_under_a_namespace(
         "my_redbeat_redis_ur",
     ],
 )
-def test_settings_of_others_are_not_taken_for_misspelled_ones(
+def test_settings_of_others_do_not_count_as_misspelled(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Extensions have settings of their own, and configurations other keys."""
+    """Extensions have their own settings, and configurations have other keys."""
     app = Celery("proj", set_as_current=False)
     app.conf.update({**URL, name: 1})
     RedBeatConfig(app)
@@ -401,7 +401,7 @@ def test_settings_of_others_are_not_taken_for_misspelled_ones(
 
 
 def test_the_schedule_is_that_of_the_application() -> None:
-    """Reading and writing go to `beat_schedule`."""
+    """Reading and writing go to ``beat_schedule``."""
     conf = config(beat_schedule={"a": {}}, **URL)
     assert conf.schedule == {"a": {}}
     conf.schedule = {"b": {}}
@@ -409,15 +409,15 @@ def test_the_schedule_is_that_of_the_application() -> None:
 
 
 def test_the_configuration_is_made_once() -> None:
-    """It is kept as `app.redbeat_conf`."""
+    """It is kept as ``app.redbeat_conf``."""
     app = Celery("proj", set_as_current=False)
     app.conf.update(URL)
     conf = ensure_conf(app)
     assert conf is ensure_conf(app) is app.redbeat_conf
 
 
-def test_no_url_is_refused_before_a_client_is_made_from_it() -> None:
-    """Whether it can be used shows in `get_redis`."""
+def test_any_url_is_accepted_until_a_client_is_made_from_it() -> None:
+    """``get_redis`` finds out whether it can be used."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         assert config(broker_url="amqp://broker.invalid").redis_url == "amqp://broker.invalid"
@@ -425,8 +425,8 @@ def test_no_url_is_refused_before_a_client_is_made_from_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["redbeat_redis_options", "redbeat_redis_use_ssl"])
-def test_a_refused_setting_that_may_hold_a_password_is_not_quoted(name: str) -> None:
-    """Only its type is."""
+def test_the_refusal_of_a_setting_that_may_hold_a_password_does_not_quote_it(name: str) -> None:
+    """It names only the type."""
     with pytest.raises(SettingError, match=name) as error:
         config(**(URL | {name: [("password", "hunter2")]}))
     assert "hunter2" not in str(error.value)

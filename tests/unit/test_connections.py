@@ -1,4 +1,4 @@
-"""Clients: which one the settings give, and how it is made, without a server."""
+"""Clients: which kind the settings ask for, and how it is made, without a server."""
 
 import copy
 import logging
@@ -69,14 +69,14 @@ def test_a_unix_socket_is_reached_by_its_path() -> None:
     assert connection_options(client)["path"] == "/run/redis.sock"
 
 
-def test_tls_verifies_certificates_unless_told_otherwise() -> None:
-    """`rediss://` alone is enough."""
+def test_tls_verifies_certificates_by_default() -> None:
+    """``rediss://`` alone is enough."""
     options = connection_options(get_redis(make_app("rediss://redis.invalid")))
     assert options["ssl_cert_reqs"] == ssl.CERT_REQUIRED
 
 
-def test_tls_options_are_handed_on() -> None:
-    """A dict of redis-py's `ssl_*` options, which is not changed."""
+def test_tls_options_are_passed_on() -> None:
+    """A dict of redis-py's ``ssl_*`` options, which is not changed."""
     use_ssl = {"ssl_cert_reqs": ssl.CERT_NONE, "ssl_keyfile": "key.pem"}
     client = get_redis(make_app("rediss://redis.invalid", redbeat_redis_use_ssl=use_ssl))
     options = connection_options(client)
@@ -95,10 +95,10 @@ def test_certificate_checks_may_be_named(value: str) -> None:
 
 @pytest.mark.parametrize("use_ssl", [True, {"ssl_certfile": "hunter2.pem"}])
 @pytest.mark.parametrize("options", [{}, {"cluster": True}], ids=["single", "cluster"])
-def test_tls_that_the_url_does_not_ask_for_is_missed_loudly(
+def test_tls_options_beside_a_url_without_tls_are_warned_of(
     use_ssl: Any, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Once, in Python and in the log: who sets it up believes that the link is encrypted."""
+    """Once, in Python and in the log: the user believes that the connection is encrypted."""
     app = make_app(
         "redis://:hunter2@redis.invalid",
         redbeat_redis_use_ssl=use_ssl,
@@ -128,16 +128,16 @@ def test_tls_that_the_url_does_not_ask_for_is_missed_loudly(
         ("redis+socket:///run/redis.sock", {"redbeat_redis_use_ssl": True}),
     ],
 )
-def test_tls_that_is_used_or_not_set_up_for_us_is_not_warned_of(
+def test_tls_that_is_used_or_is_only_the_brokers_is_not_warned_of(
     url: str, settings: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nor where nothing leaves the machine; a broker with TLS says nothing of the schedule."""
+    """Nor where nothing leaves the machine."""
     get_redis(make_app(url, **settings))
     assert not caplog.records
 
 
 def test_options_set_for_us_reach_the_client() -> None:
-    """All but our own, and `decode_responses` stays true."""
+    """All but our own, and ``decode_responses`` stays true."""
     options = {"socket_timeout": 7, "decode_responses": False, "service_name": "x"}
     client = get_redis(make_app("redis://redis.invalid", redbeat_redis_options=options))
     assert connection_options(client)["socket_timeout"] == 7
@@ -148,7 +148,7 @@ def test_options_set_for_us_reach_the_client() -> None:
 def test_options_of_the_broker_do_not_reach_a_single_client(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """They mean something else there; a debug line says what was left out."""
+    """They mean something else there; a debug line names them."""
     app = Celery("proj", set_as_current=False)
     app.conf.update(
         redbeat_redis_url="redis://redis.invalid",
@@ -185,8 +185,8 @@ def test_the_cluster_option_makes_a_cluster_client_from_the_url() -> None:
 
 
 @pytest.mark.parametrize("port", [7000, "7000"])
-def test_startup_nodes_are_dicts_and_nodes_at_once(port: str | int) -> None:
-    """Applications' tests compare them to dicts; redis-py wants `ClusterNode`."""
+def test_startup_nodes_are_both_dicts_and_cluster_nodes(port: str | int) -> None:
+    """Applications' tests compare them to dicts; redis-py wants ``ClusterNode``."""
     nodes = [{"host": "127.0.0.1", "port": port}]
     app = make_app("redis-cluster://", redbeat_redis_options={"startup_nodes": nodes})
     with mock.patch("redis.cluster.RedisCluster") as cluster:
@@ -198,20 +198,20 @@ def test_startup_nodes_are_dicts_and_nodes_at_once(port: str | int) -> None:
     assert nodes == [{"host": "127.0.0.1", "port": port}]
 
 
-def test_a_cluster_without_startup_nodes_is_at_home() -> None:
+def test_a_cluster_without_startup_nodes_is_looked_for_on_localhost() -> None:
     """The documented default."""
     with mock.patch("redis.cluster.RedisCluster") as cluster:
         get_redis(make_app("redis-cluster://"))
     assert cluster.call_args.kwargs["startup_nodes"] == [{"host": "localhost", "port": 30001}]
 
 
-def test_startup_nodes_are_told_apart_in_sets() -> None:
+def test_startup_nodes_are_hashable_by_their_address() -> None:
     """redis-py puts nodes into sets."""
     assert len({StartupNode("127.0.0.1", 1), StartupNode("127.0.0.1", "1")}) == 1
 
 
 def test_sentinel_gives_the_master_of_the_service() -> None:
-    """Credentials and TLS go to the data nodes, `sentinel_kwargs` to the sentinels."""
+    """Credentials and TLS go to the data nodes, ``sentinel_kwargs`` to the sentinels."""
     app = make_app(
         "redis-sentinel://",
         redbeat_redis_use_ssl={"ssl_cert_reqs": ssl.CERT_NONE},
@@ -236,7 +236,7 @@ def test_sentinel_gives_the_master_of_the_service() -> None:
 
 
 def test_the_master_service_is_called_master_by_default() -> None:
-    """As 2.x has it."""
+    """As in 2.x."""
     app = make_app(
         "redis-sentinel://", redbeat_redis_options={"sentinels": [("sentinel.invalid", 26379)]}
     )
@@ -244,8 +244,8 @@ def test_the_master_service_is_called_master_by_default() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["sentinel", "redis-sentinel"])
-def test_sentinels_may_stand_in_the_url(scheme: str) -> None:
-    """As Celery's broker has them: credentials and database are for the data nodes."""
+def test_the_url_may_name_the_sentinels(scheme: str) -> None:
+    """As in Celery's broker URLs: credentials and database are for the data nodes."""
     app = make_app(
         f"{scheme}://me:p%40ss@a.invalid:1/3;{scheme}://b.invalid",
         redbeat_redis_options={"master_name": "mymaster", "sentinel_kwargs": {"password": "x"}},
@@ -263,8 +263,8 @@ def test_sentinels_may_stand_in_the_url(scheme: str) -> None:
     assert {each["password"] for each in sentinels} == {"x"}
 
 
-def test_the_broker_url_of_sentinels_serves_with_its_own_options() -> None:
-    """What the broker has set up is enough, though its other options mean something else."""
+def test_a_broker_url_of_sentinels_works_with_the_brokers_options() -> None:
+    """Although its other options mean something else."""
     app = Celery("proj", set_as_current=False)
     app.conf.update(
         broker_url="sentinel://:p@a.invalid:1/2;sentinel://b.invalid:2",
@@ -292,8 +292,8 @@ def test_options_win_over_a_url_of_sentinels() -> None:
     assert connection_options(sentinel)["host"] == "c.invalid"
 
 
-def test_what_stands_in_a_sentinel_url_of_2x_is_left_alone() -> None:
-    """There the URL only says that it is Sentinel, and the options say all."""
+def test_options_replace_the_contents_of_a_sentinel_url_of_2x() -> None:
+    """There the URL says only that it is Sentinel."""
     app = make_app(
         "redis-sentinel://:ignored@a.invalid/1",
         redbeat_redis_options={"sentinels": [("c.invalid", 3)]},
@@ -318,8 +318,8 @@ def test_sentinels_without_an_address_or_a_master_are_refused(
     assert "secret" not in str(error.value)
 
 
-def test_tls_and_time_outs_of_sentinels_are_set_beside_those_of_the_data_nodes() -> None:
-    """`sentinel_kwargs` for the ones, `redbeat_redis_use_ssl` for the others."""
+def test_sentinels_have_their_own_tls_options() -> None:
+    """From ``sentinel_kwargs``; ``redbeat_redis_use_ssl`` is for the data nodes."""
     app = make_app(
         "sentinel://a.invalid:1",
         redbeat_redis_use_ssl={"ssl_cert_reqs": ssl.CERT_NONE},
@@ -364,7 +364,7 @@ def test_credentials_come_from_a_provider_or_an_acl_user(url: str, options: dict
 
 
 def test_a_cluster_url_brings_its_credentials_and_its_node() -> None:
-    """And TLS, where that was set up for the schedule."""
+    """And TLS, if that was set up for the schedule."""
     with mock.patch("redis.cluster.RedisCluster") as cluster:
         get_redis(make_app("redis-cluster://me:p%40ss@h.invalid:7000/0"))
         get_redis(make_app("redis-cluster://h.invalid", redbeat_redis_use_ssl=True))
@@ -379,7 +379,7 @@ def test_a_cluster_url_brings_its_credentials_and_its_node() -> None:
 
 
 def test_the_documented_cluster_url_and_option_go_together() -> None:
-    """The URL says which class, whatever the option says."""
+    """The URL decides on the class, whatever the option is."""
     app = make_app("redis-cluster://h.invalid:7000", redbeat_redis_options={"cluster": True})
     with mock.patch("redis.cluster.RedisCluster") as cluster:
         get_redis(app)
@@ -392,8 +392,8 @@ def test_celerys_url_of_a_unix_socket_is_understood() -> None:
     assert (options["path"], options["db"]) == ("/run/r.sock", 2)
 
 
-def test_a_server_that_does_not_answer_is_given_up_in_seconds() -> None:
-    """With any version of redis-py; the options decide if they say something."""
+def test_a_server_that_does_not_answer_times_out_within_seconds() -> None:
+    """With any version of redis-py; options that are given win."""
     client = get_redis(make_app("redis://redis.invalid"))
     assert client.connection_pool.make_connection().socket_timeout == 5
     client = get_redis(make_app("redis://redis.invalid?socket_timeout=7"))
@@ -433,7 +433,7 @@ def test_a_malformed_url_is_refused_without_its_password(url: str) -> None:
 def test_an_option_that_the_client_does_not_know_is_refused_without_a_round_trip(
     url: str, settings: dict[str, Any], retry: dict[str, Any]
 ) -> None:
-    """By its name; a client alone can be made, as redis-py makes it."""
+    """By name; the client itself can be made, as in redis-py."""
     options = {**settings.get("redbeat_redis_options", {}), **retry}
     app = make_app(url, **{**settings, "redbeat_redis_options": options})
     assert get_redis(app) is not None
@@ -445,7 +445,7 @@ def test_an_option_that_the_client_does_not_know_is_refused_without_a_round_trip
 
 SENTINELS = {"sentinels": [("sentinel.invalid", 26379)], "service_name": "m"}
 
-#: Options that some transport of kombu takes and no client of redis-py, as people copy them.
+#: Options that people copy: some transport of kombu takes them, but no client of redis-py.
 OF_TRANSPORTS = {
     "visibility_timeout": "hunter2",
     "fanout_prefix": True,
@@ -477,7 +477,7 @@ OF_TRANSPORTS = {
 def test_options_of_transports_are_ignored_with_one_warning(
     url: str, options: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It names them all and shows no value; the others reach the client."""
+    """The warning names them all and shows no value; other options reach the client."""
     given = {**options, **OF_TRANSPORTS, "socket_timeout": 3}
     app = make_app(url, redbeat_redis_options=given)
     names = ".*".join(sorted(OF_TRANSPORTS))
@@ -500,7 +500,7 @@ def test_options_of_transports_are_ignored_with_one_warning(
 
 @pytest.mark.parametrize("transport", [kombu.transport.redis.Channel, SentinelChannel])
 def test_no_option_of_a_redis_transport_is_refused(transport: Any) -> None:
-    """Whatever this version of kombu takes is forwarded or ignored."""
+    """Whatever this version of kombu takes is passed on or ignored."""
     options = dict.fromkeys(transport.from_transport_options)
     app = make_app("redis://redis.invalid", redbeat_redis_options=options)
     with pytest.warns(UserWarning, match="visibility_timeout"):
@@ -509,7 +509,7 @@ def test_no_option_of_a_redis_transport_is_refused(transport: Any) -> None:
 
 @pytest.mark.parametrize("retry", [{}, {"retry_period": 0}], ids=["plain", "retrying"])
 def test_an_unknown_option_beside_sentinel_is_ignored_with_a_warning(retry: dict[str, Any]) -> None:
-    """As 2.x ignores it; what the client knows reaches it."""
+    """As in 2.x; what the client knows is passed on."""
     unknown = {"sokcet_timeout": 5, "socket_foo": 1, "ssl_ca_certs": "ca.pem", "nonsense": {}}
     known = {"health_check_interval": 3, "max_connections": 4, "client_name": "beat"}
     app = make_app("redis-sentinel://", redbeat_redis_options=SENTINELS | unknown | known | retry)
@@ -524,7 +524,7 @@ def test_an_unknown_option_beside_sentinel_is_ignored_with_a_warning(retry: dict
 
 
 def test_options_of_tls_are_known_beside_sentinel_where_tls_is_used() -> None:
-    """Told by the option `ssl`, or by our setting."""
+    """The option ``ssl`` asks for it, or our setting."""
     options = SENTINELS | {"ssl": True, "ssl_ca_certs": "ca.pem"}
     app = make_app("redis-sentinel://", redbeat_redis_options=options)
     assert connection_options(get_redis(app))["ssl_ca_certs"] == "ca.pem"
@@ -538,7 +538,7 @@ def test_options_of_tls_are_known_beside_sentinel_where_tls_is_used() -> None:
 def test_an_unknown_option_under_a_namespace_is_ignored_with_a_warning(
     url: str, namespace: str
 ) -> None:
-    """As in 2.x, which hands on none that is set so."""
+    """As in 2.x, which passes none of these on."""
     app = Celery("proj", set_as_current=False)
     options = {"sokcet_timeout": 5, "visibility_timeout": 3, "client_name": "beat"}
     settings = {"redbeat_redis_url": url, "redbeat_redis_options": options}
@@ -575,15 +575,15 @@ def test_an_unknown_option_under_a_namespace_is_ignored_with_a_warning(
 def test_a_broker_with_tls_switches_sentinel_to_tls_only_by_options(
     url: str, settings: dict[str, Any], is_encrypted: dict[str, bool]
 ) -> None:
-    """That the broker's own `sentinel://` uses TLS is another matter."""
+    """Except for the broker's own ``sentinel://`` URL."""
     client = get_redis(make_app(url, redbeat_redis_options=SENTINELS, **settings))
     is_tls = issubclass(client.connection_pool.connection_class, redis.SSLConnection)
     assert is_tls == is_encrypted[url.split(":")[0]]
 
 
 @pytest.mark.parametrize("url", ["redis-sentinel://", "sentinel://sentinel.invalid"])
-def test_the_name_of_2x_for_the_master_wins(url: str) -> None:
-    """Over that of the broker, which may stand beside it."""
+def test_service_name_wins_over_master_name(url: str) -> None:
+    """It is the name of 2.x; the other is the broker's."""
     options = SENTINELS | {"master_name": "of the broker", "service_name": "of the schedule"}
     pool = get_redis(make_app(url, redbeat_redis_options=options)).connection_pool
     assert pool.service_name == "of the schedule"
@@ -602,10 +602,10 @@ def test_the_name_of_2x_for_the_master_wins(url: str) -> None:
 )
 @pytest.mark.parametrize("owner", ["redbeat_redis", "broker"])
 @pytest.mark.filterwarnings("ignore:redbeat_redis_options is not set:DeprecationWarning")
-def test_the_dicts_of_a_configuration_are_left_as_they_were(
+def test_the_dicts_of_a_configuration_are_not_changed(
     url: str, options: dict[str, Any], owner: str
 ) -> None:
-    """Ours and the broker's, which others read as well."""
+    """Neither ours nor the broker's: others read them too."""
     name = "redbeat_redis_options" if owner == "redbeat_redis" else "broker_transport_options"
     settings = {name: options, f"{owner}_use_ssl": {"ssl_cert_reqs": "CERT_NONE"}}
     before = copy.deepcopy(settings)
@@ -623,8 +623,8 @@ def test_the_dicts_of_a_configuration_are_left_as_they_were(
 
 @pytest.mark.parametrize("module", ["redbeat.schedulers", "redis"])
 @pytest.mark.parametrize("url", ["redis://redis.invalid", "rediss://redis.invalid"])
-def test_a_class_that_is_patched_here_or_there_makes_the_client(module: str, url: str) -> None:
-    """Applications' tests patch the name in `redbeat.schedulers`, as with 2.x."""
+def test_a_class_that_is_patched_in_either_module_makes_the_client(module: str, url: str) -> None:
+    """Applications' tests patch the name in ``redbeat.schedulers``, as with 2.x."""
     with mock.patch(f"{module}.Redis") as client_class:
         assert get_redis(make_app(url)) is client_class.from_url.return_value
 
@@ -641,8 +641,8 @@ def test_a_patched_class_of_sentinels_makes_the_client(module: str) -> None:
 @pytest.mark.parametrize(
     "name", ["socket_timeout", "socket_connect_timeout", "health_check_interval"]
 )
-def test_a_number_that_came_as_text_is_refused_by_name(name: str) -> None:
-    """As variables of the environment give it."""
+def test_a_number_given_as_text_is_refused_by_name(name: str) -> None:
+    """As it comes from environment variables."""
     app = make_app("redis://redis.invalid", redbeat_redis_options={name: "5"})
     with pytest.raises(SettingError, match=f"{name}'. must be a number of seconds, got a str$"):
         require_known_options(app)
@@ -656,7 +656,7 @@ def test_a_number_that_came_as_text_is_refused_by_name(name: str) -> None:
         {"redbeat_redis_use_ssl": {"ssl_cert_reqs": "hunter2"}},
     ],
 )
-def test_a_value_that_is_refused_is_not_shown(settings: dict[str, Any]) -> None:
+def test_a_refused_value_is_not_shown(settings: dict[str, Any]) -> None:
     """It may be a password in the wrong place."""
     app = make_app("rediss://redis.invalid", **settings)
     with pytest.raises(SettingError) as refusal:
@@ -664,8 +664,8 @@ def test_a_value_that_is_refused_is_not_shown(settings: dict[str, Any]) -> None:
     assert "hunter2" not in str(refusal.value)
 
 
-def test_options_that_the_client_knows_are_taken() -> None:
-    """And whatever is injected, which was made elsewhere."""
+def test_options_that_the_client_knows_are_accepted() -> None:
+    """And any injected client."""
     app = make_app("redis://redis.invalid", redbeat_redis_options={"health_check_interval": 5})
     require_known_options(app)
     for injected in (object(), mock.MagicMock(spec=redis.Redis)):
@@ -678,16 +678,16 @@ def test_options_that_the_client_knows_are_taken() -> None:
     [{"protocol": 5}, {"username": "me", "credential_provider": object()}],
     ids=["protocol", "two users"],
 )
-def test_a_value_that_the_client_refuses_is_told_as_a_setting(options: dict[str, Any]) -> None:
-    """And not as an outage of Redis."""
+def test_a_value_that_the_client_refuses_is_a_setting_error(options: dict[str, Any]) -> None:
+    """And not an outage of Redis."""
     app = make_app("redis://redis.invalid", redbeat_redis_options=options)
     with pytest.raises(SettingError, match="and their values"):
         require_known_options(app)
 
 
 @pytest.mark.parametrize("period", ["soon", -2, True, [1]])
-def test_a_retry_period_that_is_no_number_is_refused(period: Any) -> None:
-    """By its name."""
+def test_a_retry_period_that_is_not_a_number_is_refused(period: Any) -> None:
+    """By name."""
     with pytest.raises(SettingError, match="retry_period"):
         get_redis(make_app("redis://h.invalid", redbeat_redis_options={"retry_period": period}))
 
@@ -713,15 +713,15 @@ def test_threads_that_race_get_one_client() -> None:
 @pytest.mark.parametrize(
     "url", ["amqp://user:secret@broker.invalid", "sqs://key:secret@", "memory://", "", "localhost"]
 )
-def test_a_broker_that_is_no_redis_is_refused_with_the_setting_to_add(url: str) -> None:
-    """The error is a `ValueError`, and holds no password."""
+def test_a_broker_that_is_not_redis_is_refused_with_the_setting_to_add(url: str) -> None:
+    """The error is a ``ValueError`` without the password."""
     with pytest.raises(SettingError, match="Set redbeat_redis_url") as error:
         get_redis(make_app(url))
     assert isinstance(error.value, ValueError)
     assert "secret" not in str(error.value)
 
 
-def test_no_url_at_all_is_refused_with_the_setting_to_add() -> None:
+def test_a_missing_url_is_refused_with_the_setting_to_add() -> None:
     """Neither ours nor the broker's."""
     app = Celery("proj", set_as_current=False)
     with (
@@ -761,7 +761,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         redis.sentinel.MasterNotFoundError("no master"),
     ],
 )
-def test_a_call_is_tried_again_while_redis_is_away(
+def test_a_call_is_retried_while_redis_is_away(
     error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Each wait is a warning in the log."""
@@ -775,7 +775,7 @@ def test_a_call_is_tried_again_while_redis_is_away(
 @pytest.mark.parametrize(
     "error", [redis.ResponseError("no such command"), redis.AuthenticationError("wrong password")]
 )
-def test_what_another_try_cannot_mend_is_not_tried_again(error: Exception) -> None:
+def test_an_error_that_a_retry_cannot_fix_is_not_retried(error: Exception) -> None:
     """A wrong password stays wrong."""
     client = Flaky(error)
     with pytest.raises(type(error)):
@@ -793,8 +793,8 @@ def test_retries_end_after_their_period_with_the_error_of_redis() -> None:
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_minus_one_retries_for_ever() -> None:
-    """Two thousand failures in a row are no reason to give up."""
+def test_minus_one_retries_forever() -> None:
+    """Even after two thousand failures in a row."""
     client = Flaky(*[redis.ConnectionError("refused")] * 2000)
     assert RetryingConnection(-1, client).get("a") == "value of a"
 
@@ -815,7 +815,7 @@ def test_a_retry_period_wraps_the_client() -> None:
     assert client.retry_period == 3
 
 
-def test_a_mock_in_the_place_of_the_client_class_is_called() -> None:
+def test_a_mock_in_place_of_the_client_class_is_called() -> None:
     """Applications' tests patch the class as well as its methods."""
     with mock.patch("redis.Redis") as client_class:
         assert get_redis(make_app("redis://redis.invalid")) is client_class.from_url.return_value

@@ -1,4 +1,4 @@
-"""What others wrote, in a log, on a terminal and in JSON."""
+"""Text from outside, in a log, on a terminal and in JSON."""
 
 import copy
 import io
@@ -30,7 +30,7 @@ UNPRINTABLE = [
 
 @pytest.fixture
 def shown() -> Iterator[io.StringIO]:
-    """What a handler with the format of Celery shows of the log."""
+    """What a handler with Celery's format shows of the log."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
@@ -41,7 +41,7 @@ def shown() -> Iterator[io.StringIO]:
 
 @pytest.fixture
 def ours(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
-    """The logger, whose records say that they were made in this package."""
+    """The logger, with records as if they came from this package."""
     make = schedulers.logger.makeRecord
 
     def make_ours(name: str, level: int, place: str, *rest: Any, **options: Any) -> Any:
@@ -53,14 +53,14 @@ def ours(monkeypatch: pytest.MonkeyPatch) -> logging.Logger:
 
 
 @pytest.mark.parametrize("char", UNPRINTABLE)
-def test_what_cannot_be_printed_is_an_escape(char: str) -> None:
+def test_an_unprintable_character_becomes_an_escape(char: str) -> None:
     for text in (one_line(f"größe {char}時計 🕰"), to_json([f"größe {char}時計 🕰"])):
         assert text.isprintable()
         assert "größe \\" in text
         assert "時計 🕰" in text
 
 
-def test_text_keeps_to_one_line() -> None:
+def test_text_stays_on_one_line() -> None:
     assert one_line("a\nb\tc\x1b[31m größe\udc80") == r"a\nb\tc\x1b[31m größe\udc80"
 
 
@@ -82,8 +82,8 @@ def test_escaped_json_means_the_same(value: Any) -> None:
         text.encode()
 
 
-def test_a_name_writes_no_lines_of_its_own(ours: logging.Logger, shown: io.StringIO) -> None:
-    """In whichever way the message shows it, or an object that has it in its text."""
+def test_a_name_cannot_write_lines_of_its_own(ours: logging.Logger, shown: io.StringIO) -> None:
+    """However the message shows it, or an object that contains it."""
     ours.warning("%s, %r, %s and %d", FORGED, FORGED, ValueError(FORGED), 7)
     ours.warning("%(name)s", {"name": FORGED})
     first, second = shown.getvalue().splitlines()
@@ -93,10 +93,10 @@ def test_a_name_writes_no_lines_of_its_own(ours: logging.Logger, shown: io.Strin
     assert all(line.isprintable() for line in (first, second))
 
 
-def test_a_record_keeps_what_it_was_made_of(
+def test_a_record_keeps_its_message_arguments_and_error(
     ours: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Error trackers look at its arguments and at the error itself."""
+    """Error trackers read them."""
     error = EntryError(FORGED)
     ours.error("%s failed", FORGED, exc_info=error)
     (record,) = caplog.records
@@ -108,7 +108,7 @@ def test_a_record_keeps_what_it_was_made_of(
         assert other.getMessage() == f"{one_line(FORGED)} failed"
 
 
-def test_a_record_without_anything_to_escape_stays_as_it_is(
+def test_a_record_without_anything_to_escape_is_not_changed(
     ours: logging.Logger, caplog: pytest.LogCaptureFixture
 ) -> None:
     ours.error("%s failed", "größe", exc_info=ValueError("größe"))
@@ -145,7 +145,7 @@ def test_a_traceback_stays_readable_and_its_errors_on_one_line_each(
 def test_what_celerys_beat_logs_is_escaped_as_well(
     shown: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A subclass may use its scheduler's way to send, which logs itself."""
+    """A subclass may send the way Celery's scheduler does, which writes its own log."""
 
     class Refusing(celery.beat.Scheduler):  # type: ignore[misc]  # Celery has no types
         def __init__(self) -> None:
@@ -161,6 +161,6 @@ def test_what_celerys_beat_logs_is_escaped_as_well(
     assert not [line for line in lines if line.startswith("[2026") or not line.isprintable()]
 
 
-def test_what_others_log_stays_as_it_is(shown: io.StringIO) -> None:
+def test_log_records_of_others_are_not_changed(shown: io.StringIO) -> None:
     schedulers.logger.warning("%s\tand\n%s", "two", "lines")
     assert shown.getvalue() == "WARNING two\tand\nlines\n"

@@ -1,4 +1,4 @@
-"""Which errors pass of themselves, for how long a unit is tried again, what an error may say."""
+"""Which errors are retried, for how long, and what an error may say."""
 
 import logging
 from typing import Any
@@ -29,7 +29,7 @@ from redbeat.store.retrying import (
 
 
 class Failing:
-    """A unit of work that fails in its own way for a while."""
+    """A unit of work that fails with these errors first."""
 
     def __init__(self, *errors: Exception) -> None:
         self.errors = list(errors)
@@ -74,7 +74,7 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         MasterNotFoundError("No master found for 'mymaster'"),
     ],
 )
-def test_what_passes_of_itself_is_worth_another_try(error: Exception) -> None:
+def test_an_outage_that_passes_is_retried(error: Exception) -> None:
     """Outages, elections, restarts, resharding."""
     assert is_outage(error)
 
@@ -92,22 +92,22 @@ def test_what_passes_of_itself_is_worth_another_try(error: Exception) -> None:
         ValueError("BUSY"),
     ],
 )
-def test_what_stays_wrong_is_not_tried_again(error: Exception) -> None:
-    """Words in an entry that look like an error of Redis do not make it one."""
+def test_what_stays_wrong_is_not_retried(error: Exception) -> None:
+    """Words in an entry that look like an error of Redis do not count."""
     assert not is_outage(error)
     assert not is_of_replica(error)
 
 
-def test_an_error_is_known_by_its_first_word_in_a_pipeline_too() -> None:
-    """redis-py puts the command before it."""
+def test_an_error_is_recognised_by_its_first_word_in_a_pipeline_too() -> None:
+    """redis-py puts the command in front of it."""
     in_pipeline = "Command # 2 (ZADD CROSS) of pipeline caused error: CROSSSLOT Keys in request"
     assert error_code(ResponseError(in_pipeline)) == "CROSSSLOT"
     assert error_code(ResponseError("CROSSSLOT Keys in request")) == "CROSSSLOT"
     assert error_code(ValueError("CROSSSLOT")) == ""
 
 
-def test_a_unit_gets_a_second_try_at_once_when_its_connection_broke() -> None:
-    """Of any client; the error of the second try is what its caller sees."""
+def test_a_unit_is_retried_once_at_once_after_a_broken_connection() -> None:
+    """With any client; its caller sees the error of the second attempt."""
     unit = Failing(redis.ConnectionError("closed"))
     assert run_unit(redis.Redis(), unit) == "done"
     unit = Failing(redis.ConnectionError("closed"), redis.ConnectionError("refused"))
@@ -120,8 +120,8 @@ def test_a_unit_gets_a_second_try_at_once_when_its_connection_broke() -> None:
     "error",
     [redis.TimeoutError("slow"), redis.AuthenticationError("no"), ResponseError("WRONGTYPE x")],
 )
-def test_a_unit_that_met_something_else_does_not(error: Exception) -> None:
-    """A server that does not answer is not waited for twice."""
+def test_a_unit_is_not_retried_at_once_after_another_error(error: Exception) -> None:
+    """Nobody waits twice for a server that does not answer."""
     unit = Failing(error)
     with pytest.raises(type(error)):
         run_unit(redis.Redis(), unit)
@@ -129,7 +129,7 @@ def test_a_unit_that_met_something_else_does_not(error: Exception) -> None:
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_a_unit_of_a_retrying_client_is_done_again_as_a_whole(
+def test_a_unit_of_a_retrying_client_is_retried_as_a_whole(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Until it succeeds, with a warning for each wait."""
@@ -140,8 +140,8 @@ def test_a_unit_of_a_retrying_client_is_done_again_as_a_whole(
 
 
 @pytest.mark.usefixtures("no_waiting")
-def test_patience_ends_the_tries_before_the_retry_period_does() -> None:
-    """Also those that would go on for ever; behind the block they do again."""
+def test_patience_ends_retries_before_the_retry_period_does() -> None:
+    """Even retries that never end otherwise; after the block they do so again."""
     client = RetryingConnection(-1, redis.Redis())
     left = iter([3.0, 3.0, 2.0, 2.0, 0.0])
     unit = Failing(*[redis.TimeoutError("slow")] * 9)
@@ -154,7 +154,7 @@ def test_patience_ends_the_tries_before_the_retry_period_does() -> None:
 
 
 def test_a_wait_never_outlasts_the_retry_period() -> None:
-    """The last try is made when the period ends, not half a minute later."""
+    """The last attempt comes at the end of the period, not half a minute later."""
     retrying = RetryingConnection(0.2, redis.Redis())
     unit = Failing(*[redis.TimeoutError("slow")] * 9)
     with pytest.raises(redis.TimeoutError):
@@ -183,7 +183,7 @@ def test_a_wait_never_outlasts_the_retry_period() -> None:
     ],
 )
 def test_an_error_leaves_out_what_may_hold_a_password(error: Any, safe: str) -> None:
-    """Its class stays."""
+    """It keeps its class."""
 
     def unit() -> None:
         raise error
@@ -195,6 +195,6 @@ def test_an_error_leaves_out_what_may_hold_a_password(error: Any, safe: str) -> 
     assert raised.value.__suppress_context__ or raised.value is error
 
 
-def test_a_retrying_connection_says_nothing_of_its_client() -> None:
-    """Some versions of redis-py write passwords into the `repr` of a pool."""
+def test_the_repr_of_a_retrying_connection_does_not_show_its_client() -> None:
+    """Some versions of redis-py write passwords into the ``repr`` of a pool."""
     assert "marker" not in repr(RetryingConnection(1, redis.Redis(password="marker")))

@@ -1,4 +1,4 @@
-"""URLs: what is read from them, and that no log shows a password."""
+"""URLs: what is read from them, and that logs show no password."""
 
 import string
 
@@ -73,13 +73,13 @@ def test_a_url_is_shown_without_its_passwords(url: object, shown: str) -> None:
 def test_no_password_before_the_host_is_shown(
     scheme: str, host: str, user: str, a: str, b: str
 ) -> None:
-    """Also one with characters that had to be quoted."""
+    """Not even one with characters that should have been quoted."""
     assert MARKER not in sanitized(f"{scheme}://{user}:{a}{MARKER}{b}@{host}/0")
 
 
 @given(scheme=SCHEME, host=HOST, name=st.sampled_from(["password", "ssl_password", "token"]), a=RAW)
 def test_no_password_in_the_query_is_shown(scheme: str, host: str, name: str, a: str) -> None:
-    """Under whatever name, as long as nobody knows it to be harmless."""
+    """Whatever the name of its parameter."""
     a = a.replace("&", "")
     assert MARKER not in sanitized(f"{scheme}://{host}/0?db=1&{name}={a}{MARKER}&protocol=3")
     assert MARKER not in sanitized(f"{scheme}://me:x@{host}/0?{name}={a}{MARKER}")
@@ -112,8 +112,8 @@ def test_no_password_in_any_of_several_urls_is_shown(parts: list[tuple[str, str,
     ("url", "scheme"),
     [("redis://h", "redis"), ("REDISS://h", "rediss"), ("localhost", ""), ("", ""), (None, "")],
 )
-def test_the_scheme_is_what_stands_before_the_colon(url: object, scheme: str) -> None:
-    """In lower case; nothing else has one."""
+def test_the_scheme_is_what_comes_before_the_colon(url: object, scheme: str) -> None:
+    """In lower case; other values have none."""
     assert scheme_of(url) == scheme
 
 
@@ -127,7 +127,7 @@ def test_celerys_form_of_a_unix_socket_is_read_as_redis_py_writes_it() -> None:
 
 @pytest.mark.parametrize("name", ["NONE", "OPTIONAL", "REQUIRED"])
 def test_celerys_form_of_certificate_checks_is_read_as_redis_py_writes_it(name: str) -> None:
-    """`rediss://` brokers are commonly written so."""
+    """``rediss://`` brokers are often written this way."""
     url = single_url(f"rediss://h/0?ssl_cert_reqs=CERT_{name}")
     assert url == f"rediss://h/0?ssl_cert_reqs={name.lower()}"
     assert single_url("rediss://h/0?ssl_cert_reqs=none") == "rediss://h/0?ssl_cert_reqs=none"
@@ -142,7 +142,7 @@ def test_sentinels_are_read_as_celery_reads_them() -> None:
 
 
 def test_a_node_has_host_port_and_credentials() -> None:
-    """Those that are not there are left out."""
+    """Missing parts are left out."""
     assert node_in("redis-cluster://me:p@h:7000") == {
         "host": "h",
         "port": 7000,
@@ -154,7 +154,7 @@ def test_a_node_has_host_port_and_credentials() -> None:
 
 @pytest.mark.parametrize("read", [node_in, sentinels_in])
 def test_a_malformed_url_is_a_value_error(read: object) -> None:
-    """Whoever asked says which setting it is."""
+    """The caller knows which setting it is."""
     assert callable(read)
     with pytest.raises(ValueError, match=r"(?i)port"):
         read("redis://h:port")
