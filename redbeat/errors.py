@@ -16,7 +16,7 @@ class SettingError(
     ValueError,
     click.ClickException,
 ):
-    """A setting has a value that cannot work; the message names the setting and the mend.
+    """A setting has a value that cannot work; the message names the setting and says what to do.
 
     The ``celery`` program, which is made with click, prints it as one line.
     """
@@ -56,7 +56,7 @@ class RedBeatKeyExpiryError(RedBeatError, RuntimeError):
 
 
 class UnsupportedServerError(RedBeatError, RuntimeError, click.ClickException):
-    """The Redis server is too old; the message names its version and the lowest that will do.
+    """The Redis server is too old; the message names its version and the lowest supported one.
 
     The ``celery`` program prints it as one line.
     """

@@ -147,7 +147,7 @@ class Settings:
     def __init__(self, app: Any = None) -> None:
         self.app = app_or_default(app)
         self._unlogged: list[str] = []
-        # The first key of all: Celery swaps a pending configuration in at the first that is read.
+        # Read first of all keys: Celery swaps a pending configuration in at the first.
         self.key_prefix: str = self._read("redbeat_key_prefix")
         self.schedule_key = f"{self.key_prefix}:schedule"
         self.statics_key = f"{self.key_prefix}:statics"
@@ -203,6 +203,13 @@ class Settings:
                 f"Entry {name!r} can be neither stored nor removed: its key would be {key}, which "
                 "redbeat itself uses. Choose another name."
             )
+
+    def usable_lock_timeout(self, lock_key: str | None) -> float | None:
+        """The timeout of the lock at ``lock_key``; without a lock, a bad value counts as none."""
+        setting = SETTINGS["redbeat_lock_timeout"]
+        if lock_key:
+            setting.check(self.lock_timeout)
+        return self.lock_timeout if setting.accepts(self.lock_timeout) else None
 
     @property
     def schedule(self) -> dict[str, Any]:
@@ -298,13 +305,6 @@ class Settings:
         is_set = self.is_key_in_conf(setting.name)
         return None if is_set else f"{self.key_prefix}{setting.default}"
 
-    def usable_lock_timeout(self, lock_key: str | None) -> float | None:
-        """The timeout of the lock at ``lock_key``; where there is no lock, a bad one is ignored."""
-        setting = SETTINGS["redbeat_lock_timeout"]
-        if lock_key:
-            setting.check(self.lock_timeout)
-        return self.lock_timeout if setting.accepts(self.lock_timeout) else None
-
     def _read_key_expiry_check(self) -> str:
         setting = SETTINGS["redbeat_key_expiry_check"]
         value = self._read(setting.name)
@@ -335,10 +335,12 @@ class Settings:
 
 
 def _meant(name: str) -> str | None:
-    """The setting with this name, or one much like it; ``None`` if there is none."""
-    if name in SETTINGS or not name.startswith(OWN_PREFIX):
-        return name if name in SETTINGS else None
-    # What all settings start with would make any two of them alike.
+    """The setting with this name, else one much like it, if there is one."""
+    if name in SETTINGS:
+        return name
+    if not name.startswith(OWN_PREFIX):
+        return None
+    # The prefix, which all settings have, would make any two of them alike.
     names = [setting.removeprefix(OWN_PREFIX) for setting in SETTINGS]
     alike = get_close_matches(name.removeprefix(OWN_PREFIX), names, 1, LIKENESS)
     return OWN_PREFIX + alike[0] if alike else None

@@ -1,6 +1,6 @@
 """The client of the schedule: which kind the settings ask for, and how it is made.
 
-Nothing here costs a round trip, but for the client of a cluster: redis-py asks for its nodes.
+No round trips, except for the client of a cluster: redis-py asks for its nodes.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class ServerFactory:
         return CHECKED_OPTIONS[name].check(self.settings.redbeat_redis_options.get(name))
 
     def unwanted(self, names: set[str]) -> set[str]:
-        """The options among these that the client is not given.
+        """The options among these that are not passed to the client.
 
         2.x passed on neither the broker's options nor those under Celery's namespace; of the
         latter, what the client knows is passed on.

@@ -53,6 +53,10 @@ def is_a(*types: type) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, types)
 
 
+def _is_retry_period(value: Any) -> bool:
+    return value == FOR_EVER or (is_number(value) and value >= 0)
+
+
 def _is_encoding(value: Any) -> bool:
     try:
         codecs.lookup(value)
@@ -69,27 +73,18 @@ SECONDS_OPTIONS = ("socket_timeout", "socket_connect_timeout", "health_check_int
 
 #: The options that are checked here, since redis-py would complain late or quote the value.
 CHECKED_OPTIONS = {
-    name: Setting(f"redbeat_redis_options[{name!r}]", None, type_, accepts, meaning, is_secret=True)
-    for name, type_, accepts, meaning in (
-        ("master_name", "text", is_a(str), "The name of the master among sentinels."),
-        ("service_name", "text", is_a(str), "The same, as 2.x calls it."),
+    name: Setting(f"redbeat_redis_options[{name!r}]", None, type_, accepts, "", is_secret=True)
+    for name, type_, accepts in (
+        ("master_name", "text", is_a(str)),
+        ("service_name", "text", is_a(str)),
         (
             "sentinel_kwargs",
             "a dict of options for the connections to the sentinels",
             is_a(Mapping),
-            "Keyword arguments of the clients of the sentinels themselves.",
         ),
-        (
-            "retry_period",
-            "a number of seconds, or -1 to retry forever",
-            lambda value: value == FOR_EVER or (is_number(value) and value >= 0),
-            "For how long a call is retried while Redis cannot be reached.",
-        ),
-        ("encoding", "an encoding that Python knows", _is_encoding, "How text is stored."),
-        *(
-            (name, "a number of seconds", is_number, "Passed to redis-py.")
-            for name in SECONDS_OPTIONS
-        ),
+        ("retry_period", "a number of seconds, or -1 to retry forever", _is_retry_period),
+        ("encoding", "an encoding that Python knows", _is_encoding),
+        *((name, "a number of seconds", is_number) for name in SECONDS_OPTIONS),
     )
 }
 

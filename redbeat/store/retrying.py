@@ -45,7 +45,7 @@ logger = get_logger("celery.beat")
 Result = TypeVar("Result")
 Error = TypeVar("Error", bound=BaseException)
 
-#: What passes without our doing, as redis-py raises it.
+#: Errors of redis-py that pass without our doing.
 OUTAGES = (
     RedisConnectionError,
     RedisTimeoutError,
@@ -54,8 +54,7 @@ OUTAGES = (
     TryAgainError,
 )
 
-#: What passes without our doing, as the first word of a server's error: redis-py has no class of
-#: its own for some of them.
+#: The same as first words of a server's error: redis-py has no class of its own for some.
 #: See https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors.
 OUTAGE_CODES = {"BUSY", "CLUSTERDOWN", "LOADING", "NOREPLICAS", "TRYAGAIN"}
 
@@ -124,7 +123,10 @@ class RetryingConnection:
 
 
 def retries(retry_period: float) -> tenacity.Retrying:
-    """Retries a function on an outage, for so many seconds; ``-1``: forever."""
+    """An object that calls a function until there is no outage, for at most so many seconds.
+
+    ``-1``: forever.
+    """
     period = float("inf") if retry_period == FOR_EVER else retry_period
     growing = tenacity.wait_exponential(max=RetryingConnection.RETRY_MAX_WAIT)
 
@@ -157,7 +159,7 @@ def retries(retry_period: float) -> tenacity.Retrying:
 
 
 def direct(client: Any) -> Any:
-    """The client itself, without retries of ours."""
+    """The client itself, without our retries."""
     return client.wrapped_connection if isinstance(client, RetryingConnection) else client
 
 
