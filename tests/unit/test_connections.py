@@ -638,6 +638,31 @@ def test_a_patched_class_of_sentinels_makes_the_client(module: str) -> None:
     sentinels.return_value.master_for.assert_called_once_with("m")
 
 
+def test_a_patched_logger_hears_of_settings_and_options() -> None:
+    """As with 2.x, the name in ``redbeat.schedulers`` counts."""
+    app = Celery("proj", set_as_current=False)
+    app.conf.update(
+        redbeat_redis_url="redis://redis.invalid",
+        broker_transport_options={"visibility_timeout": 3},
+    )
+    with (
+        mock.patch("redbeat.schedulers.logger") as logger,
+        pytest.warns(DeprecationWarning, match="redbeat_redis_options"),
+    ):
+        get_redis(app)
+    assert "redbeat_redis_options is not set" in str(logger.warning.call_args)
+    assert "visibility_timeout" in str(logger.debug.call_args)
+
+
+def test_a_patched_class_of_retrying_connections_wraps_the_client() -> None:
+    app = make_app("redis://redis.invalid", redbeat_redis_options={"retry_period": 3})
+    with mock.patch("redbeat.schedulers.RetryingConnection") as retrying:
+        assert get_redis(app) is retrying.return_value
+    period, wrapped = retrying.call_args.args
+    assert period == 3
+    assert isinstance(wrapped, redis.Redis)
+
+
 @pytest.mark.parametrize(
     "name", ["socket_timeout", "socket_connect_timeout", "health_check_interval"]
 )
