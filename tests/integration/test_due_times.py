@@ -3,7 +3,6 @@
 import json
 import time
 from datetime import datetime, timedelta, timezone
-from itertools import pairwise
 from typing import Any
 from unittest import mock
 
@@ -79,10 +78,10 @@ def test_a_slot_of_a_schedule_with_a_clock_of_its_own_runs_once(app: Celery, rul
     with mock.patch.object(
         RedBeatScheduler, "send_task", side_effect=lambda *args, **kwargs: ran.append(time.time())
     ):
-        while len(ran) < 4:
+        while len(ran) < 3:
             scheduler.tick()
     scheduler.close()
-    assert [later - earlier for earlier, later in pairwise(ran)] == pytest.approx([1] * 3, abs=0.5)
+    assert len({int(moment) for moment in ran}) == len(ran)
 
 
 def test_a_rule_runs_at_its_start_and_then_on(

@@ -100,8 +100,8 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
     for number in range(20):
         due(app, str(number))
     scheduler = RedBeatScheduler(app)
-    monkeypatch.setattr("redbeat.beat.batch.FILLING_TIME", 0.2)
-    proxy.delay = 0.3
+    monkeypatch.setattr("redbeat.beat.batch.FILLING_TIME", 0.08)
+    proxy.delay = 0.1
     with proxy.counting() as traffic:
         scheduler.tick()
     assert redis_client.llen(QUEUE) == 20

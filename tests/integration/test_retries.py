@@ -82,6 +82,12 @@ def back_when_missed(caplog: pytest.LogCaptureFixture, mend: Callable[[], Any]) 
         thread.join()
 
 
+@pytest.fixture(autouse=True)
+def _quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no retry wait for long."""
+    monkeypatch.setattr(RetryingConnection, "RETRY_MAX_WAIT", 0.05)
+
+
 @pytest.fixture
 def app(make_app_with: MakeApp, proxy: Proxy) -> Celery:
     """An application whose Redis is behind a proxy."""

@@ -1,6 +1,7 @@
 """Managed and proxied services, by real servers that refuse what those refuse."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,17 +29,28 @@ class Hook:
         self.scheduler = scheduler
 
 
-@pytest.fixture
-def cluster_node(start_redis: StartRedis) -> RedisServer:
-    """A cluster of one node: what a proxy before a cluster lets its clients see of it."""
-    server = start_redis(cluster_enabled="yes")
+@pytest.fixture(scope="module")
+def shared_cluster_node(
+    server_program: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RedisServer]:
+    """A cluster of one node, for all tests here."""
+    server = RedisServer(tmp_path_factory.mktemp("cluster"), cluster_enabled="yes").start()
     with server.client() as client:
         client.execute_command("CLUSTER", "ADDSLOTS", *range(SLOTS))
         wait_until(
             lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")),
             message="a cluster that answers",
         )
-    return server
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def cluster_node(shared_cluster_node: RedisServer) -> RedisServer:
+    """An empty cluster of one node: what a proxy lets its clients see of one with many."""
+    with shared_cluster_node.client() as client:
+        client.flushall()
+    return shared_cluster_node
 
 
 def lead(app: Celery) -> RedBeatScheduler:
