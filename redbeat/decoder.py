@@ -630,7 +630,7 @@ class StoredLazyFunc(BeatLazyFunc):  # type: ignore[misc]  # Celery has no types
         """`value`, or what is stored of it if it is one that the code computes."""
         if not isinstance(value, BeatLazyFunc) or isinstance(value, cls):
             return value
-        function = value._func
+        function = value._func  # noqa: SLF001  # Celery shows it nowhere else
         name = getattr(function, "__qualname__", type(function).__qualname__)
         module = getattr(function, "__module__", None)
         return cls(f"{module}.{name}" if module else name)

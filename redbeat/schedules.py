@@ -508,12 +508,14 @@ def bound(schedule: Any, app: Any) -> Any:
 
 
 def _clocked_as_once(schedule: Any) -> once:
-    return once(schedule.clocked_time, nowfun=schedule.nowfun, app=schedule._app)
+    app = schedule._app  # noqa: SLF001  # `app` is the current one where there is none
+    return once(schedule.clocked_time, nowfun=schedule.nowfun, app=app)
 
 
 def _zoned_as_crontab(schedule: Any) -> crontab:
     _, fields, _ = celery_crontab.__reduce__(schedule)
-    return crontab(*fields, tz=schedule.tz, app=schedule._app)
+    app = schedule._app  # noqa: SLF001  # `app` is the current one where there is none
+    return crontab(*fields, tz=schedule.tz, app=app)
 
 
 #: Schedules of others that equal one of ours, by module and name: they are not imported for that.

@@ -73,7 +73,7 @@ class Broker:
     def connect(self) -> dict[str, Any]:
         """The keywords for ``maybe_due``, connecting if need be; raises `BrokerAwayError`."""
         try:
-            kwargs = self._sender._maybe_due_kwargs
+            kwargs = self._sender._maybe_due_kwargs  # noqa: SLF001  # 2.x users override it
             self.channel = getattr(kwargs.get("producer"), "channel", None)
         except Exception as exc:
             raise broker_away(exc) from exc

@@ -139,7 +139,7 @@ class StaticEntries:
         is enabled.
         """
         self._progress()
-        entry = self._owner._maybe_entry(name, fields)
+        entry = self._owner._maybe_entry(name, fields)  # noqa: SLF001  # Celery's name
         try:
             stored = self._owner.Entry.from_key(entry.key, app=self._owner.app)
         except (KeyError, TypeError, ValueError):

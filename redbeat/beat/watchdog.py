@@ -75,7 +75,8 @@ class Watchdog:
         # In a process that was suspended, the calling thread may just be the first one to resume.
         if not self.is_stalled or stop.wait(LOOKING_INTERVAL) or not self.is_stalled:
             return
-        stack = traceback.format_stack(sys._current_frames().get(self._thread))
+        # Only this function shows the stack of another thread.
+        stack = traceback.format_stack(sys._current_frames().get(self._thread))  # noqa: SLF001
         report(
             f"beat: The main thread has been stuck for more than {self.stall_timeout:g} seconds "
             "past the time at which it should have gone on. The lock is no longer renewed, so that "

@@ -40,7 +40,7 @@ class CrontabCalendar(Calendar):
     @property
     def runs_through_hours(self) -> bool:
         """Whether the hour field says ``*``, a range or a step, rather than naming hours."""
-        field = self.schedule._orig_hour
+        field = self.schedule._orig_hour  # noqa: SLF001  # `hour` holds the numbers alone
         return isinstance(field, str) and any(mark in field for mark in "*-/")
 
     def after(self, wall: datetime) -> datetime | None:
