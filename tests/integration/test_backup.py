@@ -24,8 +24,10 @@ SCHEDULE = "redbeat::schedule"
 #: Characters in the argument of each entry: a page of them outweighs the names of all.
 SIZE = 2000
 
-#: Entries of more than one page: while one is read, the one before it is still held.
-SOME = 2 * PAGE
+SMALL_PAGE = 100
+
+#: Entries of more than one small page: while one is read, the one before it is still held.
+SOME = 2 * SMALL_PAGE
 
 
 def make(app: Celery, number: int) -> RedBeatSchedulerEntry:
@@ -68,6 +70,13 @@ def exhaust(items: Iterator[Any]) -> None:
         pass
 
 
+@pytest.fixture
+def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages of few entries: to trace all memory takes long."""
+    monkeypatch.setattr("redbeat.timetable.PAGE", SMALL_PAGE)
+
+
+@pytest.mark.usefixtures("_small_pages")
 def test_an_export_of_four_times_as_many_entries_takes_no_more_memory(app: Celery) -> None:
     """Names are held, but they take few bytes each."""
     timetable = Timetable(app)
@@ -78,6 +87,7 @@ def test_an_export_of_four_times_as_many_entries_takes_no_more_memory(app: Celer
     assert peak_of(lambda: exhaust(export(timetable))) < 1.5 * some
 
 
+@pytest.mark.usefixtures("_small_pages")
 def test_comparing_four_times_as_many_entries_takes_no_more_memory(
     app: Celery, tmp_path: Path
 ) -> None:
