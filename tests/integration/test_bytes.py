@@ -20,20 +20,20 @@ from support.entries import overdue
 
 
 @pytest.mark.parametrize("meta", ["garbage", "null", "[]", '{"last_run_at": "2020"}', '"x"'])
-def test_saving_replaces_a_meta_that_nobody_can_read(
+def test_saving_replaces_an_unreadable_meta(
     client_app: Celery, client: redis.Redis, meta: str
 ) -> None:
-    """As the line says that tells of an entry set aside."""
+    """As the log line of an entry that was set aside promises."""
     entry = overdue(client_app, total_run_count=5)
     client.hset(entry.key, "meta", meta)
     overdue(client_app, total_run_count=5)
     assert RedBeatSchedulerEntry.from_key(entry.key, app=client_app).total_run_count == 5
 
 
-def test_an_entry_whose_meta_is_no_text_is_replaced_together_with_a_removal(
+def test_replacing_an_entry_whose_meta_is_not_text_and_removing_another_is_one_change(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """Both are made, as one change."""
+    """Both are done."""
     timetable, fields = Timetable(client_app), {"task": "t", "schedule": timedelta(hours=1)}
     timetable.update({"a": fields, "gone": fields})
     client.hset("redbeat:a", "meta", b"\xff\xfe")
@@ -42,10 +42,10 @@ def test_an_entry_whose_meta_is_no_text_is_replaced_together_with_a_removal(
     assert timetable["a"].total_run_count == 0
 
 
-def test_a_lock_whose_token_is_no_text_is_waited_for(
+def test_a_beat_waits_for_a_lock_whose_token_is_not_text(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """Its holder is nobody that we know."""
+    """Its holder is unknown."""
     client.set("redbeat::lock", b"\xff\xfe", px=60000)
     scheduler = RedBeatScheduler(client_app)
     acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
@@ -57,10 +57,10 @@ def test_a_lock_whose_token_is_no_text_is_waited_for(
 
 
 @pytest.mark.parametrize("make", [fakeredis.FakeRedis, redis.Redis], ids=["fakeredis", "redis"])
-def test_a_client_that_answers_in_bytes_will_do(
+def test_a_client_that_answers_in_bytes_works(
     make_app_with: MakeApp, redis_server: Any, make: Any
 ) -> None:
-    """It leads, dispatches, and lets go."""
+    """Beat leads, dispatches and releases the lock with it."""
     app = make_app_with(
         redbeat_redis_url="redis://injected.invalid/0",
         beat_schedule={"static": {"task": "tasks.a", "schedule": 3600}},
@@ -76,10 +76,10 @@ def test_a_client_that_answers_in_bytes_will_do(
     assert Timetable(app).leader() is None
 
 
-def test_bytes_that_are_no_text_end_nothing(
+def test_beat_survives_bytes_that_are_not_text(
     make_app_with: MakeApp, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    """On the channel, among the names of static entries, and in reports."""
+    """In the channel, among the names of static entries, and in reports."""
     redis_client.sadd("redbeat::statics", b"\xff")
     redis_client.hset("redbeat::reports", b"\xff", b"\xff")
     app = make_app_with(

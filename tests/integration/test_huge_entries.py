@@ -1,4 +1,4 @@
-"""Entries that are far too large: an error that names them, little work, and no harm else."""
+"""Entries that are far too large cause an error that names them, little work, and no other harm."""
 
 import json
 import logging
@@ -16,7 +16,7 @@ from support.counting import calls_of
 SCHEDULE = "redbeat::schedule"
 SIZE = 50_000_000
 
-#: Function calls that two ticks may make which have such an entry to look at.
+#: Function calls at most in two ticks that look at such an entry.
 MOST_CALLS = 200_000
 
 INTERVAL = {"__type__": "interval", "every": 60}
@@ -59,14 +59,14 @@ def write_due(client: redis.Redis, name: str, **fields: str) -> None:
 
 
 @pytest.mark.parametrize("fields", CASES)
-def test_the_others_run_beside_an_entry_that_is_too_large_or_too_deep(
+def test_other_entries_run_beside_one_that_is_too_large_or_too_deep(
     fields: dict[str, str],
     scheduler: RedBeatScheduler,
     sent: list[str],
     redis_client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It is set aside by name with a reason that fits in a log, and later ticks go on as well."""
+    """It is set aside with a reason that fits in a log, and later ticks go on as well."""
     write_due(redis_client, "huge", **fields)
     for name in ("before", "beyond"):
         write_due(redis_client, name, definition=definition(name))

@@ -1,4 +1,4 @@
-"""What beat logs of an entry that fails at every run, and of a server that refuses things."""
+"""What beat logs about an entry that fails on every run, or a server that refuses commands."""
 
 import logging
 import re
@@ -44,10 +44,10 @@ def save(app: Celery, name: str, **fields: Any) -> RedBeatSchedulerEntry:
     return entry
 
 
-def test_a_message_that_fails_at_every_run_is_told_once_an_hour(
+def test_a_message_that_fails_on_every_run_is_logged_once_an_hour(
     scheduler: RedBeatScheduler, told: Told
 ) -> None:
-    """In one line at error; between, and with tracebacks, at debug. Others speak for themselves."""
+    """In one line at error; in between, and with tracebacks, at debug. Each entry has its own."""
     clock = [0.0]
     scheduler.log.clock = lambda: clock[0]
     names = ("bad", "worse")
@@ -66,10 +66,10 @@ def test_a_message_that_fails_at_every_run_is_told_once_an_hour(
     assert len(told(logging.ERROR)) == 3
 
 
-def test_tracebacks_are_told_at_debug(
+def test_tracebacks_are_logged_at_debug(
     scheduler: RedBeatScheduler, told: Told, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Of the first time, too."""
+    """Also the first time."""
     save(scheduler.app, "bad", options={"serializer": "clay"})
     scheduler.app.redbeat_redis.hset("redbeat:broken", "definition", "{")
     make_due(scheduler.app, "broken")
@@ -80,10 +80,10 @@ def test_tracebacks_are_told_at_debug(
     assert len(told(logging.ERROR)) == 2
 
 
-def test_an_entry_that_cannot_be_read_is_told_once_as_it_is(
+def test_an_unreadable_entry_is_logged_once_until_it_changes(
     scheduler: RedBeatScheduler, told: Told
 ) -> None:
-    """However often it is met; written anew, and still not readable, it is news."""
+    """However often beat meets it."""
     client = scheduler.app.redbeat_redis
     for definition in ("{", "[", "["):
         for _ in range(3):
@@ -98,10 +98,10 @@ def test_an_entry_that_cannot_be_read_is_told_once_as_it_is(
     assert len(told(logging.ERROR)) == 3
 
 
-def test_an_override_that_fails_at_every_look_is_told_once(
+def test_an_override_that_fails_every_time_is_logged_once(
     scheduler: RedBeatScheduler, told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one that asks a service which is away."""
+    """For example one that calls a service that is unavailable."""
 
     def away(self: Any, entry: Any, **kwargs: Any) -> None:
         raise ConnectionRefusedError("away")
@@ -115,10 +115,10 @@ def test_an_override_that_fails_at_every_look_is_told_once(
     assert "did not run, trying again" in line
 
 
-def test_what_was_told_is_remembered_within_bounds(
+def test_what_was_logged_is_remembered_within_bounds(
     told: Told, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was told longest ago is forgotten, and told again."""
+    """The oldest is forgotten, and logged again."""
     monkeypatch.setattr(repeats, "MOST_REMEMBERED", 2)
     log = Repeats(batch.logger, lambda: 0.0)
     for about in ("a", "b", "a", "c", "b", "a"):
@@ -134,10 +134,10 @@ RULES = {
 
 
 @pytest.mark.parametrize("rules", RULES)
-def test_a_refused_script_is_told_by_what_it_does_and_to_which_key(
+def test_a_refused_script_is_described_by_what_it_does_and_to_which_key(
     rules: str, start_redis: StartRedis, make_app_with: MakeApp, told: Told
 ) -> None:
-    """And not by the digest under which the server knows it."""
+    """Not by its digest."""
     users = guard(start_redis(), rules)
     save(make_app_with(redbeat_redis_url=users.admin_url), "a")
     app = make_app_with(redbeat_redis_url=users.guest_url)
@@ -149,7 +149,7 @@ def test_a_refused_script_is_told_by_what_it_does_and_to_which_key(
     assert not re.search(r"\b[0-9a-f]{40}\b", lines)
 
 
-def test_a_script_that_meets_another_type_of_key_is_told_likewise(
+def test_a_script_that_meets_a_key_of_another_type_is_described_likewise(
     app: Celery, redis_client: redis.Redis
 ) -> None:
     redis_client.set("redbeat::schedule", "text")
@@ -157,10 +157,10 @@ def test_a_script_that_meets_another_type_of_key_is_told_likewise(
         RedBeatSchedulerEntry("a", "t", 1, app=app).save()
 
 
-def test_a_lost_connection_to_the_broker_is_told_in_words(
+def test_a_lost_connection_to_the_broker_is_described_in_words(
     make_app_with: MakeApp, redis_url: str, start_redis: StartRedis, told: Told
 ) -> None:
-    """Whatever kombu makes of it, at each try."""
+    """On each try, whatever error kombu raises."""
     broker = start_redis()
     app = make_app_with(redbeat_redis_url=redis_url, broker_url=broker.url())
     scheduler = RedBeatScheduler(app)
@@ -178,10 +178,10 @@ def test_a_lost_connection_to_the_broker_is_told_in_words(
     scheduler.close()
 
 
-def test_a_closed_channel_to_the_broker_is_told_in_words(
+def test_a_closed_channel_to_the_broker_is_described_in_words(
     make_app_with: MakeApp, redis_url: str, redis_server: RedisServer, told: Told
 ) -> None:
-    """Kombu says that something which is None has no attribute."""
+    """Kombu raises an `AttributeError` about `None`."""
 
     class Closing(RedBeatScheduler):
         def send_task(self, *args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What a running beat service makes of a scheduler whose `tick`, lock or client is a user's own."""
+"""A running beat service with a scheduler whose `tick`, lock or client is the user's own."""
 
 import contextlib
 import logging
@@ -80,8 +80,10 @@ def _uncounted() -> None:
     Copied.ticks = 0
 
 
-def test_an_override_that_caps_the_wait_is_called_again_after_it(serve: Serve, app: Celery) -> None:
-    """What it caps is the seconds to wait, as Celery's contract has it."""
+def test_an_override_that_caps_the_wait_is_called_again_after_that_time(
+    serve: Serve, app: Celery
+) -> None:
+    """Its return value is the number of seconds to wait, as in Celery."""
     scheduler: Any = serve(Capped)
     due(app, "a")
     for _ in range(3):
@@ -91,10 +93,10 @@ def test_an_override_that_caps_the_wait_is_called_again_after_it(serve: Serve, a
     assert scheduler.answers == [pytest.approx(300, abs=5)] * 3
 
 
-def test_an_override_that_answers_with_more_does_not_delay_what_is_due(
+def test_an_override_that_returns_a_longer_wait_does_not_delay_due_entries(
     serve: Serve, app: Celery
 ) -> None:
-    """Its answer is a bound."""
+    """Its return value is an upper bound."""
 
     class Lazy(RedBeatScheduler):
         def tick(self, *args: Any, **kwargs: Any) -> float:
@@ -108,10 +110,10 @@ def test_an_override_that_answers_with_more_does_not_delay_what_is_due(
 
 
 @pytest.mark.parametrize("is_assigned", [False, True], ids=["defined", "assigned"])
-def test_a_tick_that_asks_nobody_is_not_called_on_a_standby(
+def test_a_tick_that_does_not_call_ours_runs_only_on_the_leader(
     serve: Serve, redis_client: redis.Redis, sent: list[str], is_assigned: bool
 ) -> None:
-    """It begins with the lead, and ends with it."""
+    """It starts when beat begins to lead, and stops when the lead is lost."""
 
     class Assigned(RedBeatScheduler):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -137,7 +139,7 @@ def test_a_tick_that_asks_nobody_is_not_called_on_a_standby(
 def test_a_tick_that_extends_a_lost_lock_does_not_end_beat(
     serve: Serve, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It stands by, as every beat of ours does."""
+    """Beat becomes a standby."""
     scheduler = serve(Copied)
     scheduler.tick()
     redis_client.set(LOCK, "another")
@@ -146,10 +148,10 @@ def test_a_tick_that_extends_a_lost_lock_does_not_end_beat(
     assert "Lost the lock" in caplog.text
 
 
-def test_a_tick_of_ones_own_outlives_an_outage(
+def test_an_overridden_tick_survives_an_outage(
     serve: Serve, make_app_with: MakeApp, start_redis: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What 2.x needs `retry_period` for."""
+    """2.x needs `retry_period` for this."""
     server: RedisServer = start_redis()
     scheduler = serve(Copied, make_app_with(redbeat_redis_url=server.url()))
     scheduler.tick()
@@ -163,10 +165,10 @@ def test_a_tick_of_ones_own_outlives_an_outage(
     assert Copied.ticks > ticks
 
 
-def test_a_beat_that_was_frozen_in_a_loop_of_its_own_sends_no_more(
+def test_a_beat_that_was_frozen_in_an_overridden_tick_stops_sending(
     serve: Serve, redis_client: redis.Redis, sent: list[str]
 ) -> None:
-    """Another one leads by the time at which it goes on."""
+    """Another beat leads by the time it continues."""
 
     class Frozen(Copied):
         def maybe_due(self, *args: Any, **kwargs: Any) -> Any:
@@ -182,10 +184,10 @@ def test_a_beat_that_was_frozen_in_a_loop_of_its_own_sends_no_more(
     assert len(sent) == 1
 
 
-def test_a_lock_that_was_assigned_by_hand_is_renewed_by_ticks_only(
+def test_an_assigned_lock_is_renewed_by_ticks_only(
     serve: Serve, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It may know only the thread that took it; and it is renewed to its time, not by it."""
+    """Only the thread that took it may be able to; it is renewed to its time to live, not by it."""
     caplog.set_level(logging.WARNING)
 
     class ByHand(RedBeatScheduler):
@@ -209,10 +211,8 @@ def test_a_lock_that_was_assigned_by_hand_is_renewed_by_ticks_only(
     assert caplog.records == []
 
 
-def test_a_lock_of_ones_own_that_is_lost_is_raised_from_tick(
-    app: Celery, redis_client: Any
-) -> None:
-    """Where no service drives the ticks: subclasses catch it."""
+def test_losing_an_assigned_lock_raises_from_tick(app: Celery, redis_client: Any) -> None:
+    """Where no service drives the ticks, subclasses catch the error."""
     scheduler = RedBeatScheduler(app)
     scheduler.lock = redis_client.lock("redbeat:mine", timeout=50)
     scheduler.lock.acquire()
@@ -222,10 +222,10 @@ def test_a_lock_of_ones_own_that_is_lost_is_raised_from_tick(
         scheduler.tick()
 
 
-def test_no_client_is_made_before_a_setup_of_ones_own(
+def test_no_client_is_made_before_an_overridden_setup(
     serve: Serve, make_app_with: MakeApp, redis_server: RedisServer
 ) -> None:
-    """It may bring the client, and the banner must not make another one before."""
+    """The setup may set the client, and the banner must not make another one before."""
     clients: list[Any] = []
 
     class Bringing(RedBeatScheduler):
@@ -244,10 +244,10 @@ def test_no_client_is_made_before_a_setup_of_ones_own(
     disconnect(clients[0])
 
 
-def test_a_scheduler_that_is_only_built_removes_nothing(
+def test_constructing_a_scheduler_removes_nothing(
     app: Celery, make_app_with: MakeApp, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    """A program that lists the schedule need not have the `beat_schedule` of beat."""
+    """A program that only lists the schedule may have another `beat_schedule`."""
     app.conf.beat_schedule = STATIC
     RedBeatScheduler(app).close()
     ran = RedBeatSchedulerEntry.from_key("redbeat:static", app=app).next()
@@ -260,7 +260,7 @@ def test_a_scheduler_that_is_only_built_removes_nothing(
 
 
 @pytest.mark.parametrize("how", ["leading", "by hand"])
-def test_the_leader_removes_what_the_code_does_not_have_any_more(
+def test_the_leader_removes_entries_that_are_gone_from_the_code(
     serve: Serve,
     app: Celery,
     make_app_with: MakeApp,
@@ -296,10 +296,10 @@ class Choosing(RedBeatScheduler):
         return entries if "made-up" in self.held_back else entries | {"made-up": made_up}
 
 
-def test_a_schedule_of_ones_own_decides_what_runs_and_how(
+def test_an_overridden_schedule_decides_what_runs_and_how(
     serve: Serve, app: Celery, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with 2.x: it may leave out entries, change them, and add some that are nowhere else."""
+    """As in 2.x, it may leave out entries, change them, and add some that are not stored."""
     sent: list[tuple[str, Any]] = []
     monkeypatch.setattr(
         RedBeatScheduler,
@@ -324,10 +324,10 @@ def test_a_schedule_of_ones_own_decides_what_runs_and_how(
     assert sent == [("tasks.b", ["changed"])]
 
 
-def test_a_calendar_without_a_history_runs_through_a_schedule_of_ones_own(
+def test_a_calendar_entry_without_a_history_runs_with_an_overridden_schedule(
     serve: Serve, app: Celery, redis_client: redis.Redis, sent: list[str]
 ) -> None:
-    """Written by another language, with its slot as the score."""
+    """Another language wrote it, with its slot as the score."""
     slot = datetime.now(timezone.utc).replace(second=0, microsecond=0)
     entry = RedBeatSchedulerEntry(
         "a", "tasks.a", crontab(minute=slot.minute, hour=slot.hour), app=app
@@ -341,10 +341,10 @@ def test_a_calendar_without_a_history_runs_through_a_schedule_of_ones_own(
     assert sent == ["tasks.a"]
 
 
-def test_what_ran_while_the_clock_was_ahead_is_put_right_whatever_it_is(
+def test_entries_that_ran_while_the_clock_was_ahead_are_corrected(
     serve: Serve, app: Celery, redis_client: redis.Redis
 ) -> None:
-    """Intervals, calendars and rules; what is over, new, paused or right stays as it is."""
+    """Intervals, calendars and rules; finished, new, paused or right ones stay as they are."""
     scheduler = serve(Capped)
     scheduler.tick()
     now = datetime.now(timezone.utc)
@@ -374,10 +374,10 @@ def test_what_ran_while_the_clock_was_ahead_is_put_right_whatever_it_is(
         assert redis_client.zscore("redbeat::schedule", key) == score
 
 
-def test_a_word_that_came_late_keeps_no_turn_from_its_rest(
+def test_a_late_signal_of_the_heartbeat_does_not_end_the_sleep(
     serve: Serve, redis_client: redis.Redis
 ) -> None:
-    """The heartbeat may still speak of a lock that was lost, and of one that is held again."""
+    """The heartbeat may still report the loss of a lock that is held again."""
     scheduler = serve(Capped)
     old = scheduler.lock
     redis_client.delete(LOCK)

@@ -1,4 +1,4 @@
-"""Names whose keys are ours: an entry of such a name would overwrite the schedule itself."""
+"""Names whose keys redbeat uses itself: such an entry would overwrite the schedule."""
 
 from typing import Any
 
@@ -57,7 +57,7 @@ def state(client: redis.Redis) -> list[Any]:
     ],
     ids=["set", "add", "update", "save", "reschedule", "del", "replace", "delete"],
 )
-def test_an_entry_at_a_key_of_ours_is_refused_by_name_and_nothing_changes(
+def test_an_entry_with_a_reserved_name_is_refused_and_nothing_changes(
     timetable: Timetable, client: redis.Redis, act: Any, name: str
 ) -> None:
     before = state(client)
@@ -67,12 +67,12 @@ def test_an_entry_at_a_key_of_ours_is_refused_by_name_and_nothing_changes(
 
 
 @pytest.mark.parametrize("name", OWN_NAMES)
-def test_no_key_of_ours_is_an_entry(timetable: Timetable, name: str) -> None:
+def test_no_reserved_key_is_an_entry(timetable: Timetable, name: str) -> None:
     assert name not in timetable
     assert not get_storage(timetable.app).is_stored(f"redbeat:{name}")
 
 
-def test_the_key_of_a_lock_that_was_set_is_ours_and_the_default_one_then_is_free(
+def test_a_configured_lock_key_is_reserved_in_place_of_the_default_one(
     make_app_with: Any, redis_url: str
 ) -> None:
     app = make_app_with(redbeat_redis_url=redis_url, redbeat_lock_key="leader")
@@ -83,10 +83,10 @@ def test_the_key_of_a_lock_that_was_set_is_ours_and_the_default_one_then_is_free
     assert list(timetable) == [":lock"]
 
 
-def test_a_static_entry_at_a_key_of_ours_is_left_out_and_does_no_harm_when_it_goes(
+def test_a_static_entry_with_a_reserved_name_is_left_out_and_its_removal_does_no_harm(
     timetable: Timetable, client_app: Celery, client: redis.Redis
 ) -> None:
-    """Beat removes what `beat_schedule` has no more: not the schedule itself."""
+    """Beat removes entries that are gone from `beat_schedule`, not the schedule itself."""
     client_app.conf.beat_schedule = {":schedule": FIELDS, "one": FIELDS}
     RedBeatScheduler(client_app, lazy=True).setup_schedule()
     client_app.conf.beat_schedule = {"one": FIELDS}
@@ -95,18 +95,18 @@ def test_a_static_entry_at_a_key_of_ours_is_left_out_and_does_no_harm_when_it_go
     assert ":schedule" not in client.smembers("redbeat::statics")
 
 
-def test_clearing_ends_and_spares_our_keys_where_the_schedule_has_one_as_a_member(
+def test_clearing_ends_and_spares_reserved_keys_in_the_schedule(
     timetable: Timetable, client: redis.Redis
 ) -> None:
-    """Others may have written it."""
+    """Any program may have added such a member."""
     client.zadd(SCHEDULE, {"redbeat::reports": 1})
     timetable.clear()
     assert not timetable
     assert client.exists("redbeat::reports")
 
 
-def test_to_look_for_our_keys_costs_nothing(make_app_with: Any, proxy: Proxy) -> None:
-    """Nor does a refusal."""
+def test_checking_for_reserved_names_costs_no_round_trips(make_app_with: Any, proxy: Proxy) -> None:
+    """Neither does a refusal."""
     app = make_app_with(redbeat_redis_url=proxy.url())
     with proxy.counting() as traffic:
         with pytest.raises(EntryError):

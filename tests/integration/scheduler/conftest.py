@@ -1,4 +1,4 @@
-"""A scheduler with a lock, and what its signals say."""
+"""A scheduler with a lock, and the signals that are sent."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -17,7 +17,7 @@ def locked(client_app: Celery) -> RedBeatScheduler:
 
 @pytest.fixture
 def signalled() -> Iterator[list[tuple[str, dict[str, Any]]]]:
-    """What the signals say, in order."""
+    """The signals that were sent, with their facts, in order."""
     seen: list[tuple[str, dict[str, Any]]] = []
     receivers = []
     for name in signals.__all__:

@@ -1,4 +1,4 @@
-"""What is due goes in batches: claimed, loaded, sent and committed together."""
+"""Due entries go in batches: they are claimed, loaded, sent and committed together."""
 
 import time
 from typing import Any
@@ -19,10 +19,10 @@ from support.entries import SCHEDULE, due, score_of
 from support.wire import Proxy
 
 
-def test_many_due_entries_are_drained_batch_by_batch(
+def test_one_tick_runs_several_batches_of_due_entries(
     scheduler: RedBeatScheduler, sent: list[str]
 ) -> None:
-    """One tick runs them all, also when they fill several batches to the last."""
+    """Also when they fill the last batch exactly."""
     scheduler.app.redbeat_conf.batch_size = 3
     for number in range(9):
         due(scheduler.app, f"e{number}")
@@ -30,10 +30,10 @@ def test_many_due_entries_are_drained_batch_by_batch(
     assert len(set(sent)) == len(sent) == 9
 
 
-def test_a_slow_broker_does_not_keep_a_tick_from_draining(
+def test_a_tick_runs_all_that_is_due_though_the_broker_is_slow(
     scheduler: RedBeatScheduler, sent: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What does not fit into the time of one batch goes with the next ones."""
+    """What does not fit into the time of one batch is sent with the next."""
     monkeypatch.setattr("redbeat.beat.batch.FILLING_TIME", 0)
     for number in range(9):
         due(scheduler.app, f"e{number}")
@@ -41,10 +41,10 @@ def test_a_slow_broker_does_not_keep_a_tick_from_draining(
     assert len(set(sent)) == len(sent) == 9
 
 
-def test_a_lease_counts_from_its_claim_however_long_the_tick_lasts(
+def test_a_lease_starts_at_its_claim_however_long_the_tick_has_run(
     scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else other beats would find due what a long tick has just claimed."""
+    """Otherwise other beats would find due what a long tick has just claimed."""
     scheduler.app.redbeat_conf.batch_size = 1
     leases: list[float] = []
     an_hour, passed = 3600.0, [0.0]
@@ -66,10 +66,10 @@ def test_a_lease_counts_from_its_claim_however_long_the_tick_lasts(
     assert 0 < in_time < an_hour < late
 
 
-def test_a_commit_of_more_than_a_script_may_change_is_made_by_several(
+def test_a_large_commit_takes_several_scripts_and_one_round_trip(
     make_app_with: MakeApp, proxy: Proxy, redis_client: redis.Redis, monkeypatch: Any
 ) -> None:
-    """In one round trip; it counts all that still bore the lease, and no other."""
+    """It counts the entries that still had the lease, and no others."""
     monkeypatch.setattr("redbeat.store.storage.SCRIPT_SIZE", 2)
     storage = get_storage(make_app_with(redbeat_redis_url=proxy.url()))
     redis_client.zadd(SCHEDULE, {f"redbeat:{name}": 5 for name in "abcde"} | {"redbeat:other": 6})
@@ -87,9 +87,9 @@ def test_a_commit_of_more_than_a_script_may_change_is_made_by_several(
 def test_a_batch_costs_five_round_trips_however_many_are_due(
     make_app_with: MakeApp, proxy: Proxy, redis_url: str, sent: list[str], broker: str
 ) -> None:
-    """Renew, claim, load and commit; publishing is the broker's.
+    """Renew, claim, load and commit; publishing is up to the broker.
 
-    Where messages go one by one, each handful of them is committed.
+    Where messages are sent one by one, every handful of them is committed.
     """
     broker_url = redis_url if broker == "redis" else "memory://"
     app = make_app_with(redbeat_redis_url=proxy.url(), broker_url=broker_url)

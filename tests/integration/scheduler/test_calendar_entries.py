@@ -19,7 +19,7 @@ UTC = timezone.utc
 DAY = 86400
 
 
-#: A slot that is past for some hours, while the next one is far.
+#: A slot some hours ago; the next one is far away.
 SLOT = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(hours=3)
 
 
@@ -47,7 +47,7 @@ LONG_AGO = (
 def test_a_calendar_entry_that_never_ran_waits_for_its_slot(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """Also when another language inserted it without meta and with score 0; then it runs."""
+    """Also if another language wrote it without meta and with a score of 0."""
     yearly = {"__type__": "crontab", "minute": "0", "hour": "0", "month_of_year": "1"}
     write_bare(client, "c", yearly, 0)
     scheduler.tick()
@@ -64,14 +64,14 @@ def test_a_calendar_entry_that_never_ran_waits_for_its_slot(
 @pytest.mark.parametrize(
     ("rule", "then"), [(DAILY, SLOT.timestamp() + DAY), (ONCE, -1)], ids=["crontab", "rrule"]
 )
-def test_a_calendar_entry_that_never_ran_runs_at_the_slot_that_its_writer_gave_as_score(
+def test_a_calendar_entry_that_never_ran_runs_once_at_the_slot_in_its_score(
     scheduler: RedBeatScheduler,
     client: redis.Redis,
     sent: list[str],
     rule: dict[str, Any],
     then: float,
 ) -> None:
-    """However late beat comes to it, and once."""
+    """However late beat is."""
     write_bare(client, "c", rule, SLOT.timestamp())
     scheduler.tick()
     scheduler.tick()
@@ -81,10 +81,10 @@ def test_a_calendar_entry_that_never_ran_runs_at_the_slot_that_its_writer_gave_a
 
 
 @pytest.mark.parametrize("score", [0, 1, 61], ids=str)
-def test_a_score_that_is_no_slot_makes_no_calendar_entry_run(
+def test_a_score_that_is_not_a_slot_does_not_make_a_calendar_entry_run(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], score: int
 ) -> None:
-    """Zero says *look at it now*, though it is the midnight with which 1970 began."""
+    """A score of 0 asks beat to look now, although it is also the first midnight of 1970."""
     write_bare(client, "c", {"__type__": "crontab"}, score)
     scheduler.tick()
     assert sent == []
@@ -93,7 +93,7 @@ def test_a_score_that_is_no_slot_makes_no_calendar_entry_run(
 def test_a_calendar_entry_that_never_ran_is_left_alone_before_its_score(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """Looking ahead to it writes nothing."""
+    """Looking ahead writes nothing."""
     ahead = float(int(time.time()) // 60 * 60 + 120)
     write_bare(client, "c", {"__type__": "crontab"}, ahead)
     scheduler.tick()
@@ -103,7 +103,7 @@ def test_a_calendar_entry_that_never_ran_is_left_alone_before_its_score(
 
 
 class Killed(BaseException):
-    """What nothing catches, and what leaves nothing behind but what is in Redis."""
+    """Nothing catches it, and only what is in Redis remains."""
 
 
 class Dying(RedBeatScheduler):
@@ -113,10 +113,10 @@ class Dying(RedBeatScheduler):
         raise Killed
 
 
-def test_the_first_slot_of_a_calendar_entry_outlives_a_beat_that_is_killed_in_it(
+def test_the_first_slot_of_a_calendar_entry_is_not_lost_when_beat_is_killed(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """Its history begins before its message goes: the lease alone would not tell the slot."""
+    """Its history begins before its message is sent, since the lease does not tell the slot."""
     write_bare(client, "c", DAILY, SLOT.timestamp())
     with pytest.raises(Killed):
         Dying(scheduler.app).tick()
@@ -132,7 +132,7 @@ def test_the_first_slot_of_a_calendar_entry_outlives_a_beat_that_is_killed_in_it
 def test_a_calendar_entry_without_a_last_run_gets_one_and_runs(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], runs: str
 ) -> None:
-    """Whatever count another program wrote beside it."""
+    """Whatever run count another program stored with it."""
     client.hset("redbeat:a", "definition", f'{{"name": "a", "task": "t", {HOURLY}}}')
     client.hset("redbeat:a", "meta", f'{{"last_run_at": null{runs}}}')
     client.zadd(SCHEDULE, {"redbeat:a": 0})

@@ -1,4 +1,4 @@
-"""Edits by other programs while beat dispatches the very entry."""
+"""Other programs edit an entry while beat dispatches it."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -21,7 +21,7 @@ UTC = timezone.utc
 
 
 def sending(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Any], Any]) -> list[str]:
-    """Take down the names of entries that are sent, and do something at that moment."""
+    """Record the names of entries that are sent, and call `meanwhile` at that moment."""
     sent: list[str] = []
 
     def send(self: RedBeatScheduler, entry: RedBeatSchedulerEntry, **kwargs: Any) -> None:
@@ -34,7 +34,7 @@ def sending(monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[Any], Any]) ->
 
 
 @pytest.mark.parametrize("every", [60, 100_000], ids=["due", "due later"])
-def test_an_entry_that_is_deleted_while_beat_claims_goes_without_a_word_and_stays_away(
+def test_an_entry_deleted_during_a_claim_stays_deleted_and_nothing_is_logged(
     client_app: Celery,
     client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
@@ -42,7 +42,7 @@ def test_an_entry_that_is_deleted_while_beat_claims_goes_without_a_word_and_stay
     monkeypatch: pytest.MonkeyPatch,
     every: float,
 ) -> None:
-    """Its hash and its place in the schedule went together, so that nothing is restored."""
+    """Its hash and its place in the schedule went together, so nothing has to be restored."""
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"a": {"task": "tasks.a", "schedule": every}}
     scheduler = RedBeatScheduler(client_app)
@@ -76,7 +76,7 @@ def test_a_deleted_entry_stays_deleted_while_beat_dispatches_it(
 def test_an_entry_saved_while_beat_dispatches_it_keeps_its_new_time(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, client: redis.Redis
 ) -> None:
-    """The run under way is counted all the same."""
+    """The current run is counted all the same."""
     due(scheduler.app, "a")
 
     def save_anew(self: Any, *args: Any, **kwargs: Any) -> None:
@@ -93,7 +93,7 @@ def test_an_entry_saved_while_beat_dispatches_it_keeps_its_new_time(
     assert score_of(client, "a") == 4_000_000_000
 
 
-def test_an_entry_rescheduled_while_it_is_dispatched_keeps_what_its_user_said(
+def test_an_entry_rescheduled_while_it_is_dispatched_keeps_its_new_time(
     scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: Any
 ) -> None:
     base = datetime.now(UTC) - timedelta(minutes=50)
@@ -106,7 +106,7 @@ def test_an_entry_rescheduled_while_it_is_dispatched_keeps_what_its_user_said(
     assert abs(score - (base + timedelta(hours=1)).timestamp()) < 2
 
 
-def test_an_entry_made_anew_while_it_is_dispatched_has_no_past(
+def test_an_entry_deleted_and_recreated_while_it_is_dispatched_has_no_history(
     scheduler: RedBeatScheduler, monkeypatch: Any
 ) -> None:
     def remake(entry: RedBeatSchedulerEntry) -> None:
@@ -137,7 +137,7 @@ def test_a_one_off_without_meta_that_is_saved_while_it_runs_does_not_run_again(
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["run", "set aside"])
-def test_a_key_that_becomes_another_type_while_it_is_dispatched_hurts_only_itself(
+def test_a_key_that_changes_its_type_while_it_is_dispatched_affects_no_other_entry(
     scheduler: RedBeatScheduler, client: redis.Redis, monkeypatch: Any, fails: bool
 ) -> None:
     """The other runs are recorded, and the next tick goes on."""

@@ -18,7 +18,7 @@ STATIC = {"task": "tasks.static", "schedule": 30}
 
 
 def test_a_lazily_built_scheduler_stores_nothing(client_app: Celery, client: redis.Redis) -> None:
-    """Celery builds one for its banner."""
+    """Celery builds one to print its banner."""
     client_app.conf.beat_schedule = {"one": STATIC}
     RedBeatScheduler(client_app, lazy=True)
     assert client.keys("*") == []
@@ -38,7 +38,7 @@ def test_a_mock_may_stand_in_for_the_client(make_app_with: MakeApp) -> None:
 def test_the_schedule_shows_due_entries_and_the_first_later_one(
     scheduler: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By name; a ghost is removed and logged at error."""
+    """By name; a member without an entry is removed and logged at error."""
     due(scheduler.app, "a")
     for number, seconds in enumerate((30, 40)):
         later(scheduler.app, f"later{number}", seconds)
@@ -55,8 +55,8 @@ def test_reserve_stores_the_advanced_entry_at_once(scheduler: RedBeatScheduler) 
     assert stored(scheduler.app, "a").total_run_count == 1
 
 
-def test_the_banner_shows_where_what_and_what_is_wrong(make_app_with: MakeApp) -> None:
-    """Without a password."""
+def test_the_banner_shows_url_lock_and_findings(make_app_with: MakeApp) -> None:
+    """Without the password."""
     app = make_app_with(redbeat_redis_url="redis://:secret@127.0.0.1:1/0")
     app.redbeat_redis = mock.Mock()
     app.redbeat_redis.config_get.return_value = {

@@ -39,7 +39,7 @@ def test_a_tick_without_the_hook_is_an_attribute_error(locked: RedBeatScheduler)
 def test_the_hook_takes_the_free_lock_and_ticks_renew_it(
     locked: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """To its full time to live, however fresh it is."""
+    """To its full time to live, however recent the last renewal was."""
     caplog.set_level(logging.DEBUG, "celery.beat")
     acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
     assert "beat: Acquiring lock..." in caplog.text
@@ -54,10 +54,10 @@ def test_the_hook_takes_the_free_lock_and_ticks_renew_it(
     assert 55_000 < client.pttl("redbeat::lock") <= 60_000
 
 
-def test_closing_releases_the_lock_and_may_be_repeated(
+def test_closing_releases_the_lock_and_can_be_repeated(
     locked: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For its holder alone."""
+    """Only the holder releases it."""
     caplog.set_level(logging.DEBUG, "celery.beat")
     acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
     locked.close()
@@ -67,10 +67,10 @@ def test_closing_releases_the_lock_and_may_be_repeated(
     locked.close()
 
 
-def test_closing_releases_the_lock_though_the_signal_came_to_a_log_handler(
+def test_closing_releases_the_lock_while_a_log_handler_is_locked(
     locked: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Which holds up every other thread that logs, until the handler of the signal is done."""
+    """A signal may interrupt the handler; other threads that log then wait for its end."""
     caplog.set_level(logging.INFO, "celery.beat")
     acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
     locked.tick()
@@ -84,10 +84,10 @@ def test_closing_releases_the_lock_though_the_signal_came_to_a_log_handler(
     assert "does not answer" not in caplog.text
 
 
-def test_closing_leaves_a_lock_that_another_holds(
+def test_closing_leaves_the_lock_of_another_holder_alone(
     locked: RedBeatScheduler, client: redis.Redis
 ) -> None:
-    """It was lost, and taken since."""
+    """Ours was lost in the meantime."""
     acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
     client.set("redbeat::lock", "another")
     locked.close()
@@ -100,7 +100,7 @@ def test_a_standby_waits_says_so_and_dispatches_nothing(
     sent: list[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It names the holder once, and leads as soon as the lock is free."""
+    """It logs the holder once, and leads as soon as the lock is free."""
     caplog.set_level(logging.INFO, "celery.beat")
     client.set("redbeat::lock", "another")
     due(client_app, "a")
@@ -115,10 +115,10 @@ def test_a_standby_waits_says_so_and_dispatches_nothing(
     assert sent == ["tasks.a"]
 
 
-def test_a_lock_that_is_gone_is_taken_again(
+def test_a_deleted_lock_is_taken_again(
     locked: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """The same process goes on."""
+    """The same process goes on leading."""
     acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
     client.delete("redbeat::lock")
     due(locked.app, "a")
@@ -127,10 +127,10 @@ def test_a_lock_that_is_gone_is_taken_again(
     assert locked.lock.owned()
 
 
-def test_a_lock_that_another_has_taken_makes_a_standby(
+def test_a_leader_whose_lock_is_taken_becomes_a_standby(
     locked: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """It does not exit, and it dispatches nothing."""
+    """It neither exits nor dispatches."""
     acquire_distributed_beat_lock(mock.Mock(scheduler=locked))
     client.set("redbeat::lock", "another")
     due(locked.app, "a")
@@ -139,8 +139,8 @@ def test_a_lock_that_another_has_taken_makes_a_standby(
     assert locked.lock is None
 
 
-def test_a_lock_given_by_hand_that_is_lost_leaves_the_tick(locked: RedBeatScheduler) -> None:
-    """Subclasses catch it."""
+def test_a_tick_raises_when_an_assigned_lock_is_lost(locked: RedBeatScheduler) -> None:
+    """Subclasses catch `LockNotOwnedError`."""
     locked.lock = mock.Mock()
     locked.lock.extend.side_effect = LockNotOwnedError("lost")
     with pytest.raises(LockNotOwnedError):
@@ -148,10 +148,10 @@ def test_a_lock_given_by_hand_that_is_lost_leaves_the_tick(locked: RedBeatSchedu
 
 
 @pytest.mark.parametrize("is_held", [True, False])
-def test_a_lock_given_by_hand_is_released_only_while_it_is_held(
+def test_an_assigned_lock_is_released_only_while_it_is_held(
     scheduler: RedBeatScheduler, is_held: bool
 ) -> None:
-    """Closing leaves alone what another has taken."""
+    """Closing leaves it alone if another has taken it."""
     lock = scheduler.lock = mock.Mock()
     lock.owned.return_value = is_held
     scheduler.close()
@@ -159,10 +159,10 @@ def test_a_lock_given_by_hand_is_released_only_while_it_is_held(
     assert lock.release.called is is_held
 
 
-def test_a_lock_that_was_assigned_is_released_at_the_end(
+def test_closing_releases_an_assigned_lock(
     make_app_with: MakeApp, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    """Though only the thread that took it can."""
+    """By the thread that took it: no other can."""
     scheduler = RedBeatScheduler(make_app_with(redbeat_redis_url=redis_url))
     lock = redis.lock.Lock(redis_client, "redbeat::lock", timeout=100)
     assert lock.acquire()
@@ -172,8 +172,8 @@ def test_a_lock_that_was_assigned_is_released_at_the_end(
     assert not redis_client.exists("redbeat::lock")
 
 
-def test_the_extend_script_works_as_that_of_a_lock_of_redis_py(redis_client: redis.Redis) -> None:
-    """Renewed to the full time, under its own token."""
+def test_the_extend_script_works_in_a_lock_of_redis_py(redis_client: redis.Redis) -> None:
+    """The lock keeps its token and gets its full time to live."""
     lock = redis.lock.Lock(redis_client, "lock", timeout=100)
     extend: Any = redis_client.register_script(LUA_EXTEND_TO_SCRIPT)
     lock.lua_extend = extend
@@ -186,6 +186,6 @@ def test_the_extend_script_works_as_that_of_a_lock_of_redis_py(redis_client: red
     assert not redis_client.exists("lock")
 
 
-def test_the_hook_leaves_schedulers_of_others_alone() -> None:
+def test_the_hook_ignores_other_schedulers() -> None:
     """A project may import this package and run Celery's own scheduler."""
     acquire_distributed_beat_lock(mock.Mock(scheduler=object()))

@@ -1,4 +1,4 @@
-"""Subclasses of schedulers and entries, and patches of their methods, are asked as in 2.x."""
+"""Subclasses and patched methods of schedulers and entries are called as in 2.x."""
 
 import json
 import time
@@ -38,10 +38,10 @@ def test_maybe_due_is_called_once_per_run_with_the_producer(
     assert seen == [("a", ["producer"]), ("b", ["producer"])]
 
 
-def test_the_tick_returns_the_smallest_wait_that_maybe_due_gave(
+def test_a_tick_returns_the_smallest_wait_that_maybe_due_gave(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of the due entries and the first later one."""
+    """For the due entries and the first later one."""
     waits = {"a": 7.0, "b": 42.0, "c": 11.0}
     monkeypatch.setattr(
         RedBeatScheduler, "maybe_due", lambda self, entry, **kwargs: waits[entry.name]
@@ -55,7 +55,7 @@ def test_the_tick_returns_the_smallest_wait_that_maybe_due_gave(
 def test_an_entry_that_an_override_holds_back_stays_due(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, sent: list[str]
 ) -> None:
-    """It is offered again by the next tick, and not in a hot loop by the same one."""
+    """The next tick offers it again; the same tick does not, which would be a busy loop."""
     due(scheduler.app, "a")
     scheduler.app.redbeat_conf.batch_size = 1
     with monkeypatch.context() as patch:
@@ -66,10 +66,10 @@ def test_an_entry_that_an_override_holds_back_stays_due(
 
 
 @pytest.mark.parametrize("wait", [None, 0, -1])
-def test_an_entry_that_an_override_skips_is_no_hot_loop(
+def test_an_entry_that_an_override_skips_does_not_keep_beat_busy(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, wait: float | None
 ) -> None:
-    """A running service offers it again after a second."""
+    """It is offered again after a second."""
     due(scheduler.app, "a")
     monkeypatch.setattr(RedBeatScheduler, "maybe_due", lambda self, entry, **kwargs: wait)
     scheduler.tick()
@@ -78,10 +78,10 @@ def test_an_entry_that_an_override_skips_is_no_hot_loop(
     assert scheduler.outlook.first_due - time.time() == pytest.approx(1, abs=0.5)
 
 
-def test_an_override_that_fails_before_it_reserves_is_no_hot_loop(
+def test_an_override_that_fails_before_it_reserves_does_not_keep_beat_busy(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run is counted as one whose message could not be built."""
+    """The run counts as one whose message could not be built."""
 
     def apply_async(self: Any, *args: Any, **kwargs: Any) -> None:
         raise ValueError("override is broken")
@@ -92,10 +92,10 @@ def test_an_override_that_fails_before_it_reserves_is_no_hot_loop(
     assert stored(scheduler.app, "a").total_run_count == 1
 
 
-def test_a_run_that_leaves_the_count_is_recorded(
+def test_a_run_that_does_not_change_the_count_is_recorded(
     scheduler: RedBeatScheduler, sent: list[str], monkeypatch: Any
 ) -> None:
-    """An override of `reserve` that only updates the last run."""
+    """An override of `reserve` may update `last_run_at` only."""
 
     def reserve(self: Any, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
         return entry.next(only_update_last_run_at=True)
@@ -112,7 +112,7 @@ def test_a_run_that_leaves_the_count_is_recorded(
 def test_looking_ahead_sends_nothing_though_an_override_would(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """An override that sends whatever is due by its meta is not asked before it is due."""
+    """An override that sends whatever is due by its meta is not called before the due time."""
 
     class Eager(RedBeatScheduler):
         def maybe_due(self, entry: RedBeatSchedulerEntry, **kwargs: Any) -> float | None:
@@ -128,10 +128,10 @@ def test_looking_ahead_sends_nothing_though_an_override_would(
     assert not sent
 
 
-def test_subclasses_of_entries_with_fields_of_their_own_run(
+def test_entries_of_a_subclass_with_extra_fields_run(
     client_app: Celery, client: redis.Redis, sent: list[str]
 ) -> None:
-    """Extra fields of the definition go to the constructor."""
+    """The extra fields of the definition are passed to the constructor."""
 
     class Tenants(RedBeatSchedulerEntry):
         def __init__(self, *args: Any, tenant: str = "", **kwargs: Any) -> None:
@@ -152,10 +152,10 @@ def test_subclasses_of_entries_with_fields_of_their_own_run(
     assert sent == ["tasks.a"]
 
 
-def test_an_entry_that_says_it_is_not_due_is_asked_again_when_it_says(
+def test_an_entry_that_says_it_is_not_due_is_asked_again_after_the_time_it_gives(
     client_app: Celery, client: Any, sent: list[str]
 ) -> None:
-    """An `is_due` of a subclass may know better than its schedule."""
+    """The `is_due` of a subclass may know better than the schedule."""
 
     class Resting(RedBeatSchedulerEntry):
         def is_due(self) -> tuple[bool, float | None]:
@@ -173,10 +173,10 @@ def test_an_entry_that_says_it_is_not_due_is_asked_again_when_it_says(
 
 @pytest.mark.parametrize("name", ["next", "__next__", "_next_instance"])
 @pytest.mark.parametrize("called", ["next", "__next__", "_next_instance"])
-def test_an_override_of_what_advances_an_entry_may_call_it_by_any_name(
+def test_an_override_of_next_may_call_it_by_any_of_its_names(
     client_app: Celery, name: str, called: str
 ) -> None:
-    """They are one function, so that none of them comes back to an override of another."""
+    """They are one function, so none of them calls the override of another."""
 
     class Marked(RedBeatSchedulerEntry):
         def __next__(self, *args: Any, **kwargs: Any) -> RedBeatSchedulerEntry:
@@ -191,10 +191,10 @@ def test_an_override_of_what_advances_an_entry_may_call_it_by_any_name(
 
 
 @pytest.mark.parametrize("overridden", ["due_at", "score"])
-def test_an_entry_class_with_a_rule_of_its_own_decides_when_it_runs_next(
+def test_an_entry_class_that_overrides_its_due_time_decides_when_it_runs_next(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], overridden: str
 ) -> None:
-    """As it does for `save` and `reschedule`."""
+    """As it does in `save` and `reschedule`."""
 
     class Jittered(RedBeatSchedulerEntry):
         @property
@@ -215,7 +215,7 @@ def test_an_entry_class_with_a_rule_of_its_own_decides_when_it_runs_next(
     )
 
 
-def test_an_entry_class_with_a_from_key_of_its_own_is_asked_for_what_runs(
+def test_an_overridden_from_key_loads_the_entries_that_run(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a tick and in the property `schedule`."""
@@ -245,10 +245,10 @@ def static_from_key(key: str, app: Any = None) -> RedBeatSchedulerEntry:
 
 
 @pytest.mark.parametrize("kind", [staticmethod, partial, None], ids=["static", "partial", "patch"])
-def test_a_from_key_that_is_no_class_method_is_asked_as_well(
+def test_a_from_key_that_is_not_a_class_method_is_called_as_well(
     scheduler: RedBeatScheduler, sent: list[str], monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> None:
-    """However it was made."""
+    """Whatever kind of callable it is."""
     if kind is None:
         original = RedBeatSchedulerEntry.from_key
         monkeypatch.setattr(RedBeatSchedulerEntry, "from_key", mock.Mock(wraps=original))

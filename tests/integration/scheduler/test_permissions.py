@@ -1,4 +1,4 @@
-"""Members and commands that the ACL of Redis refuses."""
+"""Keys and commands that the ACL of Redis refuses."""
 
 from unittest import mock
 
@@ -19,9 +19,9 @@ NOW = '{"__type__": "interval", "every": 60.0, "relative": false}'
 
 @pytest.fixture
 def guarded_app(start_redis: StartRedis, make_app_with: MakeApp) -> Celery:
-    """An application without a lock, whose user may touch the keys of redbeat alone.
+    """An application without a lock, whose user may access the keys of redbeat only.
 
-    Each tick of its beat tries again what was set aside.
+    Each tick retries the entries that were set aside.
     """
     server = start_redis(user=["beat on >pass ~redbeat:* &* +@all"])
     url = f"redis://beat:pass@127.0.0.1:{server.port}/0"
@@ -30,10 +30,10 @@ def guarded_app(start_redis: StartRedis, make_app_with: MakeApp) -> Celery:
     return app
 
 
-def test_a_member_that_the_acl_refuses_hurts_only_itself(
+def test_a_member_that_the_acl_refuses_affects_no_other_entry(
     guarded_app: Celery, sent: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is set aside by its score alone, and told once, by its key."""
+    """It is set aside by its score alone, and its key is logged once."""
     scheduler, client = RedBeatScheduler(guarded_app), get_redis(guarded_app)
     client.zadd(SCHEDULE, {"heartbeat": 0})
     for round_ in range(3):
@@ -63,14 +63,14 @@ def test_a_member_that_the_acl_refuses_runs_once_it_is_allowed(
 def test_an_acl_that_refuses_to_read_any_entry_sets_none_aside(
     start_redis: StartRedis, make_app_with: MakeApp
 ) -> None:
-    """Where the command is refused, nothing is wrong with the entries."""
+    """If the command is refused, nothing is wrong with the entries."""
     server = start_redis(user=["beat on >pass ~* &* +@all -hmget"])
     app = make_app_with(redbeat_redis_url=f"redis://beat:pass@127.0.0.1:{server.port}/0")
     with pytest.raises(redis.exceptions.NoPermissionError):
         get_storage(app).read_entries(["redbeat:a"])
 
 
-def test_a_beat_leads_where_it_may_not_read_reports(
+def test_a_beat_that_may_not_read_reports_leads(
     start_redis: StartRedis, make_app_with: MakeApp, sent: list[str]
 ) -> None:
     server = start_redis(user=["guest on >pass ~* &* +@all -hgetall -hdel"])

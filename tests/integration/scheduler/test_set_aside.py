@@ -1,4 +1,4 @@
-"""Entries that cannot run are set aside, with the reason, and hurt no other."""
+"""Entries that cannot run are set aside with the reason, and affect no others."""
 
 import json
 import time
@@ -33,7 +33,7 @@ UTC = timezone.utc
         "[]",
     ],
 )
-def test_a_malformed_entry_hurts_only_itself(
+def test_a_malformed_entry_affects_no_other(
     scheduler: RedBeatScheduler,
     client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
@@ -53,10 +53,10 @@ def test_a_malformed_entry_hurts_only_itself(
 
 
 @pytest.mark.parametrize("field", ["definition", "meta"])
-def test_bytes_that_are_no_text_hurt_only_their_entry(
+def test_an_entry_of_bytes_that_are_not_text_affects_no_other(
     scheduler: RedBeatScheduler, client: Any, sent: list[str], field: str
 ) -> None:
-    """Redis holds bytes, and others may have written them."""
+    """Redis stores bytes, and any program may have written them."""
     due(scheduler.app, "bad")
     client.hset("redbeat:bad", field, b"\xff\xfe")
     due(scheduler.app, "good")
@@ -78,10 +78,10 @@ def test_an_entry_without_a_task_is_set_aside(
     assert score_of(client, "a") == -2
 
 
-def test_a_run_count_that_is_no_number_sets_the_entry_aside(
+def test_an_entry_whose_run_count_is_not_a_number_is_set_aside(
     scheduler: RedBeatScheduler, client: Any, sent: list[str]
 ) -> None:
-    """It could never be counted."""
+    """Its runs could never be counted."""
     due(scheduler.app, "a", total_run_count=1)
     meta = client.hget("redbeat:a", "meta").replace(": 1}", ': "many"}')
     client.hset("redbeat:a", "meta", meta)
@@ -91,10 +91,10 @@ def test_a_run_count_that_is_no_number_sets_the_entry_aside(
 
 
 @pytest.mark.parametrize("schedule", ["0", "-5", "1e-9", '{"__type__": "timedelta", "days": 0}'])
-def test_an_interval_of_no_time_is_set_aside_with_the_reason(
+def test_an_interval_of_zero_seconds_or_less_is_set_aside(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], schedule: str
 ) -> None:
-    """However another program wrote it: it would run without a pause."""
+    """Whichever way another program wrote it, since it would run without a pause."""
     definition = f'{{"name": "a", "task": "tasks.a", "schedule": {schedule}}}'
     client.hset("redbeat:a", "definition", definition)
     client.zadd(SCHEDULE, {"redbeat:a": 0})
@@ -117,7 +117,7 @@ SLOT = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) - timedelta(
 DAILY = {"__type__": "crontab", "minute": "0", "hour": str(SLOT.hour)}
 
 
-def test_an_entry_whose_history_cannot_be_written_hurts_no_other(
+def test_an_entry_whose_history_cannot_be_written_affects_no_other(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
     """It is set aside."""
@@ -136,20 +136,20 @@ def test_an_entry_whose_history_cannot_be_written_hurts_no_other(
     assert score_of(client, "c") == -2
 
 
-def test_a_malformed_entry_that_is_due_later_is_told_when_it_is_due(
+def test_a_malformed_entry_that_is_due_later_is_logged_when_it_is_due(
     scheduler: RedBeatScheduler, client: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Not at each tick before."""
+    """Not on every tick before."""
     client.hset("redbeat:bad", "definition", "{not json")
     client.zadd(SCHEDULE, {"redbeat:bad": time.time() + 60})
     assert 58 < scheduler.tick() <= 60
     assert "redbeat:bad" not in caplog.text
 
 
-def test_a_service_that_is_away_does_not_set_an_entry_aside(
+def test_an_entry_that_needs_an_unavailable_service_is_not_set_aside(
     client_app: Celery, client: Any, sent: list[str]
 ) -> None:
-    """An override that asks one finds it at the next try."""
+    """An override that calls the service succeeds on a later tick."""
 
     class Asking(RedBeatSchedulerEntry):
         is_away = True
@@ -171,10 +171,10 @@ def test_a_service_that_is_away_does_not_set_an_entry_aside(
     assert sent == ["tasks.a"]
 
 
-def test_an_entry_that_was_set_aside_runs_once_it_is_saved_anew(
+def test_an_entry_that_was_set_aside_runs_once_it_is_saved_again(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """The reason goes with it."""
+    """The reason is removed."""
     client.hset("redbeat:a", "definition", "{not json")
     client.zadd(SCHEDULE, {"redbeat:a": 1})
     scheduler.tick()
@@ -184,10 +184,10 @@ def test_an_entry_that_was_set_aside_runs_once_it_is_saved_anew(
     assert sent == ["tasks.a"]
 
 
-def test_an_entry_that_was_set_aside_runs_once_its_definition_is_another_one(
+def test_an_entry_that_was_set_aside_runs_once_its_definition_changes(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """Also when only the hash is written, as another language does; not before."""
+    """Also when only the hash is written, as other languages do."""
     scheduler.app.redbeat_conf.poll_interval = 0
     good = due(scheduler.app, "a").encode_definition()
     client.hset("redbeat:a", "definition", "{not json")
@@ -201,10 +201,10 @@ def test_an_entry_that_was_set_aside_runs_once_its_definition_is_another_one(
     assert not client.hexists("redbeat:a", "set_aside")
 
 
-def test_of_many_entries_that_are_set_aside_each_is_looked_at_in_turn(
+def test_entries_that_are_set_aside_are_tried_in_turn(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], monkeypatch: Any
 ) -> None:
-    """Whichever is mended is found within one round of pages."""
+    """Whichever entry is repaired is found within one round of pages."""
     monkeypatch.setattr("redbeat.beat.claims.SET_ASIDE_PAGE", 2)
     scheduler.app.redbeat_conf.poll_interval = 0
     good = {name: due(scheduler.app, name).encode_definition() for name in "abcde"}
@@ -222,7 +222,7 @@ def test_of_many_entries_that_are_set_aside_each_is_looked_at_in_turn(
 def test_a_tick_reads_one_page_of_the_entries_that_are_set_aside(
     make_app_with: MakeApp, proxy: Proxy, monkeypatch: Any
 ) -> None:
-    """However many there are, and the page after it the next time."""
+    """However many there are; the next tick reads the next page."""
     monkeypatch.setattr("redbeat.beat.claims.SET_ASIDE_PAGE", 2)
     app = make_app_with(
         redbeat_redis_url=proxy.url(), redbeat_lock_key=None, redbeat_poll_interval=0.001

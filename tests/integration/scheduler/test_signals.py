@@ -1,4 +1,4 @@
-"""What the signals tell, and who hears them."""
+"""When signals are sent, and with which facts."""
 
 import time
 from datetime import datetime, timedelta, timezone
@@ -20,7 +20,7 @@ from support.entries import SCHEDULE, due, stored
 UTC = timezone.utc
 
 
-def test_signals_tell_what_became_of_each_entry(
+def test_signals_report_what_happened_to_each_entry(
     scheduler: RedBeatScheduler,
     client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
@@ -52,13 +52,13 @@ def test_signals_tell_what_became_of_each_entry(
     assert signalled[0][0] == "leadership_acquired"
 
 
-def test_the_signal_of_a_run_that_was_written_for_now_has_no_delay_of_decades(
+def test_the_signal_of_an_entry_with_a_score_of_zero_reports_no_delay(
     scheduler: RedBeatScheduler,
     client: redis.Redis,
     sent: list[str],
     signalled: list[tuple[str, dict[str, Any]]],
 ) -> None:
-    """A score of zero means now."""
+    """A score of 0 means now, not 1970."""
     write_bare(client, "c", {"__type__": "interval", "every": 60}, 0)
     scheduler.tick()
     facts = dict(signalled)["entry_dispatched"]
@@ -66,10 +66,10 @@ def test_the_signal_of_a_run_that_was_written_for_now_has_no_delay_of_decades(
     assert facts["due_at"].timestamp() == pytest.approx(time.time(), abs=5)
 
 
-def test_a_receiver_that_raises_harms_nothing(
+def test_a_receiver_that_raises_does_no_harm(
     scheduler: RedBeatScheduler, sent: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is logged."""
+    """The error is logged."""
 
     def receive(**facts: Any) -> None:
         raise RuntimeError("receiver is broken")
@@ -85,7 +85,7 @@ def test_a_receiver_that_raises_harms_nothing(
     assert stored(scheduler.app, "a").total_run_count == 1
 
 
-def test_signals_tell_who_leads(
+def test_signals_report_a_lead_gained_and_lost(
     locked: RedBeatScheduler, client: redis.Redis, signalled: list[tuple[str, dict[str, Any]]]
 ) -> None:
     """Acquired, lost, acquired again, and given up at the end."""

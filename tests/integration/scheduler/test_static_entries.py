@@ -1,4 +1,4 @@
-"""The entries of `beat_schedule`: stored, kept over a restart, and removed with the code."""
+"""The entries of `beat_schedule`: stored, kept across a restart, and removed with the code."""
 
 import logging
 import time
@@ -42,7 +42,7 @@ def make_zoned(make_app_with: MakeApp, server: RedisServer, zone: str) -> Celery
 def test_a_static_entry_whose_hash_is_gone_is_restored(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """From `beat_schedule`, whether it was due or not."""
+    """From `beat_schedule`, whether it is due or not."""
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"due": STATIC, "later": STATIC}
     scheduler = RedBeatScheduler(client_app)
@@ -56,7 +56,7 @@ def test_a_static_entry_whose_hash_is_gone_is_restored(
 def test_static_entries_are_stored_and_removed_with_the_code(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """Their names are tracked, so that a removed one goes and a dynamic one stays."""
+    """Their names are tracked, so that removed ones go and dynamic ones stay."""
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"one": STATIC, "two": STATIC}
     due(client_app, "dynamic")
@@ -69,8 +69,8 @@ def test_static_entries_are_stored_and_removed_with_the_code(
     assert client.exists("redbeat:two", "redbeat:dynamic") == 2
 
 
-def test_a_static_entry_keeps_its_last_run_over_a_restart(client_app: Celery) -> None:
-    """A restarted beat does not start its timer anew."""
+def test_a_static_entry_keeps_its_last_run_across_a_restart(client_app: Celery) -> None:
+    """Restarting beat does not restart the interval."""
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"one": STATIC}
     RedBeatScheduler(client_app)
@@ -83,7 +83,7 @@ def test_a_static_entry_keeps_its_last_run_over_a_restart(client_app: Celery) ->
 def test_unchanged_static_entries_cost_one_round_trip_each_and_no_write(
     make_app_with: MakeApp, proxy: Proxy
 ) -> None:
-    """A restart of beat rewrites nothing."""
+    """Restarting beat rewrites nothing."""
     static = {f"static{number}": STATIC for number in range(10)}
     app = make_app_with(redbeat_redis_url=proxy.url(), redbeat_lock_key=None, beat_schedule=static)
     RedBeatScheduler(app)
@@ -94,7 +94,7 @@ def test_unchanged_static_entries_cost_one_round_trip_each_and_no_write(
 
 
 def test_a_static_entry_that_a_user_paused_stays_paused(client_app: Celery) -> None:
-    """Over a restart, as long as the code does not say otherwise."""
+    """Across a restart, unless the code says whether it is enabled."""
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"one": STATIC}
     RedBeatScheduler(client_app)
@@ -108,10 +108,10 @@ def test_a_static_entry_that_a_user_paused_stays_paused(client_app: Celery) -> N
     assert stored(client_app, "one").enabled
 
 
-def test_a_static_entry_that_stays_paused_is_told_of_at_each_start(
+def test_a_static_entry_that_stays_paused_is_logged_at_each_start(
     client_app: Celery, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Who took `"enabled": False` out of the code may think that it runs again."""
+    """Whoever removes `"enabled": False` from the code may expect it to run again."""
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"one": STATIC | {"enabled": False}}
     RedBeatScheduler(client_app)
@@ -121,10 +121,10 @@ def test_a_static_entry_that_stays_paused_is_told_of_at_each_start(
     assert "'one' of beat_schedule is paused in Redis and stays paused" in caplog.text
 
 
-def test_a_static_entry_that_a_user_resumed_stays_so_whatever_its_class_begins_with(
+def test_a_resumed_static_entry_stays_enabled_though_its_class_starts_paused(
     scheduler: RedBeatScheduler,
 ) -> None:
-    """The code says nothing about it."""
+    """The code does not say whether it is enabled."""
 
     class PausedAtFirst(RedBeatSchedulerEntry):
         def __init__(self, *args: Any, **fields: Any) -> None:
@@ -144,7 +144,7 @@ def test_a_static_entry_that_a_user_resumed_stays_so_whatever_its_class_begins_w
 def test_a_static_entry_that_was_set_aside_is_tried_again_after_a_restart(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """Its definition is the same, but what was wrong may have been the code."""
+    """Its definition is unchanged, but the fault may have been in the code."""
     scheduler.app.conf.beat_schedule = {"one": STATIC}
 
     class Broken(RedBeatSchedulerEntry):
@@ -164,10 +164,10 @@ def test_a_static_entry_that_was_set_aside_is_tried_again_after_a_restart(
     assert sent == ["tasks.static"]
 
 
-def test_a_static_entry_that_is_missing_in_the_schedule_is_stored_again(
+def test_a_static_entry_that_is_missing_from_the_schedule_is_stored_again(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """Though its hash is as it should be."""
+    """Although its hash is intact."""
     client_app.conf.redbeat_lock_key = None
     client_app.conf.beat_schedule = {"one": STATIC}
     RedBeatScheduler(client_app)
@@ -179,7 +179,7 @@ def test_a_static_entry_that_is_missing_in_the_schedule_is_stored_again(
 def test_a_static_entry_moves_with_the_time_zone_of_its_application(
     make_app_with: MakeApp, redis_server: RedisServer, redis_client: redis.Redis
 ) -> None:
-    """Though nothing is different in what is stored."""
+    """Although what is stored does not change."""
     RedBeatScheduler(make_zoned(make_app_with, redis_server, "UTC"))
     in_utc = score_of(redis_client, "daily")
     app = make_zoned(make_app_with, redis_server, "Asia/Kathmandu")
@@ -191,7 +191,7 @@ def test_a_static_entry_moves_with_the_time_zone_of_its_application(
 def test_a_static_entry_whose_slot_is_past_is_left_to_the_tick(
     make_app_with: MakeApp, redis_server: RedisServer, redis_client: redis.Redis
 ) -> None:
-    """One that was enabled by another program, and waits for its next slot, goes on waiting."""
+    """An entry that another program enabled keeps waiting for its next slot."""
     app = make_zoned(make_app_with, redis_server, "UTC")
     RedBeatScheduler(app)
     entry = stored(app, "daily")
@@ -243,7 +243,7 @@ def test_an_entry_object_in_the_static_schedule_says_whether_it_is_enabled(
 def test_every_start_logs_the_static_entries(
     make_app_with: MakeApp, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Those that are stored as they are, too."""
+    """Also the unchanged ones."""
     caplog.set_level(logging.DEBUG, "celery.beat")
     schedule_ = {"static": {"task": "t", "schedule": 3600}}
     for _ in range(2):
@@ -252,7 +252,7 @@ def test_every_start_logs_the_static_entries(
     assert sum("static" in line for line in told) == 2
 
 
-def test_static_entries_come_back_without_a_leader_when_redis_lost_its_data(
+def test_static_entries_are_restored_without_a_leader_when_redis_loses_its_data(
     make_app_with: MakeApp, redis_url: str, redis_client: redis.Redis
 ) -> None:
     app = make_app_with(
@@ -268,7 +268,9 @@ def test_static_entries_come_back_without_a_leader_when_redis_lost_its_data(
     assert "static" in Timetable(app)
 
 
-def test_a_long_beat_schedule_is_no_thread_that_hangs(scheduler: RedBeatScheduler) -> None:
+def test_storing_a_long_beat_schedule_does_not_count_as_a_stall(
+    scheduler: RedBeatScheduler,
+) -> None:
     """Each entry is a sign of life."""
     now, stalls = [0.0], []
     scheduler.leadership.watchdog.clock = lambda: now[0]

@@ -1,4 +1,4 @@
-"""Members of the schedule that are no entries: they hold up no good one, however many."""
+"""Members of the schedule that are not entries do not delay good ones, however many they are."""
 
 import logging
 import re
@@ -42,7 +42,7 @@ def scheduler(client_app: Celery) -> RedBeatScheduler:
 
 
 def store_garbage(client: redis.Redis, kind: str, place: str) -> None:
-    """Write members that have been due for some minutes, each since a time of its own."""
+    """Add members that became due some minutes ago, one after the other."""
     first = datetime.now(UTC).timestamp() - 5000 + PLACES[place] * COUNT
     keys = [f"redbeat:junk-{number:05}" for number in range(COUNT)]
     for key in keys:
@@ -60,7 +60,7 @@ def store_good(app: Celery, client: redis.Redis) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", PLACES)
-def test_good_entries_wait_for_no_more_than_a_page_of_garbage(
+def test_good_entries_wait_for_one_page_of_garbage_at_most(
     scheduler: RedBeatScheduler,
     client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
@@ -68,7 +68,7 @@ def test_good_entries_wait_for_no_more_than_a_page_of_garbage(
     kind: str,
     place: str,
 ) -> None:
-    """One tick clears all of it away, with a line for each page that names the first ones."""
+    """One tick removes all garbage, and logs a line per page with the first few keys."""
     store_garbage(client, kind, place)
     store_good(scheduler.app, client)
     left = []
@@ -93,7 +93,7 @@ def test_good_entries_wait_for_no_more_than_a_page_of_garbage(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_few_of_them_are_named_one_by_one(
+def test_a_few_stray_members_are_logged_one_by_one(
     scheduler: RedBeatScheduler,
     client: redis.Redis,
     caplog: pytest.LogCaptureFixture,
@@ -115,7 +115,7 @@ def test_a_few_of_them_are_named_one_by_one(
 def test_a_claim_from_the_end_takes_what_became_due_last(
     client_app: Celery, client: redis.Redis, beyond: bool, count: int
 ) -> None:
-    """No more than are due; what has ended, or is due later, stays."""
+    """Only what is due: members that are finished or due later stay."""
     client.zadd(SCHEDULE, {"redbeat:ended": -1, "redbeat:aside": -2})
     if beyond:
         client.zadd(SCHEDULE, {"redbeat:later": 100})
@@ -139,7 +139,7 @@ def test_a_member_without_a_hash_is_dropped_and_logged(
     caplog: pytest.LogCaptureFixture,
     sent: list[str],
 ) -> None:
-    """And hurts nobody else, due or due later."""
+    """Whether it is due or due later; other entries run."""
     client.zadd(SCHEDULE, {"redbeat:ghost": 5, "redbeat:spirit": time.time() + 9})
     due(scheduler.app, "a")
     assert scheduler.tick() == 0
@@ -148,10 +148,10 @@ def test_a_member_without_a_hash_is_dropped_and_logged(
     assert client.zrange(SCHEDULE, 0, -1) == ["redbeat:a"]
 
 
-def test_a_member_that_is_no_entry_is_dropped(
+def test_a_member_that_is_not_an_entry_is_dropped(
     scheduler: RedBeatScheduler, client: Any, sent: list[str]
 ) -> None:
-    """Due or due later."""
+    """Whether it is due or due later."""
     client.set("redbeat:text", "no hash")
     client.zadd(SCHEDULE, {b"\xff\xfe": 1, "redbeat:text": 1, b"\xfe\xff": time.time() + 5})
     due(scheduler.app, "good")
@@ -160,10 +160,10 @@ def test_a_member_that_is_no_entry_is_dropped(
     assert client.zrange(SCHEDULE, 0, -1) == ["redbeat:good"]
 
 
-def test_what_was_saved_anew_is_not_removed_as_gone(
+def test_an_entry_that_is_saved_again_meanwhile_is_not_removed(
     scheduler: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its score is another one by then."""
+    """Its score has changed by then."""
 
     class Resaved(RedBeatSchedulerEntry):
         @classmethod

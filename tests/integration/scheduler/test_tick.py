@@ -25,7 +25,7 @@ NOW = '{"__type__": "interval", "every": 60.0, "relative": false}'
 def test_a_tick_runs_all_that_is_due_and_nothing_else(
     scheduler: RedBeatScheduler, sent: list[str], client: redis.Redis
 ) -> None:
-    """Each once; it returns the time to the first run after."""
+    """Each entry once; it returns the seconds until the next run."""
     for name in ("a", "b"):
         due(scheduler.app, name)
     later(scheduler.app, "c", 20)
@@ -36,10 +36,10 @@ def test_a_tick_runs_all_that_is_due_and_nothing_else(
     assert len(sent) == 2
 
 
-def test_a_run_is_counted_and_the_next_one_set_to_the_fraction(
+def test_a_run_is_counted_and_the_next_one_is_exact_to_the_microsecond(
     scheduler: RedBeatScheduler, sent: list[str], client: redis.Redis
 ) -> None:
-    """The score follows the run, not the tick."""
+    """The score depends on the run, not on the tick."""
     due(scheduler.app, "a", every=1.5)
     scheduler.tick()
     entry = stored(scheduler.app, "a")
@@ -48,17 +48,17 @@ def test_a_run_is_counted_and_the_next_one_set_to_the_fraction(
     assert score_of(client, "a") == pytest.approx(entry.last_run_at.timestamp() + 1.5, abs=1e-5)
 
 
-def test_an_idle_tick_wants_to_sleep_as_long_as_it_may(scheduler: RedBeatScheduler) -> None:
-    """Nothing is stored, or nothing is due within `max_interval`."""
+def test_an_idle_tick_returns_max_interval(scheduler: RedBeatScheduler) -> None:
+    """Nothing is stored, or nothing is due within that time."""
     assert scheduler.tick() == scheduler.max_interval == 300
     later(scheduler.app, "far", 3600)
     assert scheduler.tick() == 300
 
 
-def test_a_score_that_was_rounded_down_runs_at_its_exact_time_and_once(
+def test_an_entry_whose_score_was_rounded_down_runs_once_at_its_exact_time(
     scheduler: RedBeatScheduler, sent: list[str], client: redis.Redis
 ) -> None:
-    """Claimed up to a second early, it gets its exact due time instead."""
+    """It is claimed up to a second early, and gets its exact due time as score."""
     entry = later(scheduler.app, "a", 0.9)
     assert entry.last_run_at is not None
     exact = entry.last_run_at.timestamp() + 0.9
@@ -72,7 +72,7 @@ def test_a_score_that_was_rounded_down_runs_at_its_exact_time_and_once(
 def test_a_message_that_cannot_be_sent_is_logged_and_counted(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The others go on, and it is not tried again in a hot loop."""
+    """Other entries run, and it is not tried again at once."""
 
     def send_task(self: Any, name: str, *args: Any, **kwargs: Any) -> None:
         if name == "tasks.bad":
@@ -89,10 +89,10 @@ def test_a_message_that_cannot_be_sent_is_logged_and_counted(
     assert stored(scheduler.app, "good").total_run_count == 1
 
 
-def test_a_disabled_entry_is_skipped_at_its_time_and_moved_to_its_next(
+def test_a_disabled_entry_is_skipped_and_moved_to_its_next_slot(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str]
 ) -> None:
-    """Its history stays as it was."""
+    """Its history does not change."""
     entry = due(scheduler.app, "a", every=60, enabled=False)
     before = client.hgetall(entry.key)
     scheduler.tick()
@@ -102,10 +102,10 @@ def test_a_disabled_entry_is_skipped_at_its_time_and_moved_to_its_next(
     assert client.hgetall(entry.key) == before
 
 
-def test_an_entry_without_a_name_bears_that_of_its_key(
+def test_an_entry_without_a_name_gets_it_from_its_key(
     scheduler: RedBeatScheduler, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Other languages may leave it out."""
+    """Other languages may leave the name out."""
     caplog.set_level(logging.INFO)
     client.hset("redbeat:nameless", "definition", f'{{"task": "tasks.a", "schedule": {NOW}}}')
     client.zadd(SCHEDULE, {"redbeat:nameless": 0})
@@ -117,10 +117,10 @@ SEVENTY = '{"last_run_at": null, "total_run_count": 70}'
 
 
 @pytest.mark.parametrize(("meta", "runs"), [('{"last_run_at": null}', 8), (SEVENTY, 71)])
-def test_a_definition_may_tell_of_runs_and_the_meta_is_right(
+def test_run_counts_in_the_meta_win_over_those_in_the_definition(
     scheduler: RedBeatScheduler, client: redis.Redis, sent: list[str], meta: str, runs: int
 ) -> None:
-    """As 2.x has it."""
+    """As in 2.x."""
     interval = {"__type__": "interval", "every": 60}
     write_bare(client, "c", interval, 0, last_run_at=None, total_run_count=7)
     client.hset("redbeat:c", "meta", meta)
