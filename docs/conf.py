@@ -62,7 +62,7 @@ nitpick_ignore = [
     ("py:class", "tzinfo"),
     ("py:class", "click.exceptions.ClickException"),
     ("py:class", "redbeat.beat.batch.Claim"),
-    ("py:class", "redbeat.store.storage.OwnKeys"),
+    ("py:class", "redbeat.store.keys.OwnKeys"),
 ]
 
 

@@ -15,9 +15,9 @@ from celery.utils.log import get_logger
 from redis.exceptions import NoPermissionError, RedisClusterException
 
 from .errors import RedBeatKeyExpiryError, UnsupportedServerError
+from .store.commands import text
 from .store.escaping import one_line
 from .store.retrying import OUTAGES, without_secrets
-from .store.storage import text
 
 __all__ = [
     "DEFAULT_KEY_EXPIRY_CHECK",

@@ -51,11 +51,15 @@ from .beat.statics import Stage, StaticEntries
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp, without_zones, zones_of
 from .errors import EntryError
 from .schedules import bound
+from .store.access import REDIS_ERRORS
 from .store.clients import Classes, ForkSafeLock, check_options, connect
+from .store.commands import text
 from .store.escaping import escape_log, one_line
+from .store.records import Draft, Stored
 from .store.retrying import RetryingConnection, is_of_one_key, patience, without_secrets
+from .store.scripts import EXTEND_TO
 from .store.sentinels import HOLDING_INTERVAL
-from .store.storage import EXTEND_TO, REDIS_ERRORS, Draft, Storage, Stored, text
+from .store.storage import Storage
 from .store.urls import sanitized
 from .timing.due import due_state, interval_due_at, next_due, own_now
 from .timing.history import last_run_of_new, run_to_count_from
@@ -171,7 +175,7 @@ def get_storage(app: Any = None) -> Storage:
     conf, client = ensure_conf(app), get_redis(app)
     storage: Storage | None = getattr(app, "redbeat_storage", None)
     if storage is None or storage.client is not client or storage.keys != conf.own_keys:
-        storage = app.redbeat_storage = Storage(client, *conf.own_keys)
+        storage = app.redbeat_storage = Storage(client, conf.own_keys)
     return storage
 
 

@@ -42,8 +42,10 @@ from .schedulers import (
     ensure_conf,
     get_storage,
 )
+from .store.keys import FINISHED, SET_ASIDE, may_be_written
+from .store.records import Draft, Member, Seen, Stored
 from .store.retrying import is_of_one_key
-from .store.storage import FINISHED, SET_ASIDE, Draft, Member, Seen, Storage, Stored, may_be_written
+from .store.storage import Storage
 from .timing.due import is_plain_interval, next_due
 from .timing.history import awaited_from
 from .timing.instants import as_utc
@@ -416,7 +418,9 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         Without those that are paused, set aside or broken. Those whose failure is the longest ago
         come first, up to 1000. Three round trips.
         """
-        failed_at = {each.key: each.score for each in self._storage.read_failing(MOST_FAILING)}
+        failed_at = {
+            each.key: each.score for each in self._storage.notes.read_failing(MOST_FAILING)
+        }
         return (
             listing
             for listing in self._look_up(failed_at)
@@ -429,7 +433,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
         ``None`` if it did not in the last five minutes. One round trip.
         """
-        return lost_at(self._storage.read_loss())
+        return lost_at(self._storage.notes.read_loss())
 
     def _list_between(self, low: float, high: float) -> Iterator[Listing]:
         return (listing for page in self._pages_between(low, high) for listing in self._read(page))
@@ -571,14 +575,14 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def statics(self) -> set[str]:
         """The names that are in `beat_schedule`, of this process or of a beat; one round trip."""
-        return {str(name) for name in self._conf.schedule} | self._storage.read_statics()
+        return {str(name) for name in self._conf.schedule} | self._storage.notes.read_statics()
 
     def prunable(self) -> Iterator[Listing]:
         """What nothing will come of: finished entries, and members without a hash.
 
         Entries of `beat_schedule` are kept, since beat would store them anew and run them again.
         """
-        statics = self._storage.read_statics()
+        statics = self._storage.notes.read_statics()
         return (
             listing
             for listing in self.listings()
@@ -634,7 +638,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def reports(self) -> dict[str, Report]:
         """What beats tell of their work, by `host:pid`; one round trip."""
-        return decode_reports(self._storage.read_reports())
+        return decode_reports(self._storage.notes.read_reports())
 
 
 class ValuesView(ValuesViewBase[RedBeatSchedulerEntry]):

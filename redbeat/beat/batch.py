@@ -29,17 +29,9 @@ from redis.exceptions import ResponseError
 
 from .. import signals
 from ..store.escaping import one_line
-from ..store.storage import (
-    FINISHED,
-    SET_ASIDE,
-    Claimed,
-    Member,
-    Outcome,
-    Storage,
-    Stored,
-    lease_of,
-    may_tell_slot,
-)
+from ..store.keys import FINISHED, SET_ASIDE, lease_of, may_tell_slot
+from ..store.records import Claimed, Member, Outcome, Stored
+from ..store.storage import Storage
 from ..timing.due import answers_for_itself, next_due
 from ..timing.history import awaited_before, awaited_from
 from ..timing.instants import as_utc

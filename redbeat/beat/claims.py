@@ -1,7 +1,7 @@
 """Claiming: the leases under which a beat holds due entries, and how they are given back.
 
 A lease is a score a little ahead of now that no other claim has: its fraction is random. See
-:func:`~redbeat.store.storage.lease_of` for what a lease says about the score it replaced.
+:func:`~redbeat.store.keys.lease_of` for what a lease says about the score it replaced.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from ..store.keys import OTHER_LEASE, SET_ASIDE, due_by
+from ..store.records import Member, Outcome, Stored
 from ..store.sentinels import Address, Master
-from ..store.storage import OTHER_LEASE, SET_ASIDE, Member, Outcome, Storage, Stored, due_by
+from ..store.storage import Storage
 from ..timing.instants import as_utc
 from .batch import BATCH_BYTES, Batch, fingerprint
 from .repeats import Repeats

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from celery.utils.log import get_logger
 from redis.exceptions import LockNotOwnedError
 
-from ..store.storage import REDIS_ERRORS
+from ..store.access import REDIS_ERRORS
 from .batch import Batch, Claim
 from .broker import Broker
 from .claims import Claims

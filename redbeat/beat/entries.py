@@ -17,7 +17,9 @@ from celery.schedules import schedule as interval
 
 from ..decoder import LAZY, StoredLazyFunc, as_data, with_zones
 from ..errors import EntryError, MissingEntryError
-from ..store.storage import Draft, Storage, Stored, text
+from ..store.commands import text
+from ..store.records import Draft, Stored
+from ..store.storage import Storage
 
 #: Longest definition or meta, in characters: one entry must not hold up all others.
 LONGEST_FIELD = 2**25

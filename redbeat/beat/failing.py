@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 
 from celery.utils.log import get_logger
 
-from ..store.storage import REDIS_ERRORS, Storage
+from ..store.access import REDIS_ERRORS
+from ..store.storage import Storage
 
 logger = get_logger("celery.beat")
 
@@ -33,10 +34,10 @@ class Failing:
         """
         storage = self._get_storage()
         try:
-            noted = [member.key for member in storage.read_failing(MOST_FAILING)]
+            noted = [member.key for member in storage.notes.read_failing(MOST_FAILING)]
             scores = storage.read_scores(noted)
             gone = {key for key, score in zip(noted, scores, strict=False) if score is None}
-            storage.note_failing({}, gone)
+            storage.notes.note_failing({}, gone)
         except REDIS_ERRORS as exc:
             logger.debug("beat: Cannot read which entries failed: %s", exc)
         else:
@@ -49,7 +50,7 @@ class Failing:
         new = [key for key in failed if key not in self._known]
         noted = again + new[: max(MOST_FAILING - len(self._known), 0)]
         try:
-            self._get_storage().note_failing(dict.fromkeys(noted, time.time()), recovered)
+            self._get_storage().notes.note_failing(dict.fromkeys(noted, time.time()), recovered)
         except REDIS_ERRORS as exc:
             logger.debug("beat: Cannot note which entries failed: %s", exc)
         else:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from celery.utils.log import get_logger
 
+from ..store.access import REDIS_ERRORS
 from ..store.retrying import not_again, patience
-from ..store.storage import REDIS_ERRORS
 from .watchdog import Watchdog
 
 logger = get_logger("celery.beat")

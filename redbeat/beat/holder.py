@@ -86,7 +86,7 @@ def new_token(lifetime: float, failover_timeout: float, application: str = "") -
 
 def read_holder(storage: Storage, key: str) -> Holder | None:
     """Read who holds the lock at ``key``, ``None`` if nobody does; one round trip."""
-    token, remaining = storage.read_lock(key)
+    token, remaining = storage.lock.read(key)
     if token is None:
         return None
     known = TOKEN.fullmatch(token)

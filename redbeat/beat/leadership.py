@@ -43,8 +43,9 @@ from redis.exceptions import LockNotOwnedError
 from redis.lock import Lock
 
 from ..errors import BeatInitError
+from ..store.access import REDIS_ERRORS
 from ..store.retrying import not_again, patience, without_secrets
-from ..store.storage import REDIS_ERRORS, Storage
+from ..store.storage import Storage
 from .heartbeat import Errands, Heartbeat
 from .holder import read_holder
 from .lock import LeaderLock, log_release

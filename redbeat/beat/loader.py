@@ -8,7 +8,8 @@ from typing import Any
 from celery.utils.log import get_logger
 
 from ..errors import EntryError
-from ..store.storage import Member, Outcome, Storage, Stored
+from ..store.records import Member, Outcome, Stored
+from ..store.storage import Storage
 from .batch import NAMED, Build, fingerprint, first_names
 from .repeats import Repeats
 

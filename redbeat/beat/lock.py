@@ -54,18 +54,18 @@ class LeaderLock:
         """
         milliseconds = int(self.timeout * 1000)
         if holder is None:
-            return self._storage.acquire_lock(self.name, self.token, milliseconds)
+            return self._storage.lock.acquire(self.name, self.token, milliseconds)
         longest_silence = max(longest_silence, holder.failover_timeout)
         if holder.silence is None or holder.silence <= longest_silence:
             return False
         silent_below = round(holder.lifetime * 1000) - int(longest_silence * 1000)
-        return self._storage.take_over_lock(
+        return self._storage.lock.take_over(
             self.name, holder.token, self.token, milliseconds, silent_below
         )
 
     def owned(self) -> bool:
         """Whether this beat holds the lock."""
-        return self._storage.read_lock(self.name)[0] == self.token
+        return self._storage.lock.read(self.name)[0] == self.token
 
     def extend(self, additional_time: float, replace_ttl: bool = True) -> Literal[True]:
         """Set the time to live to ``additional_time`` seconds, however much of it is left.
@@ -76,7 +76,7 @@ class LeaderLock:
         is_new = additional_time != self.timeout
         token = self._new_token(additional_time) if is_new else self.token
         milliseconds = int(additional_time * 1000)
-        if not self._storage.extend_lock(self.name, self.token, milliseconds, token):
+        if not self._storage.lock.extend(self.name, self.token, milliseconds, token):
             raise LockNotOwnedError(f"{self.name} is no longer held by this beat")
         self.timeout, self.token = additional_time, token
         return True
@@ -86,7 +86,7 @@ class LeaderLock:
 
         Raises :exc:`redis.exceptions.LockNotOwnedError` if this beat does not hold it.
         """
-        if not self._storage.release_lock(self.name, self.token):
+        if not self._storage.lock.release(self.name, self.token):
             raise LockNotOwnedError(f"{self.name} is no longer held by this beat")
 
     def _new_token(self, timeout: float) -> str:

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 
 from redis.exceptions import LockNotOwnedError
 
+from ..store.access import REDIS_ERRORS
 from ..store.sentinels import HOLDING_INTERVAL
-from ..store.storage import REDIS_ERRORS
 from .interrupts import end_on_hang_up
 from .masters import Masters
 from .office import Office

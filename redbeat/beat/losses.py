@@ -23,7 +23,8 @@ import time
 from collections.abc import Callable, Iterable
 from datetime import datetime, timezone
 
-from ..store.storage import Storage, Trace
+from ..store.records import Trace
+from ..store.storage import Storage
 
 #: How many entries a beat remembers at most.
 MOST_REMEMBERED = 100
@@ -77,11 +78,11 @@ class Memory:
         One round trip, two if an earlier loss was reported less than ``LIFETIME`` seconds ago.
         """
         note = f"{time.time():.0f} {beat}"
-        return self._get_storage().note_loss(note, LIFETIME, self._seen.told)
+        return self._get_storage().notes.note_loss(note, LIFETIME, self._seen.told)
 
     def _look(self) -> Trace:
         self._looked_at = time.monotonic()
-        return self._get_storage().read_trace(MOST_REMEMBERED)
+        return self._get_storage().notes.read_trace(MOST_REMEMBERED)
 
     def _is_loss(self, now: Trace, empty_is_loss: bool) -> bool:
         if self._seen.has_note and not now.has_note:

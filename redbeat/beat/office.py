@@ -168,7 +168,7 @@ class Office:
             self._server.check()
         storage = self._get_storage()
         if self.is_of_service:
-            storage.undisturbed = hold_back_signals
+            storage.access.undisturbed = hold_back_signals
         is_back = self._term is not None
         if self.memory.finds_loss(empty_is_loss=is_back) and self.memory.may_report(beat_name()):
             logger.error(
@@ -205,7 +205,7 @@ class Office:
         One round trip, one more to note the zone, and if it changed, three per page of entries.
         """
         storage, zone = self._get_storage(), zone_text(self._holder.app.timezone)
-        before = storage.read_zone()
+        before = storage.notes.read_zone()
         if zone == before:
             return
         if before is not None:
@@ -223,7 +223,7 @@ class Office:
         elif not self.is_of_service and not self._realignment().may_need_zone():
             # A program that only ticks leaves no note where nothing depends on the zone.
             return
-        storage.write_zone(zone)
+        storage.notes.write_zone(zone)
 
     def _put_back(self, seconds: float) -> None:
         """Let runs that the clock, set back by so much, has still to come count as earlier."""

@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from typing import Any
 
-from ..store.storage import FINISHED, Member, Outcome, Storage, Stored, due_by, may_be_written
+from ..store.keys import FINISHED, due_by, may_be_written
+from ..store.records import Member, Outcome, Stored
+from ..store.storage import Storage
 from ..timing.binding import follows_zone_of_app
 from ..timing.due import next_due
 from ..timing.history import slot_of_other_zone

@@ -18,8 +18,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 from celery.utils.log import get_logger
 
+from ..store.access import REDIS_ERRORS
 from ..store.retrying import not_again, patience
-from ..store.storage import REDIS_ERRORS, Storage
+from ..store.storage import Storage
 
 logger = get_logger("celery.beat")
 
@@ -136,7 +137,7 @@ class Reporter:
         if report is None:
             return
         try:
-            self._get_storage().write_report(beat_name(), report.encode())
+            self._get_storage().notes.write_report(beat_name(), report.encode())
             self._has_written = True
         except REDIS_ERRORS as exc:
             logger.debug("beat: Cannot write the report of this beat: %s", exc)
@@ -147,7 +148,7 @@ class Reporter:
             return
         try:
             with patience(not_again):
-                self._get_storage().forget_reports([beat_name()])
+                self._get_storage().notes.forget_reports([beat_name()])
         except REDIS_ERRORS as exc:
             logger.debug("beat: Cannot remove the report of this beat: %s", exc)
 
@@ -157,9 +158,9 @@ class Reporter:
         One round trip, two if there are any.
         """
         try:
-            reports = decode_reports(self._get_storage().read_reports())
+            reports = decode_reports(self._get_storage().notes.read_reports())
             oldest = time.time() - lifetime
             gone = [name for name, report in reports.items() if report.at < oldest]
-            self._get_storage().forget_reports([name for name in gone if name != beat_name()])
+            self._get_storage().notes.forget_reports([name for name in gone if name != beat_name()])
         except REDIS_ERRORS as exc:
             logger.debug("beat: Cannot remove the reports of beats that are gone: %s", exc)

@@ -24,8 +24,10 @@ from datetime import datetime, timedelta
 from celery.utils.log import get_logger
 from redis.exceptions import NoPermissionError
 
+from ..store.access import REDIS_ERRORS
+from ..store.listening import Listener
 from ..store.retrying import not_again, patience, without_secrets
-from ..store.storage import REDIS_ERRORS, Listener, Storage
+from ..store.storage import Storage
 from ..timing.instants import as_utc
 from .clocks import WallClock
 from .leadership import Leadership
@@ -143,13 +145,13 @@ class Rest:
         """
         listener, self._listener = self._listener, None
         has_listened = listener is not None
-        if not has_listened and not self._get_storage().may_listen():
+        if not has_listened and not self._get_storage().access.may_listen():
             return self._leadership.lost.wait(seconds)
         try:
             listener = listener or self._get_storage().listen()
             woken = listener.wait(seconds, before)
         except NoPermissionError as exc:
-            self._get_storage().do_without("SUBSCRIBE", exc)
+            self._get_storage().access.do_without("SUBSCRIBE", exc)
             if listener is not None:
                 listener.close()
             return self._leadership.lost.wait(seconds)

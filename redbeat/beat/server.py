@@ -8,7 +8,8 @@ from typing import Any
 from celery.utils.log import get_logger
 
 from ..checks import check_key_expiry, check_version
-from ..store.storage import REDIS_ERRORS, Storage
+from ..store.access import REDIS_ERRORS
+from ..store.storage import Storage
 from ..store.urls import sanitized
 from .settings import Settings
 
@@ -50,6 +51,6 @@ class ServerCheck:
             self.is_reached, self.findings = False, []
             return
         self._require_options()
-        with self._get_storage().turn():
+        with self._get_storage().access.turn():
             self.is_reached = check_version(client)
             self.findings = check_key_expiry(client, self._conf.key_expiry_check)

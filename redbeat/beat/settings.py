@@ -13,8 +13,8 @@ from celery.utils.log import get_logger
 
 from ..checks import DEFAULT_KEY_EXPIRY_CHECK, KEY_EXPIRY_CHECK_MODES
 from ..errors import EntryError
+from ..store.keys import OwnKeys
 from ..store.options import Setting, is_a, is_positive
-from ..store.storage import OwnKeys
 
 logger = get_logger("celery.beat")
 

@@ -14,8 +14,10 @@ from celery.utils.log import get_logger
 from redis.exceptions import ResponseError
 
 from ..decoder import to_timestamp
+from ..store.access import REDIS_ERRORS
+from ..store.keys import SET_ASIDE
 from ..store.retrying import is_of_one_key
-from ..store.storage import REDIS_ERRORS, SET_ASIDE, Storage
+from ..store.storage import Storage
 from ..store.urls import sanitized
 from ..timing.due import follows_calendar
 from ..timing.instants import as_utc
@@ -101,17 +103,17 @@ class StaticEntries:
     def store(self, may_remove: bool) -> None:
         """Store ``beat_schedule``; ``may_remove``: and remove what it no longer has."""
         storage = self._get_storage()
-        known, names = storage.read_statics(), set(map(str, self._schedule))
+        known, names = storage.notes.read_statics(), set(map(str, self._schedule))
         if may_remove:
             self._remove(known - names)
-        storage.write_statics(added=names - known, removed=())
+        storage.notes.write_statics(added=names - known, removed=())
         self._owner.update_from_dict(self._schedule)
         self._own(names)
         self.stage = Stage.STORED if may_remove else Stage.ADDED
 
     def remove_gone(self) -> None:
         """Remove what ``beat_schedule`` no longer has, after it was stored."""
-        self._remove(self._get_storage().read_statics() - set(map(str, self._schedule)))
+        self._remove(self._get_storage().notes.read_statics() - set(map(str, self._schedule)))
         self.stage = Stage.STORED
 
     def restore(self, keys: Iterable[str]) -> None:
@@ -198,7 +200,7 @@ class StaticEntries:
                     raise
                 gone = gone - {name}
                 logger.error("beat: %r stays: Redis refuses to remove it: %s", name, exc)
-        storage.write_statics(added=(), removed=gone)
+        storage.notes.write_statics(added=(), removed=gone)
 
     def _own(self, names: Iterable[str]) -> None:
         """Note that these static entries are this application's; warn if they were another's."""
@@ -217,12 +219,14 @@ class StaticEntries:
         }
         if taken:
             self._warn_of_sharing("Whichever starts last overwrites them", taken)
-        self._get_storage().write_owner([self._key(name) for name in owners], self._application)
+        self._get_storage().notes.write_owner(
+            [self._key(name) for name in owners], self._application
+        )
 
     def _read_owners(self, names: Iterable[str]) -> dict[str, str | None]:
         """The owners of static entries by name, as far as the entries exist; one round trip."""
         keys = {self._key(name): name for name in sorted(names)}
-        owners = self._get_storage().read_owners(list(keys))
+        owners = self._get_storage().notes.read_owners(list(keys))
         return {keys[key]: owner for key, owner in owners.items()}
 
     def _warn_of_sharing(self, what_happens: str, owners: Mapping[str, str | None]) -> None:

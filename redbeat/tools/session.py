@@ -20,9 +20,9 @@ from click.shell_completion import CompletionItem
 
 from ..errors import EntryError, SettingError
 from ..schedulers import REDBEAT_REDIS_KEY, ensure_conf, get_redis, require_known_options
+from ..store.access import REDIS_ERRORS
 from ..store.escaping import one_line
 from ..store.retrying import direct
-from ..store.storage import REDIS_ERRORS
 from ..store.urls import sanitized
 from ..timetable import Listing, Timetable
 from .backup import why_unwritable

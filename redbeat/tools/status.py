@@ -14,7 +14,7 @@ from ..beat.holder import Holder
 from ..beat.reports import DELAY_MINUTES, Report
 from ..beat.settings import application_name
 from ..schedulers import ensure_conf, get_storage
-from ..store.storage import REDIS_ERRORS
+from ..store.access import REDIS_ERRORS
 from ..store.urls import sanitized
 from .arguments import Duration
 from .session import Command, Session, UnavailableError, as_json, named, with_session
@@ -106,7 +106,7 @@ def read_reports(session: Session) -> dict[str, Report]:
 
 def lacks_reports(session: Session) -> bool:
     """Whether Redis refused to show the reports."""
-    return "HGETALL" in get_storage(session.app).refused
+    return "HGETALL" in get_storage(session.app).access.refused
 
 
 def _lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:

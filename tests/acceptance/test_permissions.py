@@ -24,7 +24,7 @@ from support.waiting import wait_until
 #: warning says that is lost, and nothing where nothing is.
 OPTIONAL = {
     "config": "Allow CONFIG GET",
-    "eval -evalsha -script": "runs no scripts",
+    "eval -evalsha -script": "does not run scripts",
     "exists": "",
     "hdel": "",
     "hexists": "",

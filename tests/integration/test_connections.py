@@ -111,7 +111,7 @@ def test_a_child_forked_during_the_turn_of_another_thread_has_its_own_turn(
     storage, has_turn, may_end = get_storage(app), threading.Event(), threading.Event()
 
     def hold() -> None:
-        with storage.turn():
+        with storage.access.turn():
             has_turn.set()
             may_end.wait(30)
 

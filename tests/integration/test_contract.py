@@ -255,13 +255,13 @@ def test_keys_from_elsewhere_in_the_schedule_hurt_no_others(
     elsewhere = due(app, "elsewhere")
     client.hset("earlier:elsewhere", "definition", elsewhere.encode_definition())
     elsewhere.delete()
-    client.zadd(storage.schedule_key, {"earlier:elsewhere": 1, "earlier:gone": 2})
+    client.zadd(storage.keys.schedule_key, {"earlier:elsewhere": 1, "earlier:gone": 2})
     scheduler.tick()
     scheduler.tick()
     assert sent() == ["a", "b", "elsewhere"]
     counts = [json.loads(storage.read_meta(key) or "{}") for key in [*keys, "earlier:elsewhere"]]
     assert [each["total_run_count"] for each in counts] == [1, 1, 1]
-    assert client.zscore(storage.schedule_key, "earlier:gone") is None
+    assert client.zscore(storage.keys.schedule_key, "earlier:gone") is None
 
 
 def test_one_leads_renews_and_lets_go_and_then_the_other_leads(
@@ -356,12 +356,12 @@ def test_static_entries_follow_the_code(make_topology_app: MakeApp) -> None:
         return RedBeatScheduler(make_topology_app(beat_schedule=entries))
 
     first = static("kept", "dropped")
-    assert get_storage(first.app).read_statics() == {"kept", "dropped"}
+    assert get_storage(first.app).notes.read_statics() == {"kept", "dropped"}
     entry(first.app, "saved").save()
     kept = next(stored(first.app, "kept"))
     second = static("kept", "new")
     second.setup_schedule()
-    assert get_storage(second.app).read_statics() == {"kept", "new"}
+    assert get_storage(second.app).notes.read_statics() == {"kept", "new"}
     assert stored(second.app, "kept").last_run_at == kept.last_run_at
     assert stored(second.app, "saved")
     assert stored(second.app, "new")

@@ -14,7 +14,7 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import get_storage
-from redbeat.store.storage import Listener
+from redbeat.store.listening import Listener
 from support.apps import MakeApp
 from support.servers import StartRedis
 from support.waiting import wait_until
@@ -77,8 +77,8 @@ def test_edits_work_where_publishing_is_not_allowed(
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a subscription be asked for a sign of life at each wait."""
-    monkeypatch.setattr("redbeat.store.storage.ASKING_INTERVAL", 0.0)
-    monkeypatch.setattr("redbeat.store.storage.ANSWERING_TIME", 1.0)
+    monkeypatch.setattr("redbeat.store.listening.ASKING_INTERVAL", 0.0)
+    monkeypatch.setattr("redbeat.store.listening.ANSWERING_TIME", 1.0)
 
 
 def is_kept(app: Celery, listener: Listener) -> bool:

@@ -127,9 +127,9 @@ def test_what_was_logged_is_remembered_within_bounds(
 
 
 RULES = {
-    f"{EVERYTHING} -zadd": r"claim what is due \(redbeat::schedule\), and says: .*\(ZADD\)",
-    "%R~redbeat:* ~redbeat::lock* &* +@all": r"claim what is due \(redbeat::schedule\), and says:",
-    f"{EVERYTHING} -hset": r"write what became of runs \(redbeat:a\).*\(HSET\)",
+    f"{EVERYTHING} -zadd": r"claim the due entries \(redbeat::schedule\), and says: .*\(ZADD\)",
+    "%R~redbeat:* ~redbeat::lock* &* +@all": r"claim the due entries \(redbeat::schedule\), and",
+    f"{EVERYTHING} -hset": r"record runs \(redbeat:a\).*\(HSET\)",
 }
 
 

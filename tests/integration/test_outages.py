@@ -22,7 +22,7 @@ from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, signals
 from redbeat.beat.claims import unique_lease
 from redbeat.beat.pauses import MAX_PAUSE
 from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
-from redbeat.store.storage import Outcome
+from redbeat.store.records import Outcome
 from support.apps import MakeApp
 from support.entries import due
 from support.messages import QUEUE, names_sent

@@ -304,7 +304,7 @@ def test_each_topology_keeps_the_edits_of_others(
     timetable.pause("one")
     assert (timetable["one"].args, timetable["one"].enabled) == ([3], False)
     storage, gone = get_storage(topology_app), make(topology_app, "gone").key
-    storage.write_owner([gone, timetable["one"].key], "proj")
+    storage.notes.write_owner([gone, timetable["one"].key], "proj")
     del timetable["one"]
     with pytest.raises(KeyError, match="one"):
         del timetable["one"]

@@ -13,7 +13,7 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.schedulers import ensure_conf, get_storage
-from redbeat.store.storage import SCRIPT_SIZE
+from redbeat.store.topology import SCRIPT_SIZE
 from support.apps import MakeApp
 from support.permissions import guard
 from support.servers import StartRedis
@@ -247,13 +247,13 @@ def test_owners_are_noted_beside_one_that_may_not_be_written(
     closed_place.store("good-1", "ro-1", "good-2")
     closed_place.admin.set("redbeat:good-text", "cache")
     keys = ["redbeat:good-1", "redbeat:ro-1", "redbeat:good-text", "redbeat:good-2"]
-    get_storage(closed_place.app).write_owner(keys, "proj")
+    get_storage(closed_place.app).notes.write_owner(keys, "proj")
     assert [closed_place.admin.hget(keys[number], "owner") for number in (0, 1, 3)] == [
         "proj",
         None,
         "proj",
     ]
-    told = [line for line in caplog.messages if "is not noted" in line]
+    told = [line for line in caplog.messages if "was not noted" in line]
     assert sum("redbeat:ro-1" in line for line in told) == 1
 
 

@@ -18,8 +18,9 @@ from redbeat.beat.heartbeat import RETRY_INTERVAL
 from redbeat.beat.holder import read_holder
 from redbeat.beat.lock import LeaderLock
 from redbeat.schedulers import acquire_distributed_beat_lock, get_redis, get_storage
+from redbeat.store.records import Draft, Outcome
 from redbeat.store.retrying import RetryingConnection
-from redbeat.store.storage import Draft, Outcome, Storage
+from redbeat.store.storage import Storage
 from support.apps import MakeApp
 from support.servers import RedisServer, StartRedis
 from support.waiting import wait_until
@@ -99,15 +100,15 @@ def storage(app: Celery, redis_client: redis.Redis) -> Storage:
     """A schedule with one due entry, on a server that knows the scripts."""
     storage = get_storage(app)
     entry(app).save()
-    redis_client.zadd(storage.schedule_key, {"redbeat:a": NOW})
+    redis_client.zadd(storage.keys.schedule_key, {"redbeat:a": NOW})
     storage.commit(1.0, [Outcome("redbeat:none", NOW, meta="{}")])
     storage.change_entries([], ["redbeat:none"])
     storage.write_run("redbeat:b", "{}", -1)
     storage.change_entries([], ["redbeat:b"])
     storage.claim_due(NOW - 10, LEASE, 5, NOW)
-    storage.write_owner(["redbeat:none"], "proj")
-    storage.take_over_lock("none", "a", "b", 1000, 1)
-    storage.extend_lock("none", "a", 1000, "b")
+    storage.notes.write_owner(["redbeat:none"], "proj")
+    storage.lock.take_over("none", "a", "b", 1000, 1)
+    storage.lock.extend("none", "a", 1000, "b")
     return storage
 
 
@@ -129,7 +130,7 @@ def test_a_commit_whose_answer_is_lost_counts_the_run_once(
     seen_meta = str(redis_client.hget("redbeat:a", "meta"))
     with losing_one_answer(proxy, redis_client):
         storage.commit(LEASE, [Outcome("redbeat:a", NOW + 60, meta, seen_meta)])
-    assert redis_client.zscore(storage.schedule_key, "redbeat:a") == NOW + 60
+    assert redis_client.zscore(storage.keys.schedule_key, "redbeat:a") == NOW + 60
     assert redis_client.hget("redbeat:a", "meta") == meta
 
 
@@ -153,15 +154,15 @@ def test_a_lock_is_known_again_by_who_took_it(
 ) -> None:
     """Taken, taken over and renewed: the answer is lost, the lock is not."""
     with losing_one_answer(proxy, redis_client):
-        assert storage.acquire_lock("redbeat::lock", "one", 60_000)
+        assert storage.lock.acquire("redbeat::lock", "one", 60_000)
     with losing_one_answer(proxy, redis_client):
-        assert storage.take_over_lock("redbeat::lock", "one", "two", 60_000, 61_000)
+        assert storage.lock.take_over("redbeat::lock", "one", "two", 60_000, 61_000)
     with losing_one_answer(proxy, redis_client):
-        assert storage.extend_lock("redbeat::lock", "two", 60_000, "three")
+        assert storage.lock.extend("redbeat::lock", "two", 60_000, "three")
     assert redis_client.get("redbeat::lock") == "three"
-    assert not storage.acquire_lock("redbeat::lock", "four", 60_000)
-    assert not storage.take_over_lock("redbeat::lock", "two", "four", 60_000, 61_000)
-    assert not storage.extend_lock("redbeat::lock", "two", 60_000, "four")
+    assert not storage.lock.acquire("redbeat::lock", "four", 60_000)
+    assert not storage.lock.take_over("redbeat::lock", "two", "four", 60_000, 61_000)
+    assert not storage.lock.extend("redbeat::lock", "two", 60_000, "four")
 
 
 def test_the_lock_of_a_leader_survives_a_lost_answer(
@@ -185,10 +186,10 @@ UNITS: dict[str, Callable[[Storage], Any]] = {
     "saving": lambda storage: storage.change_entries([Draft("redbeat:b", "{}", "", "{}", 5.0)]),
     "rescheduling": lambda storage: storage.write_run("redbeat:a", "{}", 5.0),
     "deleting": lambda storage: storage.change_entries([], ["redbeat:a"]),
-    "changing statics": lambda storage: storage.write_statics(["a", "b"], ["c"]),
-    "naming owners": lambda storage: storage.write_owner(["redbeat:a"], "proj"),
-    "reading the lock": lambda storage: storage.read_lock("redbeat::lock"),
-    "taking the lock": lambda storage: storage.acquire_lock("redbeat::lock", "t", 1000),
+    "changing statics": lambda storage: storage.notes.write_statics(["a", "b"], ["c"]),
+    "naming owners": lambda storage: storage.notes.write_owner(["redbeat:a"], "proj"),
+    "reading the lock": lambda storage: storage.lock.read("redbeat::lock"),
+    "taking the lock": lambda storage: storage.lock.acquire("redbeat::lock", "t", 1000),
 }
 
 
@@ -299,7 +300,7 @@ def test_a_subscription_that_breaks_off_wakes_beat_to_look(
     """It may have missed an edit; the next one is a new one."""
     app.conf.redbeat_lock_key = None
     scheduler = RedBeatScheduler(app)
-    channel = get_storage(app).channel
+    channel = get_storage(app).keys.channel
     assert not scheduler.rest.listen(0.1, before=0)
     wait_until(lambda: redis_client.pubsub_numsub(channel) == [(channel, 1)])
     proxy.drop()

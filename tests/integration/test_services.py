@@ -90,8 +90,8 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
         ("-config", "Allow CONFIG GET"),
         ("-info", "may not run INFO "),
         ("-publish -subscribe", "may not run PUBLISH "),
-        ("-@scripting", "runs no scripts"),
-        ("-evalsha -eval -script", "runs no scripts"),
+        ("-@scripting", "does not run scripts"),
+        ("-evalsha -eval -script", "does not run scripts"),
     ],
 )
 def test_a_service_that_refuses_commands_is_met_with_one_warning(
@@ -137,7 +137,7 @@ def test_a_key_that_a_user_may_not_touch_is_not_taken_for_missing_scripts(
     app = make_app_with(redbeat_redis_url=f"redis://guest:pass@127.0.0.1:{server.port}/0")
     with pytest.raises(redis.exceptions.NoPermissionError):
         RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).delete()
-    assert "runs no scripts" not in caplog.text
+    assert "does not run scripts" not in caplog.text
 
 
 @pytest.mark.parametrize("scripts", ["+@scripting", "-@scripting"])
@@ -170,7 +170,7 @@ def test_a_hash_tagged_prefix_keeps_changes_atomic_behind_a_proxy(
     app = make_app_with(redbeat_redis_url=cluster_node.url(), redbeat_key_prefix="{redbeat}:")
     entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
     assert entry.rank == 0
-    assert get_storage(app).has_transactions
+    assert get_storage(app).changes.steps.topology.has_transactions
     assert warnings_in(caplog) == []
 
 
@@ -190,7 +190,7 @@ def test_a_key_without_the_hash_tag_hurts_no_other_behind_a_proxy(
     storage = get_storage(app)
     with cluster_node.client() as client:
         client.hset("earlier:a", "definition", entry.encode_definition())
-        client.zadd(storage.schedule_key, {"earlier:a": 1, entry.key: 2})
+        client.zadd(storage.keys.schedule_key, {"earlier:a": 1, entry.key: 2})
     scheduler = RedBeatScheduler(app)
     scheduler.tick()
     scheduler.tick()

@@ -10,7 +10,7 @@ from celery import Celery
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import get_storage
-from redbeat.store.storage import SCRIPT_SIZE
+from redbeat.store.topology import SCRIPT_SIZE
 from support.wire import Proxy
 
 MINE = {"mine": {"task": "tasks.mine", "schedule": 30}}
@@ -152,8 +152,8 @@ def test_a_key_that_is_no_entry_has_no_owner(client_app: Celery, client: redis.R
     client.hset("redbeat:whole", mapping={"definition": "{}", "owner": "one"})
     storage = get_storage(client_app)
     keys = ["redbeat:text", "redbeat:half", "redbeat:whole", "redbeat:none"]
-    assert storage.read_owners(keys) == {"redbeat:whole": "one"}
-    assert storage.read_owners([]) == {}
+    assert storage.notes.read_owners(keys) == {"redbeat:whole": "one"}
+    assert storage.notes.read_owners([]) == {}
 
 
 def test_naming_the_owner_of_an_entry_that_was_deleted_does_not_bring_its_hash_back(
@@ -162,7 +162,9 @@ def test_naming_the_owner_of_an_entry_that_was_deleted_does_not_bring_its_hash_b
     """A hash with an owner and no definition would be no entry; others get their owner."""
     client.hset("redbeat:whole", "definition", "{}")
     client.hset("redbeat:half", "meta", "{}")
-    get_storage(client_app).write_owner(["redbeat:gone", "redbeat:whole", "redbeat:half"], "one")
+    get_storage(client_app).notes.write_owner(
+        ["redbeat:gone", "redbeat:whole", "redbeat:half"], "one"
+    )
     assert not client.exists("redbeat:gone")
     assert client.hget("redbeat:whole", "owner") == "one"
     assert client.hgetall("redbeat:half") == {"meta": "{}"}
@@ -171,9 +173,9 @@ def test_naming_the_owner_of_an_entry_that_was_deleted_does_not_bring_its_hash_b
 def test_naming_owners_costs_what_it_says(make_app_with: Any, proxy: Proxy) -> None:
     """One round trip, however many there are; none for none."""
     storage = get_storage(make_app_with(redbeat_redis_url=proxy.url()))
-    storage.write_owner(["redbeat:none"], "one")
+    storage.notes.write_owner(["redbeat:none"], "one")
     with proxy.counting() as traffic:
-        storage.write_owner([], "one")
+        storage.notes.write_owner([], "one")
         assert traffic.round_trips == 0
-        storage.write_owner([f"redbeat:{number}" for number in range(SCRIPT_SIZE + 1)], "one")
+        storage.notes.write_owner([f"redbeat:{number}" for number in range(SCRIPT_SIZE + 1)], "one")
     assert traffic.round_trips == 1

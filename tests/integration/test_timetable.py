@@ -20,7 +20,8 @@ from redbeat.beat.holder import new_token
 from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
 from redbeat.schedules import once
-from redbeat.store.storage import SCRIPT_SIZE, SET_ASIDE
+from redbeat.store.keys import SET_ASIDE
+from redbeat.store.topology import SCRIPT_SIZE
 from redbeat.timetable import PAGE
 from support.apps import MakeApp
 from support.bare import write_bare

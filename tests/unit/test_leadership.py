@@ -17,9 +17,12 @@ from redbeat.beat.holder import Holder, new_token, read_holder
 from redbeat.beat.leadership import Leadership, Timeouts
 from redbeat.beat.lock import LeaderLock
 from redbeat.errors import BeatInitError
+from redbeat.store.keys import OwnKeys
 from redbeat.store.storage import Storage
 from support.fakes import fake_client, fake_client_without_lua
 from support.waiting import wait_until
+
+OWN_KEYS = OwnKeys("s", "t", "c", "r")
 
 KEY = "redbeat::lock"
 FAILOVER = 15
@@ -42,7 +45,7 @@ class Beat:
     def __post_init__(self) -> None:
         self.leadership = Leadership(
             self,
-            lambda: Storage(self.client, "s", "t", "c", "r"),
+            lambda: Storage(self.client, OWN_KEYS),
             Timeouts(self.failover, stall=60),
             self.application,
             Errands(after_beat=self.after_beat),
@@ -100,7 +103,7 @@ def test_without_a_lock_key_everybody_leads(client: Any) -> None:
 
 def test_a_token_says_who_holds_the_lock_and_when_it_was_renewed(leader: Beat, client: Any) -> None:
     """Host, process, since when, last sign of life."""
-    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
+    holder = read_holder(Storage(client, OWN_KEYS), KEY)
     assert holder is not None
     assert "pid" in holder.name
     assert holder.silence is not None
@@ -113,7 +116,7 @@ def test_a_token_says_who_holds_the_lock_and_when_it_was_renewed(leader: Beat, c
 def test_a_token_of_2x_says_nothing_about_its_holder(client: Any) -> None:
     """A bare 32-digit hex token."""
     client.set(KEY, "fd1fba94e53d11f18cae02fc00000001", px=5000)
-    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
+    holder = read_holder(Storage(client, OWN_KEYS), KEY)
     assert holder == Holder("fd1fba94e53d11f18cae02fc00000001")
     assert str(holder) == "fd1fba94e53d11f18cae02fc00000001"
 
@@ -123,7 +126,7 @@ def test_a_token_names_the_application_in_printable_text(client: Any, name: str)
     """Enough of the name to tell it from another."""
     for token in (new_token(LIFETIME, FAILOVER, name), new_token(0, 0, name)):
         client.set(KEY, token, px=1_500_000)
-        holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
+        holder = read_holder(Storage(client, OWN_KEYS), KEY)
         assert holder is not None
         assert holder.application == name[:64]
         assert holder.host == socket.gethostname()
@@ -137,7 +140,7 @@ def test_a_token_names_the_application_in_printable_text(client: Any, name: str)
 
 def test_a_token_without_an_application_is_readable(client: Any) -> None:
     client.set(KEY, "host:1:0123456789abcdef:1500000:15000:1700000000", px=1_500_000)
-    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
+    holder = read_holder(Storage(client, OWN_KEYS), KEY)
     assert holder is not None
     assert (holder.host, holder.pid, holder.application) == ("host", 1, "")
     assert holder.failover_timeout == FAILOVER
@@ -164,7 +167,7 @@ def test_a_token_with_absurd_numbers_says_nothing(client: Any, numbers: str) -> 
     """The standby waits until such a lock expires."""
     token = f"host:1:0123456789abcdef:{numbers}"
     client.set(KEY, token, px=5000)
-    assert read_holder(Storage(client, "s", "t", "c", "r"), KEY) == Holder(token)
+    assert read_holder(Storage(client, OWN_KEYS), KEY) == Holder(token)
     beat = Beat(client)
     beat.leadership.campaign(with_heartbeat=False)
     assert not beat.leadership.lead_or_wait()
@@ -194,7 +197,7 @@ def test_a_silent_holder_whose_host_is_not_text_is_replaced(client: Any) -> None
 def test_a_lock_whose_token_is_not_text_is_renewed_and_released(client: Any) -> None:
     """A program may have assigned it."""
     client.set(KEY, b"\xff", px=5000)
-    lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME)
+    lock = LeaderLock(Storage(client, OWN_KEYS), KEY, LIFETIME)
     lock.token = "\udcff"
     lock.extend(LIFETIME)
     assert client.pttl(KEY) > 5000
@@ -215,7 +218,7 @@ def test_the_lock_has_the_attributes_of_one_of_redis_py(leader: Beat, client: An
 
 def test_a_holder_that_renews_at_the_last_moment_keeps_the_lock(leader: Beat, client: Any) -> None:
     """The check and the change are one step."""
-    storage = Storage(client, "s", "t", "c", "r")
+    storage = Storage(client, OWN_KEYS)
     silence(client, FAILOVER + 1)
     silent = read_holder(storage, KEY)
     assert silent is not None
@@ -227,7 +230,7 @@ def test_a_holder_that_renews_at_the_last_moment_keeps_the_lock(leader: Beat, cl
 
 def test_only_one_of_two_standbys_takes_over(standby: Beat, client: Any) -> None:
     """The second finds another token."""
-    storage = Storage(client, "s", "t", "c", "r")
+    storage = Storage(client, OWN_KEYS)
     silence(client, FAILOVER + 1)
     silent = read_holder(storage, KEY)
     assert silent is not None
@@ -275,7 +278,7 @@ def test_nothing_is_sent_while_redis_cannot_confirm_the_lock(leader: Beat) -> No
 
     lock, leader.lock = (
         leader.lock,
-        LeaderLock(Storage(Away(), "s", "t", "c", "r"), KEY, LIFETIME, FAILOVER),
+        LeaderLock(Storage(Away(), OWN_KEYS), KEY, LIFETIME, FAILOVER),
     )
     leader.lock.token = lock.token
     leader.now += FAILOVER
@@ -298,7 +301,7 @@ def test_a_beat_that_loses_the_lock_wakes_up_and_stands_by(leader: Beat, client:
 def test_losing_an_assigned_lock_raises(client: Any) -> None:
     """Without a campaign there is no way back; subclasses catch this error from `tick`."""
     beat = Beat(client)
-    beat.lock = LeaderLock(Storage(client, "s", "t", "c", "r"), KEY, LIFETIME)
+    beat.lock = LeaderLock(Storage(client, OWN_KEYS), KEY, LIFETIME)
     assert beat.lock.acquire()
     assert beat.leadership.lead_or_wait()
     client.delete(KEY)
@@ -310,7 +313,7 @@ def test_a_new_lock_timeout_goes_into_the_token(leader: Beat, client: Any) -> No
     """Otherwise a standby would mistake the shorter time to live for silence."""
     leader.lock_timeout = 20
     assert leader.leadership.lead_or_wait()
-    holder = read_holder(Storage(client, "s", "t", "c", "r"), KEY)
+    holder = read_holder(Storage(client, OWN_KEYS), KEY)
     assert holder is not None
     assert holder.silence is not None
     assert holder.silence < 2

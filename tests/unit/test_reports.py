@@ -14,15 +14,18 @@ from redbeat.beat.reports import (
     beat_name,
     decode_reports,
 )
+from redbeat.store.keys import OwnKeys
 from redbeat.store.storage import Storage
 from support.fakes import fake_client
+
+OWN_KEYS = OwnKeys("s", "t", "c", "r")
 
 NOW = 1_800_000_000.0
 
 
 @pytest.fixture
 def storage() -> Storage:
-    return Storage(fake_client(), "s", "t", "c", "r")
+    return Storage(fake_client(), OWN_KEYS)
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def news(reporter: Reporter, now: float = NOW) -> Report:
 def write_for(storage: Storage, name: str, age: float) -> None:
     """Store the report of another beat, written so many seconds ago."""
     at = time.time() - age
-    storage.write_report(name, Report("3", at, at, 1, 0, 0.0).encode())
+    storage.notes.write_report(name, Report("3", at, at, 1, 0, 0.0).encode())
 
 
 def test_counts_add_up(reporter: Reporter) -> None:
@@ -69,10 +72,10 @@ def test_a_report_is_there_from_its_first_writing_until_it_is_withdrawn(
 ) -> None:
     reporter.count(time.time(), runs=2, failures=1, worst_delay=0.5)
     reporter.write()
-    report = decode_reports(storage.read_reports())[beat_name()]
+    report = decode_reports(storage.notes.read_reports())[beat_name()]
     assert (report.runs, report.failures, report.worst_delay) == (2, 1, 0.5)
     reporter.withdraw()
-    assert storage.read_reports() == {}
+    assert storage.notes.read_reports() == {}
 
 
 def test_old_reports_of_other_beats_are_removed(reporter: Reporter, storage: Storage) -> None:
@@ -80,7 +83,7 @@ def test_old_reports_of_other_beats_are_removed(reporter: Reporter, storage: Sto
     write_for(storage, "recent:1", age=10)
     write_for(storage, beat_name(), age=100)
     reporter.forget_gone(lifetime=60)
-    assert set(storage.read_reports()) == {"recent:1", beat_name()}
+    assert set(storage.notes.read_reports()) == {"recent:1", beat_name()}
 
 
 def test_a_report_is_decoded_as_it_was_encoded(reporter: Reporter) -> None:

@@ -13,7 +13,7 @@ import redis.lock
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.beat.delivery import HANDFUL
 from redbeat.schedulers import acquire_distributed_beat_lock, get_storage
-from redbeat.store.storage import Outcome
+from redbeat.store.records import Outcome
 from support.apps import MakeApp
 from support.entries import SCHEDULE, due, score_of
 from support.wire import Proxy
@@ -70,7 +70,7 @@ def test_a_large_commit_takes_several_scripts_and_one_round_trip(
     make_app_with: MakeApp, proxy: Proxy, redis_client: redis.Redis, monkeypatch: Any
 ) -> None:
     """It counts the entries that still had the lease, and no others."""
-    monkeypatch.setattr("redbeat.store.storage.SCRIPT_SIZE", 2)
+    monkeypatch.setattr("redbeat.store.topology.SCRIPT_SIZE", 2)
     storage = get_storage(make_app_with(redbeat_redis_url=proxy.url()))
     redis_client.zadd(SCHEDULE, {f"redbeat:{name}": 5 for name in "abcde"} | {"redbeat:other": 6})
     storage.commit(4, [Outcome("redbeat:a", 7)])
