@@ -1,12 +1,12 @@
--- Gives claimed entries the score that their run left behind.
+-- Gives claimed entries their next score.
 --
 -- KEYS[1]  the schedule
 -- ARGV[1]  the lease under which the entries were claimed
 -- ARGV[2], ARGV[3], ...  in pairs: member, its new score ('' drops the member)
--- Returns  how many of the members still bore the lease
+-- Returns  how many of the members still had the lease
 --
--- Atomic, because an entry that was deleted, saved anew or claimed by another beat since must be
--- left as it is. Doing it twice is harmless: the second time nothing bears the lease.
+-- Atomic, because an entry that was deleted, saved or claimed by another beat since must be left as
+-- it is. Doing it twice is harmless: the second time no member has the lease.
 
 local schedule, lease = KEYS[1], tonumber(ARGV[1])
 

@@ -1,9 +1,9 @@
--- Finds out whether a script may read and write the hash of an entry; changes nothing.
+-- Checks whether a script may read and write the hashes of entries; changes nothing.
 --
 -- KEYS     the hashes of entries
--- Returns  1, or the error that the first of them is refused with
+-- Returns  1, or the error with which Redis refuses the first of them that it refuses
 --
--- Of a field that is there HSETNX leaves the value, and what Redis refuses it refuses before.
+-- HSETNX leaves a field that exists as it is, and Redis refuses a key before it looks at fields.
 
 for _, entry in ipairs(KEYS) do
   local reply = redis.pcall('HGET', entry, 'definition')

@@ -1,26 +1,27 @@
 -- Leases the entries that are due, and peeks at the first one that is due later.
 --
 -- KEYS[1]  the schedule: sorted set of entry keys by due time
--- ARGV[1]  now            ARGV[2]  the lease: the score that marks this claim, later than now, of
---          entries whose own score is positive and has a fraction below one half
--- ARGV[3]  how many entries to claim at the most
+-- ARGV[1]  now
+-- ARGV[2]  the lease: a score later than now that marks this claim. It is given to entries whose own
+--          score is positive and has a fraction below one half
+-- ARGV[3]  how many entries to claim at most
 -- ARGV[4]  the horizon: how far to look for the first later entry
--- ARGV[5]  how many bytes the claimed entries may have in all, 0 not to ask; a single one may have
---          more
--- ARGV[6]  1 to begin with what became due last, else 0
--- ARGV[7]  the lease of all others
+-- ARGV[5]  how many bytes the claimed entries may have in all, though a single one may have more; 0
+--          to leave sizes alone
+-- ARGV[6]  1 to begin with the entries that became due last, else 0
+-- ARGV[7]  the lease for all other entries
 -- Returns  {claimed, later, set_aside, bound}: two flat lists of member, score, where a claimed
---          member comes with the score it had before; 1 if an entry is set aside, else 0; and 0 if
---          all that was to be claimed is within the bound, 1 if some was left for that, 2 if the
---          sizes cannot be known
+--          member has the score that it had before; 1 if an entry is set aside, else 0; and 0 if all
+--          that was asked for is within the bound, 1 if entries were left out for their size, 2 if
+--          sizes are unknown
 --
 -- Atomic, because two beats that read the same due entries would both dispatch them. A lease is
--- unique to its claim, so a claim whose reply was lost is simply asked for again: what already
--- bears a lease is returned once more. Its score before is lost: it was due by now, and the fraction
--- of the one that is returned is on the same side of one half.
+-- unique to its claim, so a claim whose reply was lost is simply made again: entries that already
+-- have the lease are returned once more. Their scores from before are lost: what is returned is due
+-- by now, and has a fraction on the same side of one half.
 --
--- The hashes are no declared keys, as nobody knows them before. They are only read, where the server
--- allows it.
+-- The hashes are not declared as keys, because they are not known before. They are only read, if
+-- the server allows it.
 
 local schedule, now, lease, limit, horizon = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local most, from_end, other = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7]
@@ -34,7 +35,7 @@ local function size_of(member)
     if type(reply) == 'number' then
       size = size + reply
     else
-      -- A refusal of one key is no reason not to ask for others.
+      -- If one key is refused, others may still be read.
       local refusal = tostring(reply.err)
       if not string.find(refusal, 'WRONGTYPE', 1, true)
         and not string.find(refusal, 'permissions to access', 1, true) then
@@ -59,7 +60,7 @@ for each, fraction in pairs({[lease] = '.25', [other] = '.75'}) do
   end
 end
 
--- The due members to claim, in pairs with their scores, the first one first.
+-- The due members to claim, each followed by its score, the first to claim first.
 local function due_pairs(count)
   if not from_end then
     return redis.call('ZRANGEBYSCORE', schedule, 0, now, 'WITHSCORES', 'LIMIT', 0, count)

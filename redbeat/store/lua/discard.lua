@@ -1,17 +1,17 @@
--- Removes entries, each unless it was stored anew, or ran, since it was read.
+-- Removes entries, each unless it was saved, or ran, since it was read.
 --
 -- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
--- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
--- ARGV     then for each entry four, as they were read, '' for one that was not there: its
---          definition, its meta, the reason why it is set aside, its zones
--- Returns  {removed, refusal}: for each entry 1 if it is not in the schedule any more, 0 if it stays;
---          and why the change could not be told, '' if it was
+-- ARGV[1]  the channel on which changes are published      ARGV[2]  how many entries
+-- ARGV     then four for each entry, as they were read, '' for a missing one: its definition, its
+--          meta, the reason why it is set aside, its zones
+-- Returns  {removed, refusal}: for each entry 1 if it is no longer in the schedule, 0 if it stays;
+--          and why the change could not be published, '' if it was
 --
--- Atomic, because an entry that is saved anew between the look and the removal must stay. A key that
--- holds no definition holds nothing of ours: it only loses its place in the schedule. So doing it
--- twice is harmless. That a change cannot be told must not undo it: beat polls as well.
+-- Atomic, because an entry that is saved between the reading and the removal must stay. A key
+-- without a definition holds nothing of ours: it only loses its place in the schedule. So doing it
+-- twice is harmless. A change that cannot be published must still be made: beat polls as well.
 
--- A stand-in for Redis may run a newer Lua, which has it elsewhere.
+-- A stand-in for Redis may run a newer Lua, where it has another name.
 local unpack = unpack or table.unpack
 
 local channel, count = ARGV[1], tonumber(ARGV[2])
@@ -42,5 +42,5 @@ for i = 1, count do
     redis.call('ZREM', schedule, KEYS[i])
   end
 end
-local told = redis.pcall('PUBLISH', channel, '')
-return {removed, type(told) == 'table' and told.err or ''}
+local published = redis.pcall('PUBLISH', channel, '')
+return {removed, type(published) == 'table' and published.err or ''}

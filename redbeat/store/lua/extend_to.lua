@@ -1,11 +1,11 @@
 -- Renews a lock to a full time to live, however much of it is left.
 --
 -- KEYS[1]  the lock      ARGV[1]  the holder's token      ARGV[2]  time to live in milliseconds
--- ARGV[3]  what redis-py's lock hands on as well: not looked at
--- ARGV[4]  the token to hold it under from now on; left out: the same
+-- ARGV[3]  another argument that redis-py's lock passes: ignored
+-- ARGV[4]  the token to hold it under from now on; the same if it is missing
 -- Returns  1, or 0 if the lock is not held under this token
 --
--- Atomic, because between reading the token and setting the expiry another holder may come. Doing it
+-- Atomic, because another holder may come between reading the token and setting the expiry. Doing it
 -- twice is harmless: the second time the lock is held under the new token.
 
 local token = redis.call('GET', KEYS[1])

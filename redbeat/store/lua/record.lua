@@ -1,15 +1,15 @@
 -- Records runs in the hashes of their entries.
 --
 -- KEYS     the hashes of the entries
--- ARGV     for each key three: its new meta ('' leaves it), the stored meta that it was computed from
---          ('': there was none), the reason why the entry is set aside ('' if it is not)
--- Returns  how many hashes took what was given
+-- ARGV     three for each key: its new meta ('' to leave it), the stored meta that it was computed
+--          from ('' if there was none), the reason why the entry is set aside ('' if it is not)
+-- Returns  how many hashes took a new meta
 --
--- Atomic for each key, because a hash that was deleted since must not come back, and what was
--- recorded or rescheduled since must stand: a beat that was frozen for an hour overwrites nothing.
--- An entry without meta that was saved meanwhile got one that tells of no run. A key that holds no
--- hash any more is no entry, and must not keep the others from being recorded. A user who may not run
--- HDEL empties a field instead. Doing it twice is harmless.
+-- Atomic for each key, because a hash that was deleted since must not come back, and a run that was
+-- recorded or rescheduled since must stay: a beat that was frozen for an hour overwrites nothing. An
+-- entry without meta that was saved meanwhile got one without a run, which may be replaced. A key
+-- that does not hold a hash any more is skipped, so that the others are recorded. A user who may not
+-- run HDEL empties a field instead. Doing it twice is harmless.
 
 local taken = 0
 for i, entry in ipairs(KEYS) do

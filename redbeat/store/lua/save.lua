@@ -1,22 +1,23 @@
 -- Stores entries, each unless a run was recorded since its score was computed, or it was edited
--- since it was read.
+-- since it was read. Publishes the change.
 --
 -- KEYS     the hashes of the entries, then the schedule (left out where it lives in another slot)
--- ARGV[1]  the channel on which changes are told      ARGV[2]  how many entries
--- ARGV     then for each entry eight: its definition, the stored meta that its score was computed
---          from ('': there was none), its meta if it is new, its score, 1 if the meta replaces what
---          is stored, 1 if the stored definition must be the one that follows, that definition
---          ('': there was none), its zones ('' for none)
--- Returns  {conflicts, refusal}: for each entry '' if it was stored; else the meta that is stored by
---          now, for another try; false if another definition is stored by now. And why the change
---          could not be told, '' if it was
+-- ARGV[1]  the channel on which changes are published      ARGV[2]  how many entries
+-- ARGV     then eight for each entry: its definition, the stored meta that its score was computed
+--          from ('' if there was none), its meta if it is new, its score, 1 if the meta replaces the
+--          stored one, 1 if the stored definition must be the one that follows, that definition
+--          ('' if there was none), its zones ('' for none)
+-- Returns  {conflicts, refusal}: for each entry '' if it was stored; the meta that is stored by now,
+--          for another try; or false if another definition is stored by now. And why the change
+--          could not be published, '' if it was
 --
 -- Atomic, because a score that was computed from the run before last would repeat the last run, and
--- a definition that was made of the one before last would undo the last edit. One that is stored
--- already is no other one: whose answer was lost is not refused. That a change cannot be told must
--- not undo it: beat polls as well. A user who may not run HDEL empties a field instead.
+-- a definition that was based on the one before last would undo the last edit. An entry whose
+-- definition is stored already is accepted: the reply to the first try may have been lost. A change
+-- that cannot be published must still be made: beat polls as well. A user who may not run HDEL
+-- empties a field instead.
 
--- A stand-in for Redis may run a newer Lua, which has it elsewhere.
+-- A stand-in for Redis may run a newer Lua, where it has another name.
 local unpack = unpack or table.unpack
 
 local channel, count = ARGV[1], tonumber(ARGV[2])
@@ -27,7 +28,7 @@ local function is_edited(key, definition, seen)
   return stored ~= seen and stored ~= definition
 end
 
--- Before anything is written: an error in the midst would leave a part of it.
+-- Before anything is written: an error later on would leave a part of the change.
 for i = 1, count do
   redis.call('HGET', KEYS[i], 'definition')
 end
@@ -63,5 +64,5 @@ for i = 1, count do
     end
   end
 end
-local told = first and redis.pcall('PUBLISH', channel, first)
-return {conflicts, type(told) == 'table' and told.err or ''}
+local published = first and redis.pcall('PUBLISH', channel, first)
+return {conflicts, type(published) == 'table' and published.err or ''}

@@ -1,8 +1,8 @@
--- Takes a lock over from a holder that gives no sign of life.
+-- Takes over a lock from a holder that gives no sign of life.
 --
 -- KEYS[1]  the lock      ARGV[1]  the silent holder's token      ARGV[2]  the new token
 -- ARGV[3]  time to live in milliseconds
--- ARGV[4]  the time to live, in milliseconds, below which the holder counts as silent
+-- ARGV[4]  the time to live, in milliseconds, below which the holder is considered silent
 -- Returns  1, or 0 if the lock is held under another token or was renewed
 --
 -- Atomic, because the holder may renew, or another standby take over, at this very moment. Doing it
