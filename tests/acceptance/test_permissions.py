@@ -42,7 +42,7 @@ STATIC = {"static": {"task": "proj.add", "schedule": 1, "args": ["static", 2]}}
 
 @dataclass
 class Guest:
-    """A project whose schedule may be reached with few rights, and an application with the same."""
+    """A project whose user has few rights, and an application with the same user."""
 
     project: Project
     app: Celery
@@ -75,7 +75,7 @@ def make_guest(
     start_redis: StartRedis,
     broker: redis.Redis,
 ) -> Callable[[str], Guest]:
-    """Let a guest with such rights into a server of its own: `make_guest(rules)`."""
+    """Make a guest with such rights on a server of its own: `make_guest(rules)`."""
 
     def make(rules: str) -> Guest:
         url = guard(start_redis(), rules).guest_url
@@ -104,7 +104,7 @@ def next_minute() -> crontab:
 def test_a_program_stores_edits_and_deletes_entries(
     guest: Guest, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With one warning, that beat finds the changes later."""
+    """With one warning: beat notices the changes later."""
     saved = guest.save("a", schedule(60))
     saved.save()
     assert RedBeatSchedulerEntry.from_key(saved.key, app=guest.app).task == "proj.add"
@@ -130,7 +130,7 @@ def test_a_program_stores_edits_and_deletes_entries(
 
 
 def test_beat_sends_notices_edits_and_starts_again(guest: Guest) -> None:
-    """Static, stored and calendar entries; each command that it lacks is named once."""
+    """Static, stored and calendar entries; each missing command is named once."""
     long_ago = datetime.now(timezone.utc) - timedelta(hours=1)
     guest.save("calendar", next_minute(), last_run_at=long_ago)
     beat = guest.beat()
@@ -164,8 +164,8 @@ def test_two_beats_replace_each_other(guest: Guest) -> None:
     guest.wait_for_run("static")
 
 
-def test_an_entry_that_is_set_aside_runs_once_it_is_mended(guest: Guest) -> None:
-    """Its reason cannot be removed, and is not there any more all the same."""
+def test_an_entry_that_is_set_aside_runs_once_it_is_repaired(guest: Guest) -> None:
+    """Its reason cannot be removed, but is empty."""
     entry = guest.save("broken", schedule(1))
     client = guest.app.redbeat_redis
     client.hset(entry.key, "definition", "{")
@@ -183,7 +183,7 @@ def test_an_entry_that_is_set_aside_runs_once_it_is_mended(guest: Guest) -> None
 
 
 def test_every_command_does_its_work(guest: Guest) -> None:
-    """Those that tell of beats say what they cannot tell."""
+    """Those that report on beats say what they cannot know."""
 
     def redbeat(*arguments: str) -> Completed:
         return run_in(guest.project, *arguments)
@@ -235,13 +235,13 @@ def test_beat_sends_without_any_one_optional_command(
 
 
 def test_a_command_names_what_it_may_not_run(make_guest: Callable[[str], Guest]) -> None:
-    """In one line: what it is there for cannot be done without that."""
+    """In one line: it cannot do its work without that."""
     guest = make_guest(f"{EVERYTHING} -zrangebyscore")
     line = error_of(run_in(guest.project, "list"), 3)
     assert "zrangebyscore" in line.lower()
 
 
-def test_check_cannot_tell_whether_beats_live_that_have_no_leader(
+def test_check_cannot_tell_whether_beats_without_a_leader_are_alive(
     make_guest: Callable[[str], Guest],
 ) -> None:
     guest = make_guest(SUFFICIENT)

@@ -35,17 +35,17 @@ app.redbeat_redis = redis.Redis(connection_pool=pool)
 
 @pytest.fixture
 def runs(broker: redis.Redis) -> Callable[[str], int]:
-    """How many messages of an entry the broker has."""
+    """How many messages for an entry the broker has."""
     return lambda name: [message.args[0] for message in read_messages(broker)].count(name)
 
 
 def polls(traffic: Traffic) -> bool:
-    """Whether a beat has looked several times for what is due."""
+    """Whether a beat has looked for due entries several times."""
     return traffic.names[-4:].count("ZRANGEBYSCORE") >= 3
 
 
 def live_through(project: Project, app: Any, runs: Callable[[str], int], has_lock: bool) -> None:
-    """Send for some heartbeats, notice an edit, and let another beat go on."""
+    """Send for some heartbeats, notice an edit, and hand over to another beat."""
     leader = project.beat()
     wait_until(lambda: runs("static") >= TICKS, 30, "the static entry")
     before = runs("static")
@@ -86,7 +86,7 @@ def test_beat_does_its_work_with_few_connections(
 
 
 @pytest.mark.parametrize("settings", [{"redbeat_lock_key": None}, {"retry_period": -1}])
-def test_beat_does_its_work_with_one_connection_however_it_leads_and_tries_again(
+def test_beat_does_its_work_with_one_connection_however_it_leads_and_retries(
     make_project: MakeProject,
     make_app_with: MakeApp,
     redis_url: str,
@@ -130,13 +130,13 @@ def test_beat_says_once_what_one_connection_means(
     assert beat.log.count("max_connections") == 1
 
 
-def test_beat_lets_the_lock_go_though_it_is_told_to_end_in_the_middle_of_a_command(
+def test_beat_releases_the_lock_even_if_it_is_stopped_in_the_middle_of_a_command(
     make_project: MakeProject,
     make_proxy: MakeProxy,
     redis_server: RedisServer,
     redis_client: redis.Redis,
 ) -> None:
-    """With one connection, and a server so far away that a command is always under way."""
+    """With one connection, and a server so far away that there is always a command in flight."""
     proxy = make_proxy(redis_server, delay=0.2)
     project = make_project(
         redbeat_redis_url=proxy.url(),

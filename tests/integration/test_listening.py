@@ -1,4 +1,4 @@
-"""Changes are told, heard, and do not depend on being told."""
+"""Changes are published and heard, and are made even if they cannot be published."""
 
 import inspect
 import threading
@@ -36,8 +36,10 @@ def heard(client: Any, change: Any) -> list[str]:
     return [] if message is None else [message["data"]]
 
 
-def test_saving_deleting_and_rescheduling_are_told(client_app: Celery, client: redis.Redis) -> None:
-    """Each as the score that it gave to the entry."""
+def test_saving_deleting_and_rescheduling_are_published(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """Each as the score that it gives to the entry."""
     (told,) = heard(client, lambda: entry(client_app).save())
     assert float(told) == client.zscore("redbeat::schedule", "redbeat:a")
     (told,) = heard(client, lambda: entry(client_app).reschedule())
@@ -45,7 +47,7 @@ def test_saving_deleting_and_rescheduling_are_told(client_app: Celery, client: r
     assert heard(client, lambda: entry(client_app).delete()) == [""]
 
 
-def test_a_listener_wakes_for_what_is_due_before_it_would_wake_anyway(app: Celery) -> None:
+def test_a_listener_wakes_for_what_is_due_before_it_would_wake_otherwise(app: Celery) -> None:
     """Other changes do not end its sleep."""
     listener = get_storage(app).listen()
     now = time.time()
@@ -76,20 +78,20 @@ def test_edits_work_where_publishing_is_not_allowed(
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a subscription be asked for a sign of life at each wait."""
+    """Ask a subscription for a sign of life at each wait."""
     monkeypatch.setattr("redbeat.store.listening.ASKING_INTERVAL", 0.0)
     monkeypatch.setattr("redbeat.store.listening.ANSWERING_TIME", 1.0)
 
 
 def is_kept(app: Celery, listener: Listener) -> bool:
-    """Whether a subscription lives on for longer than an answer may take, and tells of changes."""
+    """Whether a subscription lives longer than an answer may take, and hears of changes."""
     began = time.monotonic()
     while time.monotonic() < began + 1.5:
         assert not listener.wait(0.1, before=0)
     entry(app, every=10).save()
-    was_told = listener.wait(5, before=time.time() + 300)
+    has_heard = listener.wait(5, before=time.time() + 300)
     listener.close()
-    return was_told
+    return has_heard
 
 
 @pytest.mark.usefixtures("_impatient")
@@ -100,7 +102,7 @@ def test_a_quiet_subscription_is_kept(client_app: Celery) -> None:
 
 @pytest.mark.usefixtures("_impatient")
 def test_a_quiet_subscription_is_kept_on_each_topology(topology_app: Celery) -> None:
-    """In a cluster, too."""
+    """In a cluster as well."""
     assert is_kept(topology_app, get_storage(topology_app).listen())
 
 
@@ -120,17 +122,17 @@ def test_a_quiet_subscription_is_kept_by_either_protocol(
 def test_a_quiet_subscription_is_kept_where_it_may_not_ask(
     start_redis: StartRedis, make_app_with: MakeApp
 ) -> None:
-    """Whoever may not ask is not cut off."""
+    """It is not cut off."""
     server = start_redis(user=["quiet on >pass ~* &* +@all -ping"])
     app = make_app_with(redbeat_redis_url=f"redis://quiet:pass@127.0.0.1:{server.port}/0")
     assert is_kept(app, get_storage(app).listen())
 
 
 @pytest.mark.usefixtures("_impatient")
-def test_a_subscription_that_died_without_a_word_is_made_anew(
+def test_a_subscription_that_died_silently_is_replaced(
     app: Celery, make_app_with: MakeApp, proxy: Proxy
 ) -> None:
-    """Beat looks what it has missed, and hears of the next change at once."""
+    """Beat looks for what it has missed, and hears of the next change at once."""
     rest = RedBeatScheduler(make_app_with(redbeat_redis_url=proxy.url())).rest
     assert not rest.listen(0.1, before=0)
     proxy.mute()

@@ -1,4 +1,4 @@
-"""What happens between two steps of a change: answers that get lost, and edits by others."""
+"""What happens between two steps of a change: lost answers, and edits by other programs."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,14 +22,14 @@ SCHEDULE = "redbeat::schedule"
 
 @pytest.fixture
 def losing(redis_server: RedisServer) -> Iterator[LosingClient]:
-    """A client whose connection breaks when it is told to."""
+    """A client whose connection breaks on demand."""
     with contextlib.closing(losing_client(redis_server)) as client:
         yield client
 
 
 @pytest.fixture
 def losing_app(make_app_with: MakeApp, losing: LosingClient) -> Celery:
-    """An application that talks to Redis by that client."""
+    """An application that reaches Redis through that client."""
     app = make_app_with(redbeat_redis_url="redis://injected.invalid/0")
     app.redbeat_redis = losing
     return app
@@ -40,10 +40,10 @@ def make(app: Celery, name: str, every: float = 3600, **fields: Any) -> RedBeatS
 
 
 @pytest.mark.parametrize("is_in_schedule", [True, False], ids=["whole", "without its place"])
-def test_an_entry_that_was_there_is_removed_without_an_error_though_the_answer_is_lost(
+def test_an_entry_is_removed_without_an_error_even_if_the_answer_is_lost(
     losing_app: Celery, losing: LosingClient, redis_client: redis.Redis, is_in_schedule: bool
 ) -> None:
-    """The second try finds nothing to remove: that there was an entry is known from before."""
+    """The second try finds nothing to remove, but it is known that there was an entry."""
     timetable = Timetable(losing_app)
     make(losing_app, "one").save()
     make(losing_app, "other").save()
@@ -58,10 +58,10 @@ def test_an_entry_that_was_there_is_removed_without_an_error_though_the_answer_i
         del timetable["one"]
 
 
-def test_a_name_without_an_entry_is_told_though_the_answer_is_lost(
+def test_a_missing_entry_is_reported_even_if_the_answer_is_lost(
     losing_app: Celery, losing: LosingClient
 ) -> None:
-    """A try that broke off is no reason to believe that there was one."""
+    """A first try that failed does not mean that there was one."""
     losing.losses = 1
     with pytest.raises(KeyError, match="none"):
         del Timetable(losing_app)["none"]
@@ -76,13 +76,13 @@ def test_the_place_of_an_entry_whose_hash_is_gone_is_removed(
 
 
 class Watched(RedBeatSchedulerEntry):
-    """An entry that tells when it was read, so that others can act before it is stored."""
+    """An entry that lets others act after it was read and before it is stored."""
 
     after_reading: ClassVar[list[Callable[[], Any]]] = []
 
     @classmethod
     def from_stored(cls, key: str, stored: Any, app: Any = None) -> RedBeatSchedulerEntry:
-        """Read it, and let one of the others act."""
+        """Read the entry, and let one of the others act."""
         entry = super().from_stored(key, stored, app)
         if cls.after_reading:
             cls.after_reading.pop(0)()
@@ -103,10 +103,10 @@ def watched(client_app: Celery) -> Timetable:
     return Timetable(client_app, Watched)
 
 
-def test_pausing_loses_no_edit_that_another_program_makes_meanwhile(
+def test_pausing_keeps_the_edits_that_other_programs_make_meanwhile(
     client_app: Celery, watched: Timetable, others: list[Callable[[], Any]]
 ) -> None:
-    """Nor does resuming; however often others are in between."""
+    """So does resuming, however often others come in between."""
     others += [lambda: make(client_app, "one", args=[2], every=7200).save()]
     watched.pause("one")
     entry = Timetable(client_app)["one"]
@@ -123,7 +123,7 @@ def test_pausing_loses_no_edit_that_another_program_makes_meanwhile(
 def test_pausing_does_not_bring_back_what_is_deleted_meanwhile(
     client_app: Celery, watched: Timetable, others: list[Callable[[], Any]], client: redis.Redis
 ) -> None:
-    """The others that were named are paused all the same."""
+    """The other entries are paused all the same."""
     make(client_app, "two").save()
     others += [lambda: Timetable(client_app).pop("one")]
     with pytest.raises(KeyError, match="one"):
@@ -135,7 +135,7 @@ def test_pausing_does_not_bring_back_what_is_deleted_meanwhile(
 def test_a_run_that_is_recorded_meanwhile_counts(
     client_app: Celery, watched: Timetable, others: list[Callable[[], Any]]
 ) -> None:
-    """The next due time is that after the last run."""
+    """The next due time follows from the last run."""
     others += [lambda: Timetable(client_app)["one"].next()]
     watched.pause("one")
     entry = Timetable(client_app)["one"]
@@ -163,7 +163,7 @@ def test_an_edit_whose_answer_is_lost_is_made_once(
 
 
 def test_an_edit_does_not_rename(client_app: Celery, watched: Timetable) -> None:
-    """Under another name it would be another entry."""
+    """With another name it would be another entry."""
 
     def rename(entry: RedBeatSchedulerEntry) -> None:
         entry.name, entry.args = "two", [2]
@@ -172,7 +172,7 @@ def test_an_edit_does_not_rename(client_app: Celery, watched: Timetable) -> None
     assert {name: entry.args for name, entry in watched.items()} == {"one": [2]}
 
 
-def test_an_edit_of_what_cannot_be_read_is_refused_by_name(
+def test_an_edit_of_an_unreadable_entry_is_refused_by_name(
     client_app: Celery, watched: Timetable, client: redis.Redis
 ) -> None:
     client.hset("redbeat:torn", "definition", "{")
@@ -194,8 +194,8 @@ def test_an_edit_that_cannot_be_stored_changes_nothing(
     assert watched["one"].args == [1]
 
 
-def test_an_entry_with_a_save_of_its_own_is_edited_by_it(client_app: Celery) -> None:
-    """What else that save stores is not lost."""
+def test_an_entry_with_its_own_save_is_edited_by_it(client_app: Celery) -> None:
+    """Whatever else its save stores is not lost."""
     saved = []
 
     class Entry(RedBeatSchedulerEntry):
@@ -209,8 +209,8 @@ def test_an_entry_with_a_save_of_its_own_is_edited_by_it(client_app: Celery) -> 
     assert not Timetable(client_app)["one"].enabled
 
 
-def test_only_a_name_that_is_free_is_added(client_app: Celery, client: redis.Redis) -> None:
-    """Another one's entry stays as it is."""
+def test_only_a_free_name_is_added(client_app: Celery, client: redis.Redis) -> None:
+    """An existing entry stays as it is."""
     timetable = Timetable(client_app)
     assert timetable.add("one", {"task": "tasks.add", "schedule": 60, "args": [1]})
     before = client.hgetall("redbeat:one"), client.zscore(SCHEDULE, "redbeat:one")
@@ -220,10 +220,10 @@ def test_only_a_name_that_is_free_is_added(client_app: Celery, client: redis.Red
     assert timetable.setdefault("two", {"task": "tasks.add", "schedule": 30}).schedule.seconds == 30
 
 
-def test_an_entry_is_not_added_twice_though_both_are_equal(
+def test_an_entry_is_not_added_twice_even_if_both_are_equal(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """The second one who asks learns that the name was taken, be the entry paused or not."""
+    """The second caller is told that the name is taken."""
     timetable = Timetable(client_app)
     fields = {"task": "tasks.add", "schedule": 60, "enabled": False}
     assert timetable.add("one", fields)
@@ -232,33 +232,33 @@ def test_an_entry_is_not_added_twice_though_both_are_equal(
     assert (client.hgetall("redbeat:one"), client.zscore(SCHEDULE, "redbeat:one")) == before
 
 
-def test_an_addition_that_another_one_forestalls_replaces_nothing(
+def test_an_addition_that_comes_second_replaces_nothing(
     client_app: Celery, others: list[Callable[[], Any]]
 ) -> None:
-    """Though the name was free when it was looked up."""
+    """Even if the name was free when it was looked up."""
 
-    class Forestalled(RedBeatSchedulerEntry):
+    class Second(RedBeatSchedulerEntry):
         def encode_definition(self) -> str:
             if others:
                 others.pop()()
             return super().encode_definition()
 
     others += [lambda: make(client_app, "one", args=[1]).save()]
-    timetable = Timetable(client_app, Forestalled)
+    timetable = Timetable(client_app, Second)
     assert not timetable.add("one", {"task": "tasks.add", "schedule": 60})
     assert timetable["one"].args == [1]
 
 
-def test_a_name_is_free_of_which_only_the_runs_are_known(
+def test_a_name_is_free_if_only_its_runs_are_stored(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """They count: no definition is no entry."""
+    """Without a definition there is no entry."""
     client.hset("redbeat:one", "meta", '{"last_run_at": null, "total_run_count": 2}')
     assert Timetable(client_app).add("one", {"task": "tasks.add", "schedule": 60})
     assert Timetable(client_app)["one"].name == "one"
 
 
-def test_an_addition_whose_answer_is_lost_is_no_other_one(
+def test_an_addition_whose_answer_is_lost_is_not_taken_for_another(
     losing_app: Celery, losing: LosingClient
 ) -> None:
     timetable = Timetable(losing_app)
@@ -281,7 +281,7 @@ def test_an_addition_whose_answer_is_lost_is_no_other_one(
         (lambda timetable: timetable.setdefault("new", {"task": "t", "schedule": 60}), 3),
     ],
 )
-def test_each_change_costs_what_it_says(
+def test_each_change_costs_as_many_round_trips_as_documented(
     make_app_with: MakeApp, proxy: Proxy, act: Callable[[Timetable], Any], cost: int
 ) -> None:
     """Counted on the wire, once the server knows the scripts."""
@@ -296,7 +296,7 @@ def test_each_change_costs_what_it_says(
 def test_each_topology_keeps_the_edits_of_others(
     topology_app: Celery, others: list[Callable[[], Any]]
 ) -> None:
-    """In one step or, in a cluster without a hash tag, in two."""
+    """In one step, or in two in a cluster without a hash tag."""
     timetable = Timetable(topology_app, Watched)
     assert timetable.add("one", make(topology_app, "one", args=[1]))
     assert not timetable.add("one", make(topology_app, "one", args=[2]))
@@ -311,10 +311,10 @@ def test_each_topology_keeps_the_edits_of_others(
     assert not storage.is_stored(gone)
 
 
-def test_each_topology_keeps_what_was_stored_anew_since_it_was_listed(
+def test_each_topology_keeps_what_was_saved_since_it_was_listed(
     topology_app: Celery,
 ) -> None:
-    """Where an entry and the schedule are in two slots as well."""
+    """Also where an entry and the schedule are in two slots."""
     timetable = Timetable(topology_app)
     timetable.update({name: make(topology_app, name) for name in ("one", "two")})
     listed = list(timetable.listings())

@@ -1,4 +1,4 @@
-"""Entries that Redis lets nobody write: each hurts itself alone, and is named with the reason."""
+"""Entries that Redis refuses to write: each hurts only itself, and is named with the reason."""
 
 import contextlib
 import logging
@@ -27,7 +27,7 @@ SCRIPTS = {"scripts": "", "plain-commands": "-eval -evalsha -script"}
 
 
 class Place(NamedTuple):
-    """An application whose user may not write what begins with `ro`, and one who may do all."""
+    """An application whose user may not write keys that begin with `ro`, and a user who may."""
 
     app: Celery
     admin: redis.Redis
@@ -36,7 +36,7 @@ class Place(NamedTuple):
         return Timetable(self.app)
 
     def store(self, *names: str) -> None:
-        """Write entries that are due now, one of which the user may only read."""
+        """Write entries that are due now."""
         for name in names:
             self.admin.hset(f"redbeat:{name}", mapping=fields_of(self.app, name))
             self.admin.zadd(SCHEDULE, {f"redbeat:{name}": 1})
@@ -59,7 +59,7 @@ NO_ACCESS = pytest.param("", id="no-access")
 def make_place(
     start_redis: StartRedis, make_app_with: MakeApp
 ) -> Iterator[Callable[[str, str], Place]]:
-    """Let a user with such rights in, to run scripts or plain commands: `make_place("", "")`."""
+    """Make a place for a user with such rights, who runs scripts or plain commands."""
     with contextlib.ExitStack() as stack:
 
         def make(rights: str, scripts: str) -> Place:
@@ -96,7 +96,7 @@ def rights(request: pytest.FixtureRequest) -> str:
 def closed_place(
     request: pytest.FixtureRequest, rights: str, make_place: Callable[[str, str], Place]
 ) -> Place:
-    """One where `redbeat:ro...` may be read at the most."""
+    """One where `redbeat:ro...` may be read at most."""
     return make_place(rights, request.param)
 
 
@@ -107,7 +107,7 @@ def errors_of(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_the_others_run_and_are_counted_beside_an_entry_that_may_not_be_written(
     place: Place, sent: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is sent once, whoever is asked after that, and set aside by its score with one line."""
+    """It is sent once, whichever beat looks later, and set aside by its score, with one line."""
     place.store(*GOOD, "ro-1", "ro-2")
     for _ in range(2):
         scheduler = RedBeatScheduler(place.app)
@@ -139,10 +139,10 @@ def test_it_runs_again_once_it_may_be_written(place: Place, sent: list[str]) -> 
     assert place.timetable().listing("ro-1").state == "waiting"
 
 
-def test_an_entry_with_a_reason_that_is_edited_is_not_sent_before_it_may_be_written(
+def test_an_edited_entry_that_was_set_aside_is_not_sent_before_it_may_be_written(
     place: Place, sent: list[str]
 ) -> None:
-    """It was set aside while it could be written, so the reason is that of another definition."""
+    """It was set aside while it could be written, for another definition."""
     place.store("ro-1")
     place.admin.hset("redbeat:ro-1", "set_aside", '{"reason": "x", "definition": "y"}')
     place.admin.zadd(SCHEDULE, {"redbeat:ro-1": -2})
@@ -155,7 +155,7 @@ def test_an_entry_with_a_reason_that_is_edited_is_not_sent_before_it_may_be_writ
 def test_a_calendar_entry_without_a_history_that_may_not_be_written_is_not_sent(
     place: Place, sent: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its history cannot begin; the others' does."""
+    """Its history cannot begin, while that of others does."""
     daily = '{"__type__": "crontab", "minute": "*"}'
     slot = int(datetime.now(UTC).timestamp()) // 60 * 60
     names = ["ro-calendar", "good-calendar"]
@@ -171,7 +171,9 @@ def test_a_calendar_entry_without_a_history_that_may_not_be_written_is_not_sent(
 
 
 @pytest.mark.parametrize("count", [3, 2 * SCRIPT_SIZE])
-def test_a_change_of_many_is_made_as_a_whole_or_not_at_all(closed_place: Place, count: int) -> None:
+def test_a_change_of_many_entries_is_made_as_a_whole_or_not_at_all(
+    closed_place: Place, count: int
+) -> None:
     """The error names the key and says what Redis said."""
     timetable = closed_place.timetable()
     timetable["good-before"] = {"task": "tasks.a", "schedule": 60}
@@ -211,7 +213,7 @@ SINGLE: dict[str, Callable[[Place], object]] = {
 
 
 @pytest.mark.parametrize("act", SINGLE)
-def test_what_is_done_with_one_entry_names_it_and_changes_nothing(place: Place, act: str) -> None:
+def test_a_refused_change_of_one_entry_names_it_and_changes_nothing(place: Place, act: str) -> None:
     place.store("ro-1")
     before = place.admin.hgetall("redbeat:ro-1")
     with pytest.raises(redis.exceptions.NoPermissionError, match=r"to access.*redbeat:ro-1"):
@@ -220,7 +222,7 @@ def test_what_is_done_with_one_entry_names_it_and_changes_nothing(place: Place, 
     assert place.admin.zscore(SCHEDULE, "redbeat:ro-1") == 1
 
 
-def test_all_that_may_be_removed_goes_before_a_refusal_is_told(closed_place: Place) -> None:
+def test_all_that_may_be_removed_is_removed_before_a_refusal_is_raised(closed_place: Place) -> None:
     timetable = closed_place.timetable()
     closed_place.store(*GOOD, "ro-1")
     with pytest.raises(redis.exceptions.NoPermissionError, match="redbeat:ro-1"):
@@ -229,7 +231,7 @@ def test_all_that_may_be_removed_goes_before_a_refusal_is_told(closed_place: Pla
     assert closed_place.admin.exists("redbeat:ro-1")
 
 
-def test_pruning_leaves_what_may_not_be_removed_with_a_warning(
+def test_pruning_keeps_what_may_not_be_removed_and_warns(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
     place.store("good-1", "ro-1", "good-2")
@@ -260,7 +262,7 @@ def test_owners_are_noted_beside_one_that_may_not_be_written(
 def test_a_beat_takes_office_and_stores_the_other_static_entries(
     closed_place: Place, sent: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Stored anew or removed: what Redis refuses is told, and the rest is done."""
+    """What Redis refuses to store or remove is logged, and the rest is done."""
     closed_place.store("ro-changed", "ro-gone", "good-gone")
     closed_place.admin.sadd("redbeat::statics", "ro-gone", "good-gone")
     closed_place.admin.set("redbeat:good-text", "cache")

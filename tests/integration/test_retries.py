@@ -1,4 +1,4 @@
-"""Connections that break in the midst of things: what is done again, and for how long."""
+"""Connections that break in the middle of a change: what is done again, and for how long."""
 
 import contextlib
 import logging
@@ -45,14 +45,14 @@ def entry(app: Celery, name: str = "a") -> RedBeatSchedulerEntry:
 
 
 def commands_done(client: redis.Redis) -> int:
-    """How many commands the server has executed, but for those that begin a connection."""
+    """How many commands the server has executed, without those that begin a connection."""
     stats: dict[str, dict[str, int]] = client.info("commandstats")
     return sum(stat["calls"] for name, stat in stats.items() if not name.startswith(CONNECTING))
 
 
 @contextlib.contextmanager
 def losing_one_answer(proxy: Proxy, client: redis.Redis) -> Iterator[None]:
-    """The server does what it is told in this block, and its first answer gets lost."""
+    """In this block the server does what it is asked to, and its first answer is lost."""
     before = commands_done(client)
     proxy.delay = 60
 
@@ -71,7 +71,7 @@ def losing_one_answer(proxy: Proxy, client: redis.Redis) -> Iterator[None]:
 
 @contextlib.contextmanager
 def back_when_missed(caplog: pytest.LogCaptureFixture, mend: Callable[[], Any]) -> Iterator[None]:
-    """What is broken in this block is mended as soon as somebody has tried in vain."""
+    """What is broken in this block is repaired after the first failed try."""
     caplog.set_level(logging.WARNING, "celery.beat")
     thread = threading.Thread(
         target=lambda: (wait_until(lambda: "trying again" in caplog.text), mend())
@@ -115,7 +115,7 @@ def storage(app: Celery, redis_client: redis.Redis) -> Storage:
 def test_a_claim_whose_answer_is_lost_still_finds_its_entries(
     storage: Storage, proxy: Proxy, redis_client: redis.Redis
 ) -> None:
-    """They bear its lease, and are not lost until that ends."""
+    """They have its lease already; else they would wait until it ends."""
     with losing_one_answer(proxy, redis_client):
         claimed = storage.claim_due(NOW, LEASE, 5, NOW + 300)
     assert [member.key for member in claimed.due] == ["redbeat:a"]
@@ -134,10 +134,10 @@ def test_a_commit_whose_answer_is_lost_counts_the_run_once(
     assert redis_client.hget("redbeat:a", "meta") == meta
 
 
-def test_an_entry_is_saved_and_deleted_though_the_answer_is_lost(
+def test_an_entry_is_saved_and_deleted_even_if_the_answer_is_lost(
     app: Celery, storage: Storage, proxy: Proxy, redis_client: redis.Redis
 ) -> None:
-    """A new one, too, whose meta the second try finds."""
+    """So is a new one, whose meta the second try finds."""
     new = entry(app, "new")
     draft = Draft(new.key, new.encode_definition(), "", "{}", 5.0)
     with losing_one_answer(proxy, redis_client):
@@ -149,7 +149,7 @@ def test_an_entry_is_saved_and_deleted_though_the_answer_is_lost(
     assert new.rank is None
 
 
-def test_a_lock_is_known_again_by_who_took_it(
+def test_a_lock_is_recognised_by_whoever_took_it(
     storage: Storage, proxy: Proxy, redis_client: redis.Redis
 ) -> None:
     """Taken, taken over and renewed: the answer is lost, the lock is not."""
@@ -168,7 +168,7 @@ def test_a_lock_is_known_again_by_who_took_it(
 def test_the_lock_of_a_leader_survives_a_lost_answer(
     storage: Storage, proxy: Proxy, redis_client: redis.Redis
 ) -> None:
-    """The holder that Redis names is the one that believes to hold it."""
+    """The holder that Redis names is the one that believes it holds the lock."""
     lock = LeaderLock(storage, "redbeat::lock", 60, 15)
     with losing_one_answer(proxy, redis_client):
         assert lock.acquire()
@@ -197,7 +197,7 @@ UNITS: dict[str, Callable[[Storage], Any]] = {
 def test_with_a_retry_period_each_unit_outlives_an_outage(
     make_app_with: MakeApp, proxy: Proxy, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """Pipelines, scripts and the lock as much as single calls."""
+    """Pipelines, scripts and the lock, as well as single calls."""
     app = make_app_with(redbeat_redis_url=proxy.url(), redbeat_redis_options={"retry_period": 30})
     storage = get_storage(app)
     UNITS[name](storage)
@@ -222,7 +222,7 @@ def test_a_call_of_a_program_outlives_an_outage(
 def test_without_a_retry_period_an_outage_is_raised_at_once(
     app: Celery, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Without a further try: a program decides itself what to do then."""
+    """There is no further try: the program decides what to do then."""
     get_storage(app).count_members()
     proxy.refuse()
     with pytest.raises(redis.ConnectionError):
@@ -233,7 +233,7 @@ def test_without_a_retry_period_an_outage_is_raised_at_once(
 def test_a_tick_gives_up_when_the_trust_in_the_lock_ends(
     make_app_with: MakeApp, proxy: Proxy, redis_client: redis.Redis
 ) -> None:
-    """Though the client would go on for ever: another beat may lead once the lock has run out."""
+    """Even if the client would go on for ever: another beat may lead once the lock has run out."""
     app = make_app_with(
         redbeat_redis_url=proxy.url(),
         redbeat_redis_options={"retry_period": -1},
@@ -279,10 +279,10 @@ def test_a_beat_without_a_lock_gives_up_as_well(make_app_with: MakeApp, proxy: P
     assert scheduler.tick() == 1
 
 
-def test_idle_connections_that_were_closed_are_replaced_without_a_word(
+def test_idle_connections_that_were_closed_are_replaced_silently(
     app: Celery, proxy: Proxy, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Proxies and load balancers close what was silent for some minutes."""
+    """Proxies and load balancers close connections that were idle for some minutes."""
     caplog.set_level(logging.INFO, "celery.beat")
     saved = entry(app).save()
     listener = get_storage(app).listen()
@@ -297,7 +297,7 @@ def test_idle_connections_that_were_closed_are_replaced_without_a_word(
 def test_a_subscription_that_breaks_off_wakes_beat_to_look(
     app: Celery, proxy: Proxy, redis_client: redis.Redis
 ) -> None:
-    """It may have missed an edit; the next one is a new one."""
+    """It may have missed an edit; the next subscription is a new one."""
     app.conf.redbeat_lock_key = None
     scheduler = RedBeatScheduler(app)
     channel = get_storage(app).keys.channel
@@ -313,7 +313,7 @@ def test_a_subscription_that_breaks_off_wakes_beat_to_look(
 def test_a_master_that_was_demoted_is_left_for_the_one_behind_its_name(
     start_redis: StartRedis, make_proxy: MakeProxy, make_app_with: MakeApp, is_cut_off: bool
 ) -> None:
-    """As services do it that move a name: old connections still lead to what is a replica now."""
+    """As with services that move a name: old connections still lead to the replica."""
     old, new = start_redis(), start_redis()
     proxy = make_proxy(old)
     app = make_app_with(redbeat_redis_url=proxy.url())
@@ -344,7 +344,7 @@ def test_scripts_that_a_new_master_does_not_know_are_loaded_into_it(
 def test_a_cluster_without_all_its_slots_is_waited_for(
     start_redis: StartRedis, make_app_with: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """CLUSTERDOWN, as a proxy before it hands it on."""
+    """CLUSTERDOWN, as a proxy passes it on."""
     server = start_redis(cluster_enabled="yes")
     app = make_app_with(redbeat_redis_url=server.url(), redbeat_redis_options={"retry_period": 30})
 
@@ -359,7 +359,7 @@ def test_a_cluster_without_all_its_slots_is_waited_for(
 def test_beat_starts_without_a_redis_and_leads_when_it_comes(
     make_app_with: MakeApp, start_redis: StartRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The hook raises what redis-py raises, which Celery logs; the ticks go on."""
+    """The hook raises what redis-py raises, and Celery logs it; the ticks go on."""
     server: RedisServer = start_redis(appendonly="yes")
     static = {"static": {"task": "tasks.static", "schedule": 30}}
     app = make_app_with(redbeat_redis_url=server.url(), beat_schedule=static)
@@ -379,7 +379,7 @@ def test_beat_starts_without_a_redis_and_leads_when_it_comes(
 def test_beat_starts_without_its_cluster(
     make_app_with: MakeApp, proxy: Proxy, options: dict[str, Any]
 ) -> None:
-    """Whose client learns the nodes as soon as it is made."""
+    """Its client looks for the nodes as soon as it is made."""
     proxy.refuse()
     scheme = "redis" if options else "redis-cluster"
     app = make_app_with(
