@@ -1,22 +1,21 @@
 """JSON for entries: every type of the wire format as one row of a table.
 
-An object of a type in the table is written as a JSON object whose `__type__` is its tag. Reading
-leaves an object with no tag, or with one that nobody knows, as the dict that it was.
+An object of a type in the table is written as a JSON object whose ``__type__`` is its tag. Reading
+leaves an object with no tag, or with an unknown one, as the dict that it was.
 
-The text is that of celery-redbeat 2.x for all that 2.x can express, byte for byte. What says
-more is added only where there is more to say, in a place where 2.x reads over it: `fold` of a
-datetime, `n` of a weekday, `tz` of a relative interval. In an rrule 2.x refuses any name that it
-does not know, and takes numbers for offsets. Only `until_tz` it does not look at where there is no
-`until`: there the zone of `dtstart` has its name. A rule with `until` names its zones in
-`dtstart_zone` and `until_zone`, which 2.x does not read: `without_zones` gives it as a definition
-has it. `zones_of` is what is stored beside definitions, for `with_zones` to put back. Types that
-2.x cannot store at all have tags of ours.
+The text is that of celery-redbeat 2.x for all that 2.x can express, byte for byte. More is written
+only where there is more to say, in places that 2.x ignores: ``fold`` of a datetime, ``n`` of a
+weekday, ``tz`` of a relative interval. In an rrule, 2.x refuses names that it does not know, and
+takes only offsets for zones. But it does not look at ``until_tz`` where there is no ``until``: so
+that holds the name of the zone of ``dtstart``. A rule with ``until`` names its zones in
+``dtstart_zone`` and ``until_zone``, which 2.x cannot read: ``without_zones`` makes the rule that a
+definition holds; ``zones_of`` gives what is stored beside it, for ``with_zones`` to put back. Types
+that 2.x cannot store at all have tags of ours.
 
-Arguments and options are data of users, and may hold a dict that looks like one of these objects.
-`as_data` puts an `=` before its tag, which reading takes away: nothing else comes of it, and 2.x
-reads a dict.
+Arguments and options are the users' own, and may hold a dict that looks like one of these objects.
+``as_data`` puts an ``=`` before its tag, which reading takes away again; 2.x reads it as a dict.
 
-Reading raises `ValueError` whatever the text is, in time proportional to its length.
+Reading raises ``ValueError`` whatever the text is, in time proportional to its length.
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ from dateutil.rrule import weekday
 from .schedules import as_ours, crontab, once, rrule, rruleset
 from .timing.binding import own_zone
 from .timing.instants import EPOCH, NOTHING, as_utc
-from .timing.parameters import shown
+from .timing.parameters import RULE_PARAMETERS, shown
 from .timing.zones import has_one_offset, named_zone, zone_name
 
 __all__ = (
@@ -79,29 +78,29 @@ def register_codec(
     encode: Callable[[Any], Mapping[str, Any]],
     decode: Callable[[Fields], Any],
 ) -> None:
-    """Store objects of a type of your own, such as a `BaseSchedule`, as JSON.
+    """Store objects of a type of your own, such as a ``BaseSchedule``, as JSON.
 
     Args:
-        tag: the `__type__` of the JSON object; unique, so best with a prefix of yours.
+        tag: the ``__type__`` of the JSON object; unique, so best with a prefix of yours.
         type: the type, and its subclasses that have no codec of their own.
-        encode: gives the object's fields, of anything that can itself be stored.
+        encode: gives the object's fields, made of anything that can itself be stored.
         decode: makes the object again from these fields. Whatever it raises, the reader of a
-            stored entry sees a `ValueError`.
+            stored entry sees a ``ValueError``.
 
     Call it in every process that reads the schedule. Registering a type again replaces its codec.
 
     Raises:
-        ValueError: the tag is no text, or belongs to another type.
+        ValueError: the tag is not a text, or belongs to another type.
     """
     if not isinstance(tag, str) or not tag:
-        raise ValueError(f"the tag of a codec must be a text, got {tag!r}")
+        raise ValueError(f"the tag of a codec must be a non-empty string, got {tag!r}")
     if tag in _BY_TAG and _BY_TAG[tag].type is not type:
         raise ValueError(f"the tag {tag!r} belongs to {_BY_TAG[tag].type.__qualname__}")
     _add(Codec(tag, type, lambda value: dict(encode(value)), decode))
 
 
 class RedBeatJSONEncoder(json.JSONEncoder):
-    """Writes what entries hold: `json.dumps(value, cls=RedBeatJSONEncoder)`.
+    """Writes what entries hold: ``json.dumps(value, cls=RedBeatJSONEncoder)``.
 
     Raises:
         TypeError: a value of a type that cannot be stored; the message says where it is.
@@ -109,20 +108,30 @@ class RedBeatJSONEncoder(json.JSONEncoder):
     """
 
     def encode(self, o: Any) -> str:
-        """The JSON text of `o`."""
+        """The JSON text of ``o``."""
         try:
             return super().encode(_with_signatures_tagged(o))
         except RecursionError:
             raise ValueError("nested too deeply to be stored") from None
         except TypeError as error:
-            raise TypeError(f"{_place_of_the_unstorable(o)}{error}") from error
+
+            def cannot_be_stored(part: Any) -> bool:
+                is_plain = isinstance(part, (str, int, float, bool, dict, list, tuple))
+                return not (is_plain or part is None) and _codec_for(type(as_ours(part))) is None
+
+            raise _placed(error, o, cannot_be_stored) from error
 
     def default(self, o: Any) -> Fields:
         """The tagged fields of an object that JSON does not know."""
         o = as_ours(o)
         codec = _codec_for(type(o))
         if codec is None:
-            raise TypeError(_refusal(o))
+            name = type(o).__qualname__
+            raise TypeError(
+                f"a schedule of type {name} has no codec; add one by redbeat.decoder.register_codec"
+                if isinstance(o, BaseSchedule)
+                else f"a value of type {name} cannot be stored as JSON"
+            )
         try:
             return {"__type__": codec.tag, **codec.encode(o)}
         except OverflowError as error:
@@ -130,10 +139,10 @@ class RedBeatJSONEncoder(json.JSONEncoder):
 
 
 class RedBeatJSONDecoder(json.JSONDecoder):
-    """Reads what entries hold: `json.loads(text, cls=RedBeatJSONDecoder)`.
+    """Reads what entries hold: ``json.loads(text, cls=RedBeatJSONDecoder)``.
 
     Raises:
-        ValueError: the text is no JSON, or describes something that cannot be; the message says
+        ValueError: the text is not JSON, or describes something that cannot be; the message says
             what.
     """
 
@@ -147,9 +156,10 @@ class RedBeatJSONDecoder(json.JSONDecoder):
         super().__init__(**{**hook, **kwargs})
 
     def dict_to_object(self, fields: Fields) -> Any:
-        """What a JSON object describes; the dict itself if its `__type__` is not known.
+        """What a JSON object describes; the dict itself if its ``__type__`` is not known.
 
-        Subclasses override it to read types of their own, as with 2.x; `register_codec` does more.
+        Subclasses override it to read types of their own, as with 2.x. ``register_codec`` does
+        more.
         """
         return _object_from_pairs(list(fields.items()))
 
@@ -161,7 +171,7 @@ class RedBeatJSONDecoder(json.JSONDecoder):
             raise ValueError("nested too deeply to be read") from None
 
 
-#: As it was made: it may be patched on the class.
+#: The original: somebody may patch it on the class.
 _DICT_TO_OBJECT = RedBeatJSONDecoder.dict_to_object
 
 
@@ -171,7 +181,7 @@ def to_timestamp(moment: datetime) -> int:
 
 
 def from_timestamp(seconds: float, tz_minutes: float = 0) -> datetime:
-    """The aware datetime `seconds` after the epoch, at an offset of `tz_minutes` from UTC.
+    """The aware datetime ``seconds`` after the epoch, at an offset of ``tz_minutes`` from UTC.
 
     Raises:
         ValueError: there is no such time or offset.
@@ -181,7 +191,7 @@ def from_timestamp(seconds: float, tz_minutes: float = 0) -> datetime:
 
 
 def get_utcoffset_minutes(moment: datetime) -> float:
-    """The offset of `moment` from UTC in minutes; 0 if it is naive."""
+    """The offset of ``moment`` from UTC in minutes; 0 if it is naive."""
     offset = moment.utcoffset()
     return offset.total_seconds() / 60 if offset else 0
 
@@ -194,46 +204,27 @@ def _object_from_pairs(pairs: list[tuple[str, Any]]) -> Any:
     tag: Any = fields.get("__type__")
     codec = _BY_TAG.get(tag) if isinstance(tag, str) else None
     if codec is None:
-        return {**fields, "__type__": tag[1:]} if _is_escaped(tag) else fields
+        is_escaped = _is_taken(tag) and tag.startswith(ESCAPE)
+        return {**fields, "__type__": tag[1:]} if is_escaped else fields
     if len(fields) != len(pairs):
-        fields.update(_zones_given_first(pairs))
+        # Of a `dtstart_tz` or `until_tz` that is given twice, the one that is a name counts.
+        fields.update(
+            (name, value)
+            for name, value in pairs
+            if name.endswith("_tz") and isinstance(value, str)
+        )
     del fields["__type__"]
-    return _decoded(codec, fields)
-
-
-def _decoded(codec: Codec, fields: Fields) -> Any:
     try:
         return codec.decode(fields)
     except Exception as error:
-        raise ValueError(f"no {codec.tag} can be made of {shown(fields)}: {error}") from error
+        raise ValueError(f"{shown(fields)} is not a valid {codec.tag}: {error}") from error
 
 
-def _zones_given_first(pairs: list[tuple[str, Any]]) -> Fields:
-    """The `dtstart_tz` and `until_tz` that are names, of those given twice.
-
-    So 3.0.0a1 wrote them.
-    """
-    return {name: value for name, value in pairs if name.endswith("_tz") and isinstance(value, str)}
-
-
-def _refusal(value: Any) -> str:
-    name = type(value).__qualname__
-    if isinstance(value, BaseSchedule):
-        return f"a schedule of type {name} has no codec: redbeat.decoder.register_codec adds one"
-    return f"a value of type {name} cannot be stored as JSON"
-
-
-def _place_of_the_unstorable(value: Any) -> str:
-    """Where in `value` the first thing is that has no codec, as a prefix for a message."""
-    for path, part in _walk(value):
-        if not _is_storable(part):
-            return f"{path.lstrip('.')}: " if path else ""
-    return ""
-
-
-def _is_storable(part: Any) -> bool:
-    plain = isinstance(part, (str, int, float, bool, dict, list, tuple)) or part is None
-    return plain or _codec_for(type(as_ours(part))) is not None
+def _placed(error: Exception, value: Any, is_at_fault: Callable[[Any], bool]) -> Exception:
+    """The error with the path to the first part of ``value`` that is at fault."""
+    paths = (path for path, part in _walk(value) if is_at_fault(part))
+    path = next(paths, "").lstrip(".")
+    return type(error)(f"{path}: {error}" if path else str(error))
 
 
 def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -248,7 +239,7 @@ def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _with_signatures_tagged(value: Any) -> Any:
-    """`value` with every Celery signature, which JSON takes for a dict, as a tagged dict."""
+    """``value`` with every Celery signature, which JSON takes for a dict, as a tagged dict."""
     if not isinstance(value, (dict, list, tuple)) or not value:
         return value
     if isinstance(value, Signature):
@@ -260,11 +251,11 @@ def _with_signatures_tagged(value: Any) -> Any:
 
 # Data of users
 
-#: What stands before the tag of a dict that only looks like an object of ours.
+#: Stands before the tag of a dict that only looks like an object of ours.
 ESCAPE = "="
 
-#: Levels of lists and dicts in the data of an entry at the most: who reads them may have used up a
-#: part of Python's recursion limit.
+#: The most levels of lists and dicts in the arguments of an entry: whoever reads them may already
+#: have used up a part of Python's recursion limit.
 DEEPEST = 200
 
 #: Two halves of a character, which JSON reads as that character.
@@ -272,23 +263,20 @@ _HALVES = re.compile("[\ud800-\udbff][\udc00-\udfff]")
 
 
 def as_data(value: Any) -> Any:
-    """Arguments or options as they are encoded, so that they read back as they were.
+    """Arguments or options in a form that reads back as they are.
 
-    But for what JSON does not tell apart: tuples come back as lists, and keys as text.
+    Except for what JSON does not distinguish: tuples come back as lists, and keys as text.
 
     Raises:
         TypeError: a key that JSON cannot hold; the message says where it is.
-        ValueError: what would read back as something else, or not at all.
+        ValueError: something that would read back differently, or not at all.
     """
     try:
         return _as_data(value, DEEPEST)
     except RecursionError:
         raise ValueError("nested too deeply to be stored") from None
     except (TypeError, ValueError) as error:
-        for path, part in _walk(value):
-            if path and _fault(part) is not None:
-                raise type(error)(f"{path.lstrip('.')}: {error}") from None
-        raise
+        raise _placed(error, value, lambda part: _fault(part) is not None) from None
 
 
 def _as_data(value: Any, levels: int) -> Any:
@@ -315,33 +303,29 @@ def _is_taken(tag: Any) -> bool:
     return isinstance(tag, str) and tag.lstrip(ESCAPE) in _BY_TAG
 
 
-def _is_escaped(tag: Any) -> bool:
-    return _is_taken(tag) and tag.startswith(ESCAPE)
-
-
 def _fault(value: Any) -> Exception | None:
     """Why JSON cannot give this value back, whatever is in it."""
-    if isinstance(value, dict):
-        return _fault_of_keys(value)
-    if isinstance(value, str) and not value.isascii() and _HALVES.search(value):
+    if isinstance(value, str) and _joins_halves(value):
         return ValueError("it holds two surrogates that JSON reads as one character")
-    return None
-
-
-def _fault_of_keys(items: dict[Any, Any]) -> Exception | None:
     texts: dict[str, Any] = {}
-    for key in items:
+    for key in value if isinstance(value, dict) else ():
         if not isinstance(key, (str, int, float, bool, type(None))):
             return TypeError(f"a key must be text, got {shown(key)}")
         text = key if isinstance(key, str) else next(iter(json.loads(json.dumps({key: 0}))))
-        if not text.isascii() and _HALVES.search(text):
-            return ValueError("a key of it holds two surrogates that JSON reads as one character")
+        if _joins_halves(text):
+            return ValueError(
+                "one of its keys holds two surrogates that JSON reads as one character"
+            )
         if text in texts:
             return ValueError(
-                f"JSON does not tell its keys {shown(texts[text])} and {shown(key)} apart"
+                f"JSON cannot tell its keys {shown(texts[text])} and {shown(key)} apart"
             )
         texts[text] = key
     return None
+
+
+def _joins_halves(text: str) -> bool:
+    return not text.isascii() and _HALVES.search(text) is not None
 
 
 # The codecs
@@ -350,7 +334,7 @@ def _fault_of_keys(items: dict[Any, Any]) -> Exception | None:
 def _encode_interval(schedule: interval) -> Fields:
     every = schedule.run_every.total_seconds()
     fields = {"every": _positive_seconds(every), "relative": bool(schedule.relative)}
-    # Only then it looks at a clock. 2.x reads over the field.
+    # Only a relative one looks at a clock. 2.x ignores the field.
     return {**fields, **_zone_of(schedule)} if schedule.relative else fields
 
 
@@ -386,8 +370,11 @@ def _encode_crontab(schedule: celery_crontab) -> Fields:
 def _cron_field(given: Any) -> Any:
     if isinstance(given, (str, int)):
         return given
-    numbers = sorted(given) if isinstance(given, (set, frozenset)) else list(given)
-    return _whole_numbers("a field of a crontab", numbers)
+    return _whole_numbers("a field of a crontab", _listed(given))
+
+
+def _listed(given: Any) -> list[Any]:
+    return sorted(given) if isinstance(given, (set, frozenset)) else list(given)
 
 
 def _decode_crontab(fields: Fields) -> celery_crontab:
@@ -396,8 +383,11 @@ def _decode_crontab(fields: Fields) -> celery_crontab:
     given = [_cron_given(name, fields.get(name, "*")) for name in CRONTAB_FIELDS]
     if tz is not None:
         return crontab(*given, tz=tz)
-    is_plain = all(isinstance(field, (str, int)) for field in given)
-    return _copy_of(_parsed_crontab(*given)) if is_plain else celery_crontab(*given)
+    if not all(isinstance(field, (str, int)) for field in given):
+        return celery_crontab(*given)
+    schedule = celery_crontab.__new__(celery_crontab)
+    vars(schedule).update(vars(_parsed_crontab(*given)))
+    return schedule
 
 
 def _cron_given(name: str, field: Any) -> Any:
@@ -423,37 +413,16 @@ def _parsed_crontab(*fields: str | int) -> celery_crontab:
     return celery_crontab(*fields)
 
 
-def _copy_of(schedule: celery_crontab) -> celery_crontab:
-    copy = celery_crontab.__new__(celery_crontab)
-    copy.__dict__.update(schedule.__dict__)
-    return copy
-
-
-#: The order in which 2.x writes the fields of an rrule.
-RRULE_FIELDS = (
-    "freq",
-    "interval",
-    "wkst",
-    "count",
-    "bysetpos",
-    "bymonth",
-    "bymonthday",
-    "byyearday",
-    "byeaster",
-    "byweekno",
-    "byweekday",
-    "byhour",
-    "byminute",
-    "bysecond",
-)
-
-
-#: The moments of an rrule.
+#: The moments of an rrule, and its other fields in the order in which 2.x writes them.
 RRULE_MOMENTS = ("dtstart", "until")
+RRULE_FIELDS = tuple(name for name in RULE_PARAMETERS if name not in RRULE_MOMENTS)
 
 
 def _encode_rrule(rule: rrule) -> Fields:
-    fields = {name: _part_field(getattr(rule, name)) for name in RRULE_FIELDS}
+    fields = {name: getattr(rule, name) for name in RRULE_FIELDS}
+    for name, given in fields.items():
+        if given is not None and not isinstance(given, (int, weekday)):
+            fields[name] = _listed(given)
     zones = {name: zone for name, (*_, zone) in zones_of(rule).items()}
     start = _encode_moment("dtstart", rule.dtstart)
     if rule.until is None:
@@ -465,8 +434,8 @@ def _encode_rrule(rule: rrule) -> Fields:
 def zones_of(schedule: Any) -> dict[str, tuple[int, float, str]]:
     """The zones of a rule that an offset cannot express.
 
-    By `dtstart` and `until`: the moment as a definition has it, in seconds and in minutes from UTC,
-    and the name of its zone. So a zone is never given to another moment that was written since.
+    By ``dtstart`` and ``until``: the moment as it is in the definition, in seconds and in minutes
+    from UTC, and the name of its zone. So a zone is never given to a moment that was written later.
     """
     if not isinstance(schedule, rrule):
         return {}
@@ -481,7 +450,7 @@ def zones_of(schedule: Any) -> dict[str, tuple[int, float, str]]:
 
 
 def without_zones(schedule: Any) -> Any:
-    """The schedule as 2.x can read it: a rule with `until` has offsets in place of zones."""
+    """The schedule as 2.x can read it: a rule with ``until`` has offsets in place of zones."""
     if not zones_of(schedule) or schedule.until is None:
         return schedule
     parameters = schedule.parameters()
@@ -492,10 +461,10 @@ def without_zones(schedule: Any) -> Any:
 
 
 def with_zones(schedule: Any, zones: Mapping[str, Any]) -> Any:
-    """The schedule with the zones that `zones_of` gave, where it has the same moments with offsets.
+    """The schedule with the zones that ``zones_of`` gave, if it still has the same moments.
 
     Raises:
-        ValueError: `zones` are not what `zones_of` gives, or there is no such zone.
+        ValueError: ``zones`` are not what ``zones_of`` gives, or there is no such zone.
     """
     if not isinstance(schedule, rrule):
         return schedule
@@ -511,18 +480,12 @@ def with_zones(schedule: Any, zones: Mapping[str, Any]) -> Any:
     return rrule(**{**parameters, **found}, nowfun=schedule.nowfun) if found else schedule
 
 
-def _part_field(given: Any) -> Any:
-    if given is None or isinstance(given, (int, weekday)):
-        return given
-    return sorted(given) if isinstance(given, (set, frozenset)) else list(given)
-
-
 def _encode_moment(name: str, moment: datetime) -> Fields:
     return {name: to_timestamp(moment), f"{name}_tz": get_utcoffset_minutes(moment)}
 
 
 def _decode_rrule(fields: Fields) -> rrule:
-    # A start that was never written down must be the same at every reading.
+    # A start that was never written must be the same at every reading.
     if fields.get("until") is None and isinstance(fields.get("until_tz"), str):
         fields.setdefault("dtstart_zone", fields.pop("until_tz"))
     dtstart = _decode_moment("dtstart", fields) or EPOCH
@@ -579,14 +542,6 @@ def _decode_datetime(fields: Fields) -> datetime:
     return datetime(**_known(fields, DATETIME_FIELDS), tzinfo=zone)
 
 
-def _encode_date(day: date) -> Fields:
-    return {"year": day.year, "month": day.month, "day": day.day}
-
-
-def _encode_timedelta(delta: timedelta) -> Fields:
-    return {"days": delta.days, "seconds": delta.seconds, "microseconds": delta.microseconds}
-
-
 def _encode_solar(schedule: solar) -> Fields:
     return {"event": schedule.event, **_place(schedule.lat, schedule.lon)}
 
@@ -603,10 +558,6 @@ def _place(lat: Any, lon: Any) -> Fields:
 SIGNATURE_FIELDS = {"task": str, "args": list, "kwargs": dict, "options": dict}
 
 
-def _encode_signature(signature: Signature) -> Fields:
-    return dict(signature)
-
-
 def _decode_signature(fields: Fields) -> Signature:
     for name, type_ in SIGNATURE_FIELDS.items():
         if not isinstance(fields.get(name), type_):
@@ -616,9 +567,9 @@ def _decode_signature(fields: Fields) -> Signature:
 
 
 class StoredLazyFunc(BeatLazyFunc):  # type: ignore[misc]  # Celery has no types
-    """What Redis knows of a `celery.beat.BeatLazyFunc`: that there is one, and its function's name.
+    """What is stored of a ``celery.beat.BeatLazyFunc``: that there is one, and its function's name.
 
-    Calling it raises `ValueError`. The function is in the code that stored the entry.
+    Calling it raises ``ValueError``. The function is in the code that stored the entry.
     """
 
     def __init__(self, function: str) -> None:
@@ -627,7 +578,7 @@ class StoredLazyFunc(BeatLazyFunc):  # type: ignore[misc]  # Celery has no types
 
     @classmethod
     def of(cls, value: Any) -> Any:
-        """`value`, or what is stored of it if it is one that the code computes."""
+        """``value``, or what is stored of it if it is a ``BeatLazyFunc``."""
         if not isinstance(value, BeatLazyFunc) or isinstance(value, cls):
             return value
         function = value._func  # noqa: SLF001  # Celery shows it nowhere else
@@ -636,7 +587,7 @@ class StoredLazyFunc(BeatLazyFunc):  # type: ignore[misc]  # Celery has no types
         return cls(f"{module}.{name}" if module else name)
 
     def delay(self) -> Any:
-        """Refuse, saying what to do."""
+        """Raise an error that says what to do."""
         raise ValueError(
             f"one of its arguments is computed by {self.function} whenever it is sent, and the "
             "beat_schedule of this beat does not say how. Start beat with the code that has the "
@@ -652,9 +603,12 @@ class StoredLazyFunc(BeatLazyFunc):  # type: ignore[misc]  # Celery has no types
         return f"<computed by {self.function}>"
 
 
-def _decode_lazy(fields: Fields) -> StoredLazyFunc:
-    return StoredLazyFunc(str(_required(_known(fields, ("function",)), "function")))
+def _attributes(*names: str) -> Callable[[Any], Fields]:
+    return lambda value: {name: getattr(value, name) for name in names}
 
+
+#: For the arguments of entries only: what Celery computes whenever they are sent.
+LAZY = "beat_lazy_func"
 
 CODECS = (
     Codec("datetime", datetime, _encode_datetime, _decode_datetime),
@@ -662,17 +616,17 @@ CODECS = (
     Codec("crontab", celery_crontab, _encode_crontab, _decode_crontab),
     Codec("rrule", rrule, _encode_rrule, _decode_rrule),
     Codec("weekday", weekday, _encode_weekday, _decode_weekday),
-    Codec(
-        "rruleset",
-        rruleset,
-        lambda rules: {"text": rules.text},
-        lambda f: rruleset(**_known(f, ("text",))),
-    ),
-    Codec("once", once, lambda schedule: {"at": schedule.at}, lambda f: once(**_known(f, ("at",)))),
+    Codec("rruleset", rruleset, _attributes("text"), lambda f: rruleset(**_known(f, ("text",)))),
+    Codec("once", once, _attributes("at"), lambda f: once(**_known(f, ("at",)))),
     Codec("solar", solar, _encode_solar, _decode_solar),
-    Codec("date", date, _encode_date, lambda f: date(**f)),
-    Codec("timedelta", timedelta, _encode_timedelta, lambda f: timedelta(**f)),
-    Codec("uuid", UUID, lambda value: {"hex": value.hex}, lambda f: UUID(**f)),
+    Codec("date", date, _attributes("year", "month", "day"), lambda f: date(**f)),
+    Codec(
+        "timedelta",
+        timedelta,
+        _attributes("days", "seconds", "microseconds"),
+        lambda f: timedelta(**f),
+    ),
+    Codec("uuid", UUID, _attributes("hex"), lambda f: UUID(**f)),
     Codec("decimal", Decimal, lambda value: {"text": str(value)}, lambda f: Decimal(f["text"])),
     Codec(
         "bytes",
@@ -680,7 +634,7 @@ CODECS = (
         lambda value: {"base64": b64encode(value).decode()},
         lambda f: b64decode(f["base64"], validate=True),
     ),
-    Codec("signature", Signature, _encode_signature, _decode_signature),
+    Codec("signature", Signature, dict, _decode_signature),
 )
 
 _BY_TAG: dict[str, Codec] = {}
@@ -700,27 +654,27 @@ def _codec_for(type_: type) -> Codec | None:
     base = next((base for base in type_.__mro__ if base in _BY_TYPE), None)
     if base is None:
         return None
-    if issubclass(type_, BaseSchedule):
-        _warn_of_base(type_, base)
-    return _BY_TYPE[base]
-
-
-def _warn_of_base(type_: type, base: type) -> None:
-    if type_ not in _WARNED:
+    if issubclass(type_, BaseSchedule) and type_ not in _WARNED:
         _WARNED.add(type_)
         logger.warning(
             "beat: Schedules of type %s have no codec and are stored as %s",
             type_.__qualname__,
             base.__qualname__,
         )
+    return _BY_TYPE[base]
 
 
 for _codec in CODECS:
     _add(_codec)
 _add(Codec("crontab", crontab, _encode_crontab, _decode_crontab))
-#: For arguments of entries only: they are what Celery computes.
-LAZY = "beat_lazy_func"
-_add(Codec(LAZY, StoredLazyFunc, lambda lazy: {"function": lazy.function}, _decode_lazy))
+_add(
+    Codec(
+        LAZY,
+        StoredLazyFunc,
+        _attributes("function"),
+        lambda f: StoredLazyFunc(str(_required(_known(f, ("function",)), "function"))),
+    )
+)
 
 
 # Values at the door
@@ -735,21 +689,20 @@ def _required(fields: Fields, name: str) -> Any:
 def _known(fields: Fields, names: Collection[str]) -> Fields:
     unknown = [name for name in fields if name not in names]
     if unknown:
-        raise ValueError(f"{shown(sorted(unknown))} are no fields of it")
+        raise ValueError(f"it has unknown fields {shown(sorted(unknown))}")
     return fields
 
 
 def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not _is_finite(value):
-        raise ValueError(f"{name} must be a number, got {shown(value)}")
-    return value
-
-
-def _is_finite(value: float) -> bool:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
     try:
-        return isfinite(value)
+        is_finite = is_number and isfinite(value)
     except OverflowError:
-        return False
+        is_finite = False
+    if not is_finite:
+        raise ValueError(f"{name} must be a number, got {shown(value)}")
+    number: float = value
+    return number
 
 
 def _instant(name: str, seconds: Any) -> datetime:

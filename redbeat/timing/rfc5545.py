@@ -25,7 +25,7 @@ class Line(NamedTuple):
 
 
 class Lines:
-    """RFC 5545 recurrence text, line by line, read in the zone of its `DTSTART`."""
+    """RFC 5545 recurrence text, line by line, read in the zone of its ``DTSTART``."""
 
     NAMES = ("DTSTART", "RRULE", "RDATE", "EXRULE", "EXDATE")
 
@@ -55,7 +55,7 @@ class Lines:
         )
 
     def rules(self, name: str) -> list[dict[str, Any]]:
-        """What `rrule` takes, for each line of that name."""
+        """What ``rrule`` takes, for each line of that name."""
         lines = [line for line in self.lines if line.name == name]
         return [{"dtstart": self.start, **self._read_rule(line.value)} for line in lines]
 

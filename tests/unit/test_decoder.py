@@ -173,7 +173,7 @@ def test_zones_of_dateutil_and_pytz_are_kept_by_name() -> None:
     ],
 )
 def test_an_impossible_datetime_is_a_value_error(fields: str) -> None:
-    with pytest.raises(ValueError, match="no datetime can be made"):
+    with pytest.raises(ValueError, match="is not a valid datetime"):
         read(f'{{"__type__": "datetime", {fields}}}')
 
 
@@ -365,7 +365,7 @@ def test_a_schedule_with_a_codec_of_the_users_is_stored() -> None:
         lambda fields: EveryFullMoon(phase=fields["phase"]),
     )
     assert there_and_back(EveryFullMoon(3)).phase == 3
-    with pytest.raises(ValueError, match=r"no tests\.moon can be made"):
+    with pytest.raises(ValueError, match=r"is not a valid tests\.moon"):
         read('{"__type__": "tests.moon", "face": 1}')
 
 
@@ -498,5 +498,5 @@ def test_a_decoder_may_read_types_of_its_own_by_overriding_one_method() -> None:
 )
 def test_a_schedule_with_fields_that_it_does_not_have_is_refused(fields: str) -> None:
     """What a constructor takes beside them is not for those who write JSON."""
-    with pytest.raises(ValueError, match="are no fields of it"):
+    with pytest.raises(ValueError, match="it has unknown fields"):
         json.loads(f'{{"__type__": {fields}}}', cls=RedBeatJSONDecoder)
