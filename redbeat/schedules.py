@@ -24,7 +24,7 @@ a calendar.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime, timedelta, tzinfo
 from functools import cached_property, partial
@@ -32,25 +32,20 @@ from typing import Any, ClassVar
 
 from celery.schedules import BaseSchedule, maybe_schedule, schedstate
 from celery.schedules import crontab as celery_crontab
-from dateutil import rrule as recurrence
+from dateutil import rrule as dateutil_rrule
 
 from .timing import parameters
 from .timing.binding import forget_zone_of_app
 from .timing.crontabs import CrontabCalendar
 from .timing.due import calculated, due_state, next_due
-from .timing.instants import EARLIEST, NOTHING, TICK, UTC, as_utc, later
-from .timing.parameters import FREQUENCIES, HOURLY, PARTS, RULE_PARAMETERS, shown
-from .timing.recurrence import STEP_SECONDS, RuleWalls, rule_walls
+from .timing.instants import EARLIEST, TICK, as_utc
+from .timing.parameters import FREQUENCIES, RULE_PARAMETERS, shown
+from .timing.recurrence import Recurrence, before_first_run
 from .timing.rfc5545 import Lines
 from .timing.slots import Calendar
-from .timing.walls import first_instant_after
-from .timing.zones import named_zone, wall_at
+from .timing.zones import named_zone
 
 __all__ = ("as_ours", "bound", "crontab", "due_state", "next_due", "once", "rrule", "rruleset")
-
-#: A never-run rule still takes the occurrence at its ``dtstart`` when that is this recently past:
-#: a rule that starts now is a moment old by the time it has been stored.
-START_GRACE = timedelta(seconds=10)
 
 
 class _CalendarSchedule(Calendar, BaseSchedule):  # type: ignore[misc]  # celery is untyped
@@ -67,7 +62,7 @@ class _CalendarSchedule(Calendar, BaseSchedule):  # type: ignore[misc]  # celery
         self._follow_app()
 
     def _follow_app(self) -> None:
-        """Read anew what was given without a zone: the app may have another one."""
+        """Read what was given without a zone again: the app may have another one."""
 
     def remaining_estimate(self, last_run_at: datetime | None) -> timedelta | None:
         """The time from ``now()`` to the first occurrence after ``last_run_at``.
@@ -101,7 +96,7 @@ class crontab(_CalendarSchedule, celery_crontab):  # type: ignore[misc]  # noqa:
     All other arguments are those of ``celery.schedules.crontab``.
 
     Raises:
-        ValueError: a field or a zone that there is not; the message names it.
+        ValueError: a field or a zone is not valid; the message names it.
     """
 
     def __init__(
@@ -168,7 +163,7 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
     the dateutil object.
 
     Raises:
-        ValueError: a parameter that no rule can have; the message names it.
+        ValueError: a parameter is not valid; the message names it.
     """
 
     #: Frequencies of dateutil by their names.
@@ -225,7 +220,7 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         self.byhour = parameters.part("byhour", byhour)
         self.byminute = parameters.part("byminute", byminute)
         self.bysecond = parameters.part("bysecond", bysecond)
-        self.rrule = self._dateutil_rule(self.parameters())
+        self.rrule = self._dateutil_rule()
 
     @staticmethod
     def from_string(text: str, **kwargs: Any) -> rrule | rruleset:
@@ -251,19 +246,16 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         return {name: getattr(self, name) for name in RULE_PARAMETERS}
 
     def following(self, moment: datetime) -> datetime | None:
-        """The first occurrence after the UTC instant ``moment``; None when there is none."""
-        if moment < self._start and self._starts_with_an_occurrence:
-            return self._unless_over(self._start)
-        if self._counts_elapsed_time:
-            return self._unless_over(self._elapsed_after(moment))
-        if self._end is not None and moment >= self._end:
-            return None
-        found = first_instant_after(max(moment, self._start), self._zone, self._walls)
-        return self._unless_over(found)
+        """The first occurrence after the UTC instant ``moment``; ``None`` when there is none."""
+        return self._recurrence.following(moment)
 
     def before_first_run(self, now: datetime) -> datetime:
         """The instant before ``now``; before the start, if that is only just over."""
-        return _before_first_run(self._start, now)
+        return before_first_run(self._recurrence.start, now)
+
+    @cached_property
+    def _recurrence(self) -> Recurrence:
+        return Recurrence(self.parameters())
 
     def _follow_app(self) -> None:
         if not self._given and self._text is None:
@@ -275,9 +267,8 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         for name, moment in self._given.items():
             aware = moment if moment.tzinfo is None else moment.astimezone(named_zone(self.tz))
             setattr(self, name, self._aware(name, aware))
-        for name in ("_zone", "_start", "_end", "_walls", "_starts_with_an_occurrence"):
-            self.__dict__.pop(name, None)
-        self.rrule = self._dateutil_rule(self.parameters())
+        self.__dict__.pop("_recurrence", None)
+        self.rrule = self._dateutil_rule()
 
     def _aware(self, name: str, moment: Any) -> datetime:
         if not isinstance(moment, datetime):
@@ -286,68 +277,18 @@ class rrule(_CalendarSchedule):  # noqa: N801  # the name that 2.x gave it
         zone = named_zone(aware.tzinfo)  # type: ignore[arg-type]  # aware
         return aware if zone is aware.tzinfo else aware.astimezone(zone)
 
-    def _dateutil_rule(self, parameters: Mapping[str, Any]) -> recurrence.rrule:
+    def _dateutil_rule(self) -> dateutil_rrule.rrule:
+        given = {name: value for name, value in self.parameters().items() if value is not None}
         try:
-            return recurrence.rrule(**parameters)
+            return dateutil_rrule.rrule(**given)
         except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
-            given = {name: value for name, value in parameters.items() if value is not None}
-            raise ValueError(f"no recurrence rule can have {given}: {error}") from error
-
-    def _unless_over(self, occurrence: datetime | None) -> datetime | None:
-        is_over = occurrence is None or (self._end is not None and occurrence > self._end)
-        return None if is_over else occurrence
-
-    @cached_property
-    def _zone(self) -> tzinfo:
-        return self.dtstart.tzinfo or UTC
-
-    @cached_property
-    def _start(self) -> datetime:
-        return as_utc(self.dtstart).replace(microsecond=0)
-
-    @cached_property
-    def _end(self) -> datetime | None:
-        return None if self.until is None else as_utc(self.until)
-
-    @cached_property
-    def _walls(self) -> RuleWalls:
-        return rule_walls(self.parameters(), wall_at(self._start, self._zone))
-
-    @cached_property
-    def _starts_with_an_occurrence(self) -> bool:
-        return self._counts_elapsed_time or self._walls.first == self._walls.start
-
-    @cached_property
-    def _counts_elapsed_time(self) -> bool:
-        return self.freq >= HOURLY and all(getattr(self, part) is None for part in PARTS)
-
-    @cached_property
-    def _step(self) -> timedelta:
-        try:
-            return timedelta(seconds=STEP_SECONDS[self.freq]) * self.interval
-        except OverflowError:
-            return timedelta.max
-
-    def _elapsed_after(self, moment: datetime) -> datetime | None:
-        step = self._step
-        number = max((moment - self._start) // step + 1, 0)
-        if self.count is not None and number >= self.count:
-            return None
-        try:
-            return self._start + number * step
-        except OverflowError:
-            return None
+            raise ValueError(f"{given} is not a valid recurrence rule: {error}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), **self.parameters(), nowfun=self.nowfun), ()
 
     def __repr__(self) -> str:
         return self.RRULE_REPR.format(self)
-
-
-def _before_first_run(start: datetime, now: datetime) -> datetime:
-    is_just_over = NOTHING <= now - start < START_GRACE
-    return later(start if is_just_over else now, -TICK)
 
 
 # Sets of rules, and RFC 5545 text
@@ -360,7 +301,7 @@ EXCLUSION_LIMIT = 200_000
 
 @calculated
 class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
-    """Several recurrence rules and dates, less others: made by ``rrule.from_string``.
+    """Several recurrence rules and dates, minus others: made by ``rrule.from_string``.
 
     Args:
         text: RFC 5545 lines ``DTSTART``, ``RRULE``, ``RDATE``, ``EXRULE`` and ``EXDATE``.
@@ -395,16 +336,26 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
         self._excluded_dates = frozenset(as_utc(moment) for moment in lines.dates("EXDATE"))
         if not self.rules:
             self._dates = sorted({as_utc(self.dtstart), *self._dates})
-        self.rrule = self._dateutil_set()
+        self.rrule = dateutil_rrule.rruleset()
+        for rule in self.rules:
+            self.rrule.rrule(rule.rrule)
+        for rule in self._excluded_rules:
+            self.rrule.exrule(rule.rrule)
+        for moment in self._dates:
+            self.rrule.rdate(moment)
+        for moment in self._excluded_dates:
+            self.rrule.exdate(moment)
 
     def _follow_app(self) -> None:
         if self.is_floating:
             self._read()
 
     def following(self, moment: datetime) -> datetime | None:
-        """The first occurrence after the UTC instant ``moment``; None when there is none."""
+        """The first occurrence after the UTC instant ``moment``; ``None`` when there is none."""
         for _ in range(EXCLUSION_LIMIT):
-            candidate = self._candidate_after(moment)
+            found = [rule.following(moment) for rule in self.rules]
+            found.append(next((date for date in self._dates if date > moment), None))
+            candidate = min((instant for instant in found if instant is not None), default=None)
             if candidate is None or not self._excludes(candidate):
                 return candidate
             moment = candidate
@@ -412,29 +363,12 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
 
     def before_first_run(self, now: datetime) -> datetime:
         """The instant before ``now``; before the start, if that is only just over."""
-        return _before_first_run(as_utc(self.dtstart), now)
-
-    def _candidate_after(self, moment: datetime) -> datetime | None:
-        candidates = [rule.following(moment) for rule in self.rules]
-        candidates.append(next((date for date in self._dates if date > moment), None))
-        return min((found for found in candidates if found is not None), default=None)
+        return before_first_run(as_utc(self.dtstart), now)
 
     def _excludes(self, moment: datetime) -> bool:
         return moment in self._excluded_dates or any(
             rule.following(moment - TICK) == moment for rule in self._excluded_rules
         )
-
-    def _dateutil_set(self) -> recurrence.rruleset:
-        members = recurrence.rruleset()
-        for rule in self.rules:
-            members.rrule(rule.rrule)
-        for rule in self._excluded_rules:
-            members.exrule(rule.rrule)
-        for moment in self._dates:
-            members.rdate(moment)
-        for moment in self._excluded_dates:
-            members.exdate(moment)
-        return members
 
     def __reduce__(self) -> tuple[Any, ...]:
         return partial(type(self), self.text, nowfun=self.nowfun), ()
@@ -448,13 +382,13 @@ class rruleset(_CalendarSchedule):  # noqa: N801  # beside rrule
 
 @calculated
 class once(_CalendarSchedule):  # noqa: N801  # beside crontab and rrule
-    """Due once: at the instant ``at``, or as soon after it as anybody looks.
+    """Due once: at the instant ``at``, or as soon as possible after it.
 
     Args:
         at: the instant; naive means UTC.
         nowfun, app: as for every Celery schedule.
 
-    A last run at or after ``at`` was the run; one before it was not.
+    A last run at or after ``at`` counts as its run; an earlier one does not.
 
     Raises:
         ValueError: ``at`` is not a datetime.
@@ -494,14 +428,14 @@ def bound(schedule: Any, app: Any) -> Any:
     """``schedule`` bound to ``app``, as by Celery's ``maybe_schedule``.
 
     A number of seconds or a timedelta becomes an interval. A schedule that is known to equal one
-    of ours becomes that. Where ``app`` is None, a schedule keeps the app that it has.
+    of ours becomes that. If ``app`` is ``None``, a schedule keeps its app.
     """
     if isinstance(schedule, (int, float, timedelta)):
         return maybe_schedule(schedule, app=app)
     schedule = as_ours(schedule)
     if app is not None and getattr(schedule, "_app", None) is not app:
         forget_zone_of_app(schedule, app)
-        # What is no schedule is refused when it is saved.
+        # What is not a schedule is refused when it is saved.
         with suppress(AttributeError):
             schedule.app = app
     return schedule
@@ -518,7 +452,7 @@ def _zoned_as_crontab(schedule: Any) -> crontab:
     return crontab(*fields, tz=schedule.tz, app=app)
 
 
-#: Schedules of others that equal one of ours, by module and name: they are not imported for that.
+#: Schedules of others that equal one of ours, by module and name, so that they need no import.
 #: https://github.com/celery/django-celery-beat
 EQUALS: dict[tuple[str, str], Callable[[Any], BaseSchedule]] = {
     ("django_celery_beat.clockedschedule", "clocked"): _clocked_as_once,

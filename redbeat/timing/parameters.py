@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 from dateutil import rrule as dateutil_rrule
 
 FREQUENCIES = dateutil_rrule.FREQNAMES
 YEARLY, MONTHLY, WEEKLY, DAILY, HOURLY, MINUTELY, SECONDLY = range(7)
+
+#: One step of the frequencies below a day.
+UNITS = {HOURLY: timedelta(hours=1), MINUTELY: timedelta(minutes=1), SECONDLY: timedelta(seconds=1)}
 
 #: What each part may hold: lowest and highest value, and whether zero is one of them.
 #: From RFC 5545, section 3.3.10; a leap second (60) has no place in a datetime.

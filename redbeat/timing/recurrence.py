@@ -1,8 +1,4 @@
-"""The wall times that a recurrence rule names (RFC 5545, section 3.3.10), as dateutil has them.
-
-Each part of a rule limits a set: of the days, of the hours, of the seconds in an hour. So does
-``interval``, which leaves every n-th year, month, week, day or unit since the start. A wall time is
-found by looking at the days after a given one, never by counting from the start.
+"""The instants of a recurrence rule.
 
 Why not by dateutil's own ``rrule``, its ``dtstart`` moved by whole intervals to just before the
 instant? Most looks would take between a quarter and nine tenths of the time. But minutes on 29
@@ -14,351 +10,71 @@ would be more code, and no bound on its time.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import date, datetime, time, timedelta
-from functools import cached_property, lru_cache, partial
-from itertools import groupby, islice
-from math import gcd
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any
 
-from .days import CALENDAR_CYCLE, RuleDays
-from .instants import DAY, SECOND
-from .parameters import (
-    DAILY,
-    HOURLY,
-    MINUTELY,
-    MONTHLY,
-    PARTS,
-    SECONDLY,
-    WEEKLY,
-    YEARLY,
-    part_values,
-)
-from .zones import LAST_SECOND
+from .instants import NOTHING, TICK, UTC, as_utc, later
+from .parameters import HOURLY, PARTS, UNITS
+from .rule_walls import RuleWalls, rule_walls
+from .walls import first_instant_after
+from .zones import wall_at
 
-HOUR_SECONDS = 3600
-
-#: Seconds in one step of the frequencies below a day.
-STEP_SECONDS = {HOURLY: HOUR_SECONDS, MINUTELY: 60, SECONDLY: 1}
-
-#: The years, months, weeks and days of 400 years.
-PERIODS_IN_CYCLE = {YEARLY: 400, MONTHLY: 4_800, WEEKLY: 20_871, DAILY: CALENDAR_CYCLE}
-
-#: Days in the longest of these periods.
-LONGEST_PERIOD = {YEARLY: 366, MONTHLY: 31, WEEKLY: 7, DAILY: 1}
-
-#: How often a rule below a day looks for a time of day that its interval meets. A rule whose
-#: interval and parts meet more seldom than that counts as one that never fires.
-PHASE_LIMIT = 20_000
-
-#: How many rules with a ``count`` are remembered.
-COUNTDOWNS = 2_000
+#: A never-run rule still takes the occurrence at its ``dtstart`` when that is this recently past:
+#: a rule that starts now is a moment old by the time it has been stored.
+START_GRACE = timedelta(seconds=10)
 
 
-def rule_walls(rule: Mapping[str, Any], start: datetime) -> RuleWalls:
-    """The wall times of a rule.
+def before_first_run(start: datetime, now: datetime) -> datetime:
+    """The instant before ``now``; before ``start``, if that is only just over."""
+    is_just_over = NOTHING <= now - start < START_GRACE
+    return later(start if is_just_over else now, -TICK)
+
+
+class Recurrence:
+    """The instants of a recurrence rule.
 
     Args:
-        rule: the parameters of ``dateutil.rrule.rrule`` by name; ``dtstart`` and ``until`` aside.
-        start: the wall time of its ``dtstart``, whole seconds.
-    """
-    if rule["freq"] >= HOURLY:
-        return UnitWalls(rule, start)
-    return PeriodWalls(rule, start) if part_values(rule["bysetpos"]) else RuleWalls(rule, start)
-
-
-class TimesOfDay:
-    """The times of day that a rule names: its hours, and the seconds within each of them.
-
-    Args:
-        hours: 0 to 23.
-        seconds: seconds since the full hour, ascending.
+        rule: the parameters of ``dateutil.rrule.rrule`` by name; ``dtstart`` and ``until`` aware.
     """
 
-    def __init__(self, hours: Iterable[int], seconds: Sequence[int]) -> None:
-        self.hours = sorted(set(hours))
-        self.seconds = seconds
-
-    @classmethod
-    def of(cls, rule: Mapping[str, Any], start: datetime) -> TimesOfDay:
-        """Those of a rule that starts at ``start``; those that ``bysetpos`` leaves below a day."""
-        freq, positions = rule["freq"], frozenset(part_values(rule["bysetpos"]))
-
-        def named(part: str, at_start: int, number: int, unit: int) -> tuple[int, ...]:
-            values = part_values(rule[part]) or (range(number) if freq >= unit else [at_start])
-            return tuple(sorted(set(values)))
-
-        hours = named("byhour", start.hour, 24, HOURLY)
-        minutes = named("byminute", start.minute, 60, MINUTELY)
-        seconds: Sequence[int] = named("bysecond", start.second, 60, SECONDLY)
-        if freq == SECONDLY and not _at_positions([0], positions):
-            seconds = ()
-        if freq == MINUTELY:
-            seconds = _at_positions(seconds, positions)
-        of_hour = _seconds_of_hour(minutes, tuple(seconds))
-        return cls(hours, _at_positions(of_hour, positions) if freq == HOURLY else of_hour)
-
-    def __len__(self) -> int:
-        return len(self.hours) * len(self.seconds)
-
-    def __getitem__(self, number: int) -> time:
-        hour, second = divmod(number, len(self.seconds))
-        return self._time(self.hours[hour], self.seconds[second])
-
-    def __iter__(self) -> Iterator[time]:
-        return (self[number] for number in range(len(self)))
-
-    def first_from(self, earliest: time) -> time | None:
-        """The first of the times that is not before ``earliest``."""
-        hour, within = bisect_left(self.hours, earliest.hour), 0
-        if hour < len(self.hours) and self.hours[hour] == earliest.hour:
-            within = bisect_left(self.seconds, earliest.minute * 60 + earliest.second)
-            hour, within = (hour, within) if within < len(self.seconds) else (hour + 1, 0)
-        if hour == len(self.hours) or not self.seconds:
-            return None
-        return self._time(self.hours[hour], self.seconds[within])
-
-    def within(self, start: int, length: int) -> list[time]:
-        """The times from ``start`` on, for ``length`` seconds: a part of one hour."""
-        hour, begin = divmod(start, HOUR_SECONDS)
-        if hour not in self.hours:
-            return []
-        first, last = bisect_left(self.seconds, begin), bisect_left(self.seconds, begin + length)
-        return [self._time(hour, second) for second in self.seconds[first:last]]
-
-    @staticmethod
-    def _time(hour: int, second: int) -> time:
-        return time(hour, *divmod(second, 60))
-
-
-class RuleWalls:
-    """The wall times of a rule whose parts name whole days and times of day.
-
-    Args:
-        rule, start: as for ``rule_walls``.
-    """
-
-    #: Whether a time that the clock shows twice is meant both times.
-    runs_through_hours = False
-
-    def __init__(self, rule: Mapping[str, Any], start: datetime) -> None:
+    def __init__(self, rule: Mapping[str, Any]) -> None:
         self.rule = rule
-        self.start = start
-        self.freq: int = rule["freq"]
-        self.interval: int = rule["interval"]
-        self.count: int | None = rule["count"]
-        self.days = RuleDays(rule, start.date())
-        self.times = TimesOfDay.of(rule, start)
+        self.zone = rule["dtstart"].tzinfo or UTC
+        self.start = as_utc(rule["dtstart"]).replace(microsecond=0)
+        self.end = None if rule["until"] is None else as_utc(rule["until"])
+        self.counts_elapsed_time = rule["freq"] >= HOURLY and all(
+            rule[part] is None for part in PARTS
+        )
 
-    @cached_property
-    def first(self) -> datetime | None:
-        """The first wall time of the rule."""
-        return self.first_from(self.start)
-
-    def after(self, wall: datetime) -> datetime | None:
-        """The first wall time of the rule after ``wall``."""
-        if wall < self.start:
-            found = self.first
+    def following(self, moment: datetime) -> datetime | None:
+        """The first occurrence after the UTC instant ``moment``; ``None`` if there is none."""
+        if self.end is not None and moment >= self.end:
+            return None
+        if moment < self.start and self._starts_with_an_occurrence:
+            found: datetime | None = self.start
+        elif self.counts_elapsed_time:
+            found = self._elapsed_after(moment)
         else:
-            second = min(wall.replace(microsecond=0), LAST_SECOND - SECOND)
-            found = self.first_from(second + SECOND)
-        if found is None or self.count is None:
-            return found
-        # Counting is only needed once every time of every day since the start would be enough.
-        most = ((found.date() - self.start.date()).days + 1) * len(self.times)
-        is_over = most >= self.count and countdown_of(self).is_over_at(found)
+            found = first_instant_after(max(moment, self.start), self.zone, self._walls)
+        is_over = found is not None and self.end is not None and found > self.end
         return None if is_over else found
 
-    def first_from(self, wall: datetime) -> datetime | None:
-        """The first wall time from the full second ``wall`` on, whatever ``count`` is."""
-        for day in self.days.since(wall.date()):
-            found = self.times.first_from(wall.time() if day == wall.date() else time())
-            if found is not None:
-                return datetime.combine(day, found)
-        return None
-
-    def stretches_from(self, first: date) -> Iterator[Stretch]:
-        """The rule's times in stretches, from the one that begins with ``first`` on."""
-        # How many times a day has follows from where in the interval it begins.
-        numbers: dict[int, int] = {}
-        for day in self.days.since(first):
-            phase = -1 if day == self.start.date() else self.phase_of(day)
-            if phase not in numbers:
-                numbers[phase] = len(self.times_on(day))
-            yield Stretch(day + DAY, numbers[phase], partial(self._nth_on, day))
-
-    def phase_of(self, day: date) -> int:
-        """Where in the interval the day begins; days in the same phase have the same times."""
-        return 0
-
-    def times_on(self, day: date) -> Sequence[time] | TimesOfDay:
-        """The times on one of the days that the rule names, from its start on."""
-        if day > self.start.date():
-            return self.times
-        return [time for time in self.times if time >= self.start.time()]
-
-    def _nth_on(self, day: date, number: int) -> datetime:
-        return datetime.combine(day, self.times_on(day)[number])
+    @cached_property
+    def _walls(self) -> RuleWalls:
+        return rule_walls(self.rule, wall_at(self.start, self.zone))
 
     @cached_property
-    def _identity(self) -> tuple[Any, ...]:
-        given = (self.rule[part] for part in PARTS)
-        parts = (None if values is None else tuple(part_values(values)) for values in given)
-        return (self.start, self.freq, self.interval, self.count, self.days.week_start, *parts)
+    def _starts_with_an_occurrence(self) -> bool:
+        return self.counts_elapsed_time or self._walls.first == self._walls.start
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RuleWalls) and other._identity == self._identity
-
-    def __hash__(self) -> int:
-        return hash(self._identity)
-
-
-class UnitWalls(RuleWalls):
-    """The wall times of a rule below a day: those that are whole intervals from the start."""
-
-    runs_through_hours = True
-
-    def __init__(self, rule: Mapping[str, Any], start: datetime) -> None:
-        super().__init__(rule, start)
-        self.unit = timedelta(seconds=STEP_SECONDS[self.freq])
-        #: Units are numbered from here.
-        self.midnight = datetime.combine(start, time())
-        self.start_unit = self._unit_at(start)
-
-    def first_from(self, wall: datetime) -> datetime | None:
-        """The first wall time from the full second ``wall`` on, whatever ``count`` is."""
-        if not self._meets_phase_on_some_day:
+    def _elapsed_after(self, moment: datetime) -> datetime | None:
+        try:
+            step: timedelta = UNITS[self.rule["freq"]] * self.rule["interval"]
+            number = max((moment - self.start) // step + 1, 0)
+            if self.rule["count"] is not None and number >= self.rule["count"]:
+                return None
+            return self.start + number * step
+        except OverflowError:
             return None
-        for _ in range(PHASE_LIMIT):
-            found = super().first_from(wall)
-            if found is None:
-                return None
-            number = self._unit_at(found)
-            ahead = (self.start_unit - number) % self.interval
-            if ahead == 0:
-                return found
-            try:
-                wall = self.midnight + (number + ahead) * self.unit
-            except OverflowError:
-                return None
-        return None
-
-    def phase_of(self, day: date) -> int:
-        """The first unit of the day that the interval leaves."""
-        return (self.start_unit - self._unit_at(datetime.combine(day, time()))) % self.interval
-
-    def times_on(self, day: date) -> Sequence[time] | TimesOfDay:
-        """The times on one of the days that the rule names, from its start on."""
-        if self.interval == 1:
-            return super().times_on(day)
-        units = range(self.phase_of(day), DAY // self.unit, self.interval)
-        unit = self.unit // SECOND
-        times = [time for number in units for time in self.times.within(number * unit, unit)]
-        if day > self.start.date():
-            return times
-        return [time for time in times if time >= self.start.time()]
-
-    def _unit_at(self, wall: datetime) -> int:
-        return (wall - self.midnight) // self.unit
-
-    @cached_property
-    def _meets_phase_on_some_day(self) -> bool:
-        step = gcd(self.interval, DAY // self.unit)
-        units = (self._unit_at(datetime.combine(self.start, time)) for time in self.times)
-        return any((number - self.start_unit) % step == 0 for number in units)
-
-
-class PeriodWalls(RuleWalls):
-    """The wall times that ``bysetpos`` selects from each year, month, week or day."""
-
-    def __init__(self, rule: Mapping[str, Any], start: datetime) -> None:
-        super().__init__(rule, start)
-        self.positions = frozenset(part_values(rule["bysetpos"]))
-
-    def first_from(self, wall: datetime) -> datetime | None:
-        """The first wall time from the full second ``wall`` on, whatever ``count`` is."""
-        # What no period of a whole cycle has, none ever will.
-        periods = islice(self._periods_from(wall.date()), PERIODS_IN_CYCLE[self.freq] + 2)
-        selected = (found for days in periods for found in self._selected(days))
-        return next((found for found in selected if found >= wall), None)
-
-    def stretches_from(self, first: date) -> Iterator[Stretch]:
-        """The rule's times in stretches, from the one that begins with ``first`` on."""
-        for days in self._periods_from(first):
-            selected = self._selected(days)
-            in_next = self.days.period_of(days[0]) + LONGEST_PERIOD[self.freq] * DAY
-            yield Stretch(self.days.period_of(in_next), len(selected), selected.__getitem__)
-
-    def _periods_from(self, first: date) -> Iterator[list[date]]:
-        """The days that the rule names, in one list for each of its periods."""
-        days = self.days.since(self.days.period_of(first))
-        return (list(period) for _, period in groupby(days, self.days.period_of))
-
-    def _selected(self, days: list[date]) -> list[datetime]:
-        per_day = len(self.times)
-        numbers = _at_positions(range(len(days) * per_day), self.positions)
-        chosen = (divmod(number, per_day) for number in numbers)
-        found = [datetime.combine(days[day], self.times[number]) for day, number in chosen]
-        return [moment for moment in found if moment >= self.start]
-
-
-class Stretch(NamedTuple):
-    """Some of a rule's times that are counted together."""
-
-    #: The first day after them.
-    end: date
-    number: int
-    #: The time of that number, from 0.
-    nth: Callable[[int], datetime]
-
-
-class Countdown:
-    """Finds the last time of a rule that its ``count`` allows: counted once, as time goes on.
-
-    Several threads may ask it: what they share is replaced, and never changed.
-    """
-
-    def __init__(self, walls: RuleWalls) -> None:
-        self._walls = walls
-        self._count = walls.count or 0
-        #: How many times the rule has on the days before this one.
-        self._counted: tuple[date, int] = (walls.start.date(), 0)
-        self._last: datetime | None = None
-
-    def is_over_at(self, wall: datetime) -> bool:
-        """Whether ``wall``, one of the rule's times, comes after the last of them."""
-        if self._last is None and wall.date() >= self._counted[0]:
-            self._count_to(wall.date())
-        return self._last is not None and wall > self._last
-
-    def _count_to(self, day: date) -> None:
-        first, number = self._counted
-        for stretch in self._walls.stretches_from(first):
-            left = self._count - number
-            if stretch.number >= left:
-                self._last = stretch.nth(left - 1)
-                return
-            number += stretch.number
-            if stretch.end > day:
-                self._counted = (stretch.end, number)
-                return
-
-
-#: The countdown of a rule. Entries are read at every tick, and must not be counted from the start
-#: each time.
-countdown_of = lru_cache(maxsize=COUNTDOWNS)(Countdown)
-
-
-@lru_cache(maxsize=256)
-def _seconds_of_hour(minutes: tuple[int, ...], seconds: tuple[int, ...]) -> Sequence[int]:
-    return tuple(minute * 60 + second for minute in minutes for second in seconds)
-
-
-def _at_positions(found: Sequence[int], positions: frozenset[int]) -> Sequence[int]:
-    """Those of ``found`` that ``bysetpos`` selects: 1 is the first, -1 the last; all if empty."""
-    if not positions:
-        return found
-    total = len(found)
-    numbers = {position - 1 if position > 0 else total + position for position in positions}
-    return [found[number] for number in sorted(numbers) if 0 <= number < total]
