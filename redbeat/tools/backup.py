@@ -21,7 +21,8 @@ from ..decoder import as_data, with_zones
 from ..errors import EntryError
 from ..schedulers import RedBeatSchedulerEntry, encode_json, json_decoder
 from ..store.escaping import printable_json
-from ..timetable import Timetable, paged
+from ..timetable import Timetable
+from ..timetable.listings import paged
 
 #: Fields about past runs; an import takes them for new entries only.
 HISTORY = ("last_run_at", "total_run_count")

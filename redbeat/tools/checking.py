@@ -13,7 +13,8 @@ import click
 from ..beat.reports import DELAY_MINUTES, REPORT_INTERVAL
 from ..beat.settings import application_name
 from ..schedulers import ensure_conf
-from ..timetable import Listing, is_too_late
+from ..timetable.agenda import is_too_late
+from ..timetable.listings import Listing
 from .arguments import Duration
 from .session import Command, Session, named, with_session
 from .status import lacks_reports, read_reports

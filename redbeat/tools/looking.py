@@ -13,7 +13,9 @@ from typing import Any, get_args
 import click
 
 from ..schedulers import RedBeatSchedulerEntry, encode_json
-from ..timetable import Listing, Run, State, Timetable
+from ..timetable import Timetable
+from ..timetable.agenda import Run
+from ..timetable.listings import Listing, State
 from .arguments import Moment
 from .session import Command, Session, as_json, name_argument, with_session, writable
 from .terminal import Console, isoformat, local, rule, to_json

@@ -24,7 +24,8 @@ from ..store.access import REDIS_ERRORS
 from ..store.escaping import one_line
 from ..store.retrying import direct
 from ..store.urls import sanitized
-from ..timetable import Listing, Timetable
+from ..timetable import Timetable
+from ..timetable.listings import Listing
 from .backup import why_unwritable
 from .terminal import Console
 

@@ -14,7 +14,7 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatSchedulerEntry, Timetable
 from redbeat.errors import EntryError
-from redbeat.timetable import PAGE
+from redbeat.timetable.listings import PAGE
 from redbeat.tools import backup
 from support.apps import MakeApp
 from support.wire import Proxy

@@ -22,7 +22,7 @@ from redbeat.errors import EntryError
 from redbeat.schedules import once
 from redbeat.store.keys import SET_ASIDE
 from redbeat.store.topology import SCRIPT_SIZE
-from redbeat.timetable import PAGE
+from redbeat.timetable.listings import PAGE
 from support.apps import MakeApp
 from support.bare import write_bare
 from support.messages import read_messages

@@ -14,7 +14,8 @@ from dateutil import rrule as recurrence
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from redbeat.schedules import due_state, next_due, rrule
+from redbeat.schedules import rrule
+from redbeat.timing.due import due_state, next_due
 from redbeat.timing.rule_walls import COUNTDOWNS, countdown_of
 from support.counting import calls_of
 
