@@ -59,10 +59,11 @@ def add(
     paused: bool | None,
     replace: bool,
 ) -> None:
-    """Add an entry: exactly one of --every, --cron, --rrule and --at says when it runs.
+    """Add an entry.
 
-    Times without an offset, and rules, are in the time zone of --tz, by default that of the
-    application. A rule without DTSTART begins now; a list of dates begins with the first of them.
+    Exactly one of --every, --cron, --rrule and --at says when it runs. Times without an offset, and
+    rules, are in the time zone of --tz, by default that of the application. A rule without DTSTART
+    begins now; a list of dates begins with the first of them.
     """
     if not name:
         raise click.BadParameter("the name is empty", param_hint="NAME")
@@ -96,8 +97,8 @@ def add(
     session.console.say(f"{done} {name}: {rule(schedule)}, {when}")
     if name in timetable.statics():
         session.console.say(
-            f"{name} is in beat_schedule: beat restores that when it next starts. Change it in the "
-            "code."
+            f"{name} is in beat_schedule: beat restores that version when it next starts. "
+            "Change it in the code."
         )
 
 
@@ -144,7 +145,10 @@ def _read_once(at: datetime) -> once:
 @names_argument
 @with_session
 def pause(session: Session, names: Sequence[str]) -> None:
-    """Pause entries: they are kept, but do not run."""
+    """Pause entries.
+
+    They are kept, but do not run.
+    """
     with session.known_names():
         session.timetable.pause(*names)
     for name in names:
@@ -170,7 +174,10 @@ def resume(session: Session, names: Sequence[str]) -> None:
 @name_argument
 @with_session
 def run(session: Session, name: str) -> None:
-    """Send an entry's task now; its schedule does not change."""
+    """Send an entry's task now.
+
+    Its schedule does not change.
+    """
     with session.known_names():
         session.timetable[name]
     try:

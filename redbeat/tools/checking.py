@@ -144,7 +144,7 @@ CHECKS: dict[str, Callable[[Checks], str]] = {
 )
 @with_session
 def check(session: Session, max_delay: timedelta, ignored: Sequence[str]) -> None:
-    """Report by the exit code whether all is well.
+    """Check whether all is well.
 
     For probes: exits with 0, or with 1 and the reasons in one line. A beat of this application must
     lead and be alive. Redis must not have lost the schedule in the last five minutes. No entry may

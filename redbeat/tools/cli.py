@@ -16,8 +16,8 @@ from ..tools import changing, checking, looking, status, transfer
 def redbeat(ctx: click.Context, **kwargs: Any) -> None:
     """Show and change the schedule that redbeat keeps in Redis.
 
-    No beat needs to run. Exit codes: 0, success; 1, a problem was found; 2, wrong usage or a bad
-    setting; 3, Redis is unavailable.
+    Works without a running beat. Exit codes: 0, success; 1, a problem was found; 2, wrong usage or
+    a bad setting; 3, Redis is unavailable.
     """
 
 

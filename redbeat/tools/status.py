@@ -24,7 +24,11 @@ from .terminal import counted, distance, duration, isoformat, local, to_json
 @click.command(cls=Command)
 @click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--interval", type=Duration(), default="2s", show_default=True, help="Pause of --watch."
+    "--interval",
+    type=Duration(),
+    default="2s",
+    show_default=True,
+    help="How often --watch repeats.",
 )
 @as_json
 @with_session

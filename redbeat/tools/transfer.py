@@ -31,10 +31,10 @@ NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 )
 @with_session
 def export(session: Session, output: str) -> None:
-    """Write all entries as JSON Lines: one entry per line, sorted by name.
+    """Write all entries as JSON Lines.
 
-    Each entry comes with what is known of its runs. Entries that cannot be read are listed on
-    standard error; the exit code is 1 then.
+    There is one entry per line, sorted by name. Each entry comes with what is known of its runs.
+    Entries that cannot be read are listed on standard error; the exit code is 1 then.
     """
     unreadable = []
     with _replacing(output) as file:
@@ -82,10 +82,10 @@ def _replacing(path: str) -> Iterator[IO[str]]:
 @click.option("--prune", is_flag=True, help="Remove entries that are not in the file.")
 @with_session
 def import_(session: Session, file: TextIO, dry_run: bool, prune: bool) -> None:
-    """Store the entries of a file written by `export`; - means standard input.
+    """Store the entries of a file written by `export`.
 
-    All or nothing: if one entry is bad, nothing changes. Entries that already exist keep what is
-    known of their runs.
+    The file - is standard input. All or nothing: if one entry is bad, nothing changes. Entries that
+    already exist keep what is known of their runs.
     """
     try:
         with session.progress(file, _count_lines(file), "Reading") as lines:
