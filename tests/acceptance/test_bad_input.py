@@ -1,4 +1,4 @@
-"""What beat says when it cannot start: what is wrong and where, and never a password."""
+"""Messages of a beat that cannot start say what is wrong and where, and never a password."""
 
 import re
 
@@ -12,9 +12,9 @@ PASSWORD = "hunter2-is-secret"
 
 
 def assert_says(beat: Program, pattern: str) -> None:
-    """One line of the log says it, and no password stands anywhere.
+    """One line of the log says so, and no password appears anywhere.
 
-    Celery adds a traceback of its own if a `beat_init` hook fails: that of the hook, and no more.
+    If a `beat_init` hook fails, Celery adds the traceback of that hook; there must be no other.
     """
     beat.wait_for_line(rf"(ERROR|CRITICAL)/MainProcess\].*{pattern}")
     beat.kill()
@@ -24,7 +24,7 @@ def assert_says(beat: Program, pattern: str) -> None:
 
 
 def test_an_unreachable_redis_is_named(make_project: MakeProject) -> None:
-    """Nobody listens: the address is in the message."""
+    """Nothing listens there; the message has the address."""
     port = free_port()
     project = make_project(redbeat_redis_url=f"redis://:{PASSWORD}@{LOOPBACK}:{port}/0")
     assert_says(project.beat(), rf"\b{port}\b")
@@ -34,7 +34,7 @@ def test_an_unreachable_redis_is_named(make_project: MakeProject) -> None:
 def test_a_wrong_or_missing_password_is_named(
     make_project: MakeProject, start_redis: StartRedis, password: str
 ) -> None:
-    """The server wants another password: the message says so, and which server it is."""
+    """The message says so, and which server it is."""
     server = start_redis(requirepass="right")
     credentials = f":{password}@" if password else ""
     project = make_project(redbeat_redis_url=f"redis://{credentials}{LOOPBACK}:{server.port}/0")
@@ -42,13 +42,13 @@ def test_a_wrong_or_missing_password_is_named(
 
 
 def test_an_unknown_scheduler_is_named(make_project: MakeProject) -> None:
-    """`-S` with a name that nothing has: beat ends with an error that repeats it."""
+    """Beat ends with an error that repeats the name given with `-S`."""
     beat = make_project().beat(scheduler="nosuch")
     assert beat.wait_for_exit() != 0
     assert re.search("nosuch", beat.log)
 
 
-def test_a_broker_that_is_not_redis_needs_redbeat_redis_url(make_project: MakeProject) -> None:
+def test_a_broker_other_than_redis_needs_redbeat_redis_url(make_project: MakeProject) -> None:
     """Without `redbeat_redis_url` the message names that setting, and beat ends with an error."""
     broker_url = f"amqp://user:{PASSWORD}@{LOOPBACK}:{free_port()}//"
     beat = make_project(broker_url=broker_url, redbeat_redis_url=None).beat()

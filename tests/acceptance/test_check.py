@@ -1,4 +1,4 @@
-"""`celery redbeat check` beside real beats: whatever keeps an entry from running is named."""
+"""`celery redbeat check` beside real beats: it names whatever keeps an entry from running."""
 
 import json
 from datetime import datetime, timedelta, timezone
@@ -22,21 +22,21 @@ STATIC = {"static": {"task": "proj.add", "schedule": 1, "args": [1, 2]}}
 
 
 def store(app: Celery, name: str, **fields: object) -> RedBeatSchedulerEntry:
-    """An entry that is due each second, and whose task lacks an argument unless told otherwise."""
+    """An entry that is due each second, by default with an argument too few for its task."""
     known = {"task": "proj.add", "schedule": schedule(1), "args": [1]} | fields
     return RedBeatSchedulerEntry(name, app=app, **known).save()
 
 
 @pytest.fixture
 def _led(redis_client: redis.Redis) -> None:
-    """A leader that is well."""
+    """A leader that is alive."""
     redis_client.set("redbeat::lock", new_token(600, 120), px=600_000)
 
 
-def test_check_names_an_entry_that_fails_on_every_run_until_it_is_mended(
+def test_check_names_an_entry_that_fails_on_every_run_until_it_is_corrected(
     app: Celery, project: Project, redis_client: redis.Redis
 ) -> None:
-    """Also when beat has started anew and the entry did not run again; a paused one is nobody's."""
+    """Also after beat has restarted and the entry has not run again, but not while it is paused."""
     store(app, "lacking")
     store(app, "good", args=[1, 2])
     beat = project.beat()
@@ -57,7 +57,7 @@ def test_check_names_an_entry_that_fails_on_every_run_until_it_is_mended(
     good(run_in(project, "check"))
 
 
-def test_a_deleted_entry_fails_no_more(
+def test_a_deleted_entry_no_longer_counts_as_failing(
     app: Celery, project: Project, redis_client: redis.Redis
 ) -> None:
     """And the next leader forgets it."""
@@ -75,7 +75,7 @@ def test_a_deleted_entry_fails_no_more(
 def test_a_run_by_a_beat_that_did_not_know_of_the_failure_counts(
     app: Celery, project: Project, redis_client: redis.Redis
 ) -> None:
-    """Beats that share the work learn nothing from each other."""
+    """Beats that share the work do not know of each other's failures."""
     ran_at = datetime.now(timezone.utc)
     store(app, "a", args=[1, 2], schedule=schedule(3600), last_run_at=ran_at, total_run_count=1)
     redis_client.zadd(FAILING, {"redbeat:a": ran_at.timestamp() + 1})
@@ -87,7 +87,7 @@ def test_a_run_by_a_beat_that_did_not_know_of_the_failure_counts(
 def test_check_names_the_first_entries_that_are_set_aside(
     app: Celery, project: Project, redis_client: redis.Redis
 ) -> None:
-    """And says how many more there are; paused ones do not count."""
+    """It also says how many more there are; paused ones do not count."""
     for number in range(5):
         key = store(app, f"bad-{number}").key
         redis_client.hset(key, "definition", "{")
@@ -106,10 +106,10 @@ def test_check_names_the_first_entries_that_are_set_aside(
 
 
 @pytest.mark.usefixtures("_led")
-def test_check_names_what_beat_will_not_be_able_to_read(
+def test_check_names_entries_that_beat_will_not_be_able_to_read(
     app: Celery, project: Project, redis_client: redis.Redis
 ) -> None:
-    """Though it is not due yet."""
+    """Even before they are due."""
     key = store(app, "unread", schedule=schedule(3600), last_run_at=datetime.now(timezone.utc)).key
     good(run_in(project, "check"))
     redis_client.hset(key, "definition", '{"schedule": {"__type__": "unheard of"}}')
@@ -118,10 +118,10 @@ def test_check_names_what_beat_will_not_be_able_to_read(
 
 
 @pytest.mark.usefixtures("_led")
-def test_check_tells_all_that_is_wrong_in_one_line(
+def test_check_says_everything_that_is_wrong_in_one_line(
     app: Celery, project: Project, redis_client: redis.Redis
 ) -> None:
-    """What is ignored is left out."""
+    """Except what is ignored."""
     hour_ago = datetime.now(timezone.utc) - timedelta(hours=1)
     store(app, "late", last_run_at=hour_ago)
     store(app, "off", schedule=schedule(3600))
@@ -134,10 +134,10 @@ def test_check_tells_all_that_is_wrong_in_one_line(
     good(run_in(project, "check", "--ignore", "overdue", "--ignore", "set-aside"))
 
 
-def test_an_application_on_the_prefix_of_another_learns_that_it_does_not_run(
+def test_an_application_on_the_prefix_of_another_is_told_that_it_does_not_run(
     make_project: MakeProject, broker: redis.Redis
 ) -> None:
-    """From the log of its beat, from `status` and from `check`; the other one is well."""
+    """By the log of its beat, by `status` and by `check`; for the other one all is well."""
     mine = make_project(beat_schedule=STATIC)
     yours = make_project("yours", main="yours: ü@home", beat_schedule=STATIC)
     leader = mine.beat()
@@ -152,8 +152,8 @@ def test_an_application_on_the_prefix_of_another_learns_that_it_does_not_run(
     assert "redbeat_key_prefix" in line
     good(run_in(yours, "check", "--ignore", "application"))
     assert "of another application, 'proj'" in good(run_in(yours, "status"))
-    told = json.loads(good(run_in(yours, "status", "--json")))
-    assert (told["leader"]["application"], told["application"]) == ("proj", "yours: ü@home")
+    shown = json.loads(good(run_in(yours, "status", "--json")))
+    assert (shown["leader"]["application"], shown["application"]) == ("proj", "yours: ü@home")
     assert "another application" not in good(run_in(mine, "status"))
     good(run_in(mine, "check"))
     assert leader.terminate() == 0
@@ -162,10 +162,10 @@ def test_an_application_on_the_prefix_of_another_learns_that_it_does_not_run(
 
 
 @pytest.mark.parametrize("main", ["proj", None, "__main__"])
-def test_beats_that_may_be_of_one_application_say_nothing(
+def test_beats_that_may_belong_to_one_application_do_not_warn(
     make_project: MakeProject, broker: redis.Redis, main: str | None
 ) -> None:
-    """The same name, or none that tells."""
+    """With the same name, or a name that says nothing."""
     leader = make_project(beat_schedule=STATIC)
     other = make_project("other", main=main, beat_schedule=STATIC)
     leader.beat()

@@ -35,7 +35,7 @@ ODD_NAME = "größe: two\nlines"
 
 @pytest.fixture
 def redbeat(project: Project) -> Run:
-    """Run a command; gives what it printed and its exit code."""
+    """Run a command; returns what it printed and its exit code."""
     return lambda *arguments, **options: run_in(project, *arguments, **options)
 
 
@@ -60,7 +60,7 @@ def store_some(app: Celery) -> None:
     ).save()
 
 
-def test_list_prints_one_record_a_line_the_next_one_due_first(app: Celery, redbeat: Run) -> None:
+def test_list_prints_one_entry_per_line_the_next_due_first(app: Celery, redbeat: Run) -> None:
     store_some(app)
     records = [line.split("\t") for line in good(redbeat("list")).splitlines()]
     assert [(record[0], record[-1]) for record in records] == [
@@ -95,7 +95,7 @@ def test_list_of_nothing_is_an_empty_array(redbeat: Run) -> None:
     assert json.loads(good(redbeat("list", "--json"))) == []
 
 
-def test_list_draws_columns_and_colours_on_a_terminal_only(app: Celery, project: Project) -> None:
+def test_list_draws_columns_and_colours_only_on_a_terminal(app: Celery, project: Project) -> None:
     store_some(app)
     screen = on_a_terminal(project, "list")
     assert "\x1b[" in screen
@@ -107,7 +107,7 @@ def test_list_draws_columns_and_colours_on_a_terminal_only(app: Celery, project:
 def test_a_table_fits_a_narrow_terminal(
     app: Celery, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Long names are cut, and times told in words: no row breaks in two."""
+    """Long names are cut, and times are relative: no row is broken."""
     monkeypatch.setenv("COLUMNS", "80")
     store_some(app)
     store(app, "a name that is much too long for its column " * 3)
@@ -123,7 +123,7 @@ def on_a_terminal(project: Project, *arguments: str) -> str:
     return run_on_a_terminal(command(*arguments), project.directory).text
 
 
-def test_show_tells_all_about_an_entry(app: Celery, redbeat: Run) -> None:
+def test_show_prints_everything_about_an_entry(app: Celery, redbeat: Run) -> None:
     store_some(app)
     text = good(redbeat("show", "waiting"))
     for expected in ("proj.add", "[1, 2]", "every 1 h", "waiting", "redbeat:waiting"):
@@ -131,7 +131,7 @@ def test_show_tells_all_about_an_entry(app: Celery, redbeat: Run) -> None:
     assert json.loads(good(redbeat("show", "overdue", "--json")))["total_run_count"] == 3
 
 
-def test_show_tells_why_an_entry_is_set_aside(redbeat: Run, redis_client: redis.Redis) -> None:
+def test_show_says_why_an_entry_is_set_aside(redbeat: Run, redis_client: redis.Redis) -> None:
     note = json.dumps({"reason": "ValueError: no such zone", "definition": ""})
     redis_client.hset("redbeat:aside", mapping={"definition": "{", "set_aside": note})
     redis_client.zadd(SCHEDULE, {"redbeat:aside": -2})
@@ -145,7 +145,7 @@ def test_an_unknown_name_suggests_near_ones(app: Celery, redbeat: Run, name: str
     assert line == "Error: There is no entry 'clenup'. Did you mean 'cleanup'?"
 
 
-def test_upcoming_is_an_agenda(app: Celery, redbeat: Run) -> None:
+def test_upcoming_lists_runs_in_order(app: Celery, redbeat: Run) -> None:
     now = datetime.now(UTC)
     store(app, "often", every=600, last_run_at=now)
     store(app, "seldom", every=1500, last_run_at=now)
@@ -154,7 +154,7 @@ def test_upcoming_is_an_agenda(app: Celery, redbeat: Run) -> None:
     assert len(good(redbeat("upcoming", "--until", "25m")).splitlines()) == 3
 
 
-def test_upcoming_shows_the_herd_at_the_full_hour(app: Celery, redbeat: Run) -> None:
+def test_upcoming_counts_the_runs_at_the_full_hour(app: Celery, redbeat: Run) -> None:
     hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     for number in range(5):
         RedBeatSchedulerEntry(f"e{number}", "proj.add", once(hour), app=app).save()
@@ -194,12 +194,12 @@ def test_add_stores_an_entry(
     assert redis_client.zscore(SCHEDULE, "redbeat:new")
 
 
-def test_a_time_is_taken_in_its_zone(redbeat: Run, timetable: Timetable) -> None:
+def test_a_time_is_read_in_its_zone(redbeat: Run, timetable: Timetable) -> None:
     good(redbeat("add", "new", "t", "--at", "2040-12-24T18:00", "--tz", "America/New_York"))
     assert timetable["new"].schedule.at.astimezone(UTC) == datetime(2040, 12, 24, 23, tzinfo=UTC)
 
 
-def test_add_does_not_replace_an_entry_unless_told(app: Celery, redbeat: Run) -> None:
+def test_add_replaces_an_entry_only_on_request(app: Celery, redbeat: Run) -> None:
     store(app, "one")
     assert "--replace" in error_of(redbeat("add", "one", "proj.add", "--every", "5m"), 1)
     good(redbeat("add", "one", "proj.add", "--every", "5m", "--replace", "--paused"))
@@ -227,7 +227,7 @@ def test_add_does_not_replace_an_entry_unless_told(app: Celery, redbeat: Run) ->
         (["--every", "5m", "--kwargs", "[]"], "[] was not an object"),
     ],
 )
-def test_add_tells_what_it_did_not_understand(
+def test_add_says_what_is_wrong_with_its_arguments(
     redbeat: Run, timetable: Timetable, options: list[str], expected: str
 ) -> None:
     completed = redbeat("add", "new", "proj.add", *options)
@@ -236,20 +236,20 @@ def test_add_tells_what_it_did_not_understand(
     assert not timetable
 
 
-def test_add_tells_how_long_ago_a_time_was_in_its_zone(redbeat: Run, timetable: Timetable) -> None:
-    """It would run at once, and nobody who writes a time means that."""
+def test_add_says_how_long_ago_a_time_was_in_its_zone(redbeat: Run, timetable: Timetable) -> None:
+    """It would run at once, which is not what such a time is meant for."""
     zone = ZoneInfo("Asia/Tokyo")
     passed = (datetime.now(zone) - timedelta(minutes=90)).strftime("%Y-%m-%dT%H:%M:%S")
     completed = redbeat("add", "new", "proj.add", "--at", passed, "--tz", zone.key, "--paused")
-    told = " ".join(error_of(completed, 2).split())
-    assert f"{passed.replace('T', ' ')}+09:00 is in the past (2 hours ago)" in told
-    assert "10m" in told
+    printed = " ".join(error_of(completed, 2).split())
+    assert f"{passed.replace('T', ' ')}+09:00 is in the past (2 hours ago)" in printed
+    assert "10m" in printed
     assert not timetable
     good(redbeat("add", "new", "proj.add", "--at", "1ms"))
 
 
 def test_add_refuses_an_empty_name(redbeat: Run, timetable: Timetable) -> None:
-    """What shell scripts give whose variable is not set."""
+    """As a shell script passes it whose variable is not set."""
     assert "NAME" in error_of(redbeat("add", "", "proj.add", "--every", "5m"), 2)
     assert not timetable
 
@@ -273,7 +273,7 @@ def test_run_sends_the_task_and_leaves_the_timetable(
     assert (redis_client.hgetall(entry.key), redis_client.zscore(SCHEDULE, entry.key)) == before
 
 
-def test_run_tells_in_a_line_that_the_broker_is_away(
+def test_run_reports_an_unavailable_broker_in_one_line(
     app: Celery, make_project: MakeProject, unused_port: int
 ) -> None:
     store(app, "one")
@@ -282,7 +282,7 @@ def test_run_tells_in_a_line_that_the_broker_is_away(
     assert "The message could not be sent" in error_of(run_in(project, "run", "one"), 1)
 
 
-def test_an_entry_is_added_once_though_the_same_command_is_given_twice(redbeat: Run) -> None:
+def test_the_same_command_given_twice_adds_an_entry_once(redbeat: Run) -> None:
     add = ("add", "backup", "proj.add", "--every", "1h")
     good(redbeat(*add))
     assert "Entry 'backup' already exists; use --replace" in error_of(redbeat(*add), 1)
@@ -298,10 +298,10 @@ def test_delete_asks_first(app: Celery, redbeat: Run, timetable: Timetable) -> N
 
 
 @pytest.mark.parametrize("command", ["run", "pause"])
-def test_what_is_left_of_an_entry_is_no_entry_of_that_name(
+def test_a_place_without_a_definition_is_not_an_entry(
     redbeat: Run, redis_client: redis.Redis, command: str
 ) -> None:
-    """Nor is its own name a near one."""
+    """Its own name is not suggested either."""
     redis_client.zadd(SCHEDULE, {"redbeat:ghost": time.time() + 3600})
     assert (
         "has lost its definition; only its place in the schedule is left. Use `delete`"
@@ -309,11 +309,11 @@ def test_what_is_left_of_an_entry_is_no_entry_of_that_name(
     )
 
 
-def test_an_empty_name_is_told_as_such(redbeat: Run) -> None:
+def test_an_empty_name_is_called_empty(redbeat: Run) -> None:
     assert "The name is empty" in error_of(redbeat("show", ""), 1)
 
 
-def test_add_tells_that_it_took_the_place_of_another(app: Celery, redbeat: Run) -> None:
+def test_add_says_whether_it_replaced_an_entry(app: Celery, redbeat: Run) -> None:
     store(app, "a")
     arguments = ("proj.add", "--every", "5m", "--replace")
     assert good(redbeat("add", "a", *arguments)).startswith("Replaced a: every 5 min")
@@ -322,7 +322,7 @@ def test_add_tells_that_it_took_the_place_of_another(app: Celery, redbeat: Run) 
 
 @pytest.fixture
 def with_statics(make_project: MakeProject) -> Project:
-    """A project whose beat has stored one static entry, and is gone."""
+    """A project whose beat has stored one static entry and has ended."""
     project = make_project(beat_schedule=STATIC)
     beat = project.beat()
     beat.wait_for_line("This beat leads")
@@ -335,13 +335,13 @@ def with_statics(make_project: MakeProject) -> Project:
 def test_deleting_an_entry_of_beat_schedule_says_that_it_comes_back(
     with_statics: Project, is_known_to_code: bool
 ) -> None:
-    """By what the code says, or Redis: the command may have been given another configuration."""
+    """As known from the code or from Redis: the command may run with another configuration."""
     if not is_known_to_code:
         with_statics.configure(**with_statics.settings | {"beat_schedule": {}})
     good(run_in(with_statics, "add", "other", "proj.add", "--every", "1h"))
-    told = good(run_in(with_statics, "delete", "static", "other", "--yes")).splitlines()
-    assert told[0].startswith("Removed static. It is in beat_schedule: beat stores it again")
-    assert told[1] == "Removed other"
+    printed = good(run_in(with_statics, "delete", "static", "other", "--yes")).splitlines()
+    assert printed[0].startswith("Removed static. It is in beat_schedule: beat stores it again")
+    assert printed[1] == "Removed other"
     with_statics.configure(**with_statics.settings | {"beat_schedule": STATIC})
     with_statics.beat().wait_for_line("This beat leads")
     wait_until(lambda: run_in(with_statics, "show", "static").returncode == 0, 20, "the entry")
@@ -353,21 +353,21 @@ def test_adding_an_entry_of_beat_schedule_says_that_it_is_overwritten(
 ) -> None:
     if not options:
         good(run_in(with_statics, "delete", "static", "--yes"))
-    told = good(run_in(with_statics, "add", "static", "proj.add", "--every", "2h", *options))
-    assert "beat_schedule" in told
-    assert "next starts" in told
-    told = good(run_in(with_statics, "add", "other", "proj.add", "--every", "2h", *options))
-    assert "beat_schedule" not in told
+    printed = good(run_in(with_statics, "add", "static", "proj.add", "--every", "2h", *options))
+    assert "beat_schedule" in printed
+    assert "next starts" in printed
+    printed = good(run_in(with_statics, "add", "other", "proj.add", "--every", "2h", *options))
+    assert "beat_schedule" not in printed
 
 
-def test_an_import_says_which_changes_do_not_last(with_statics: Project) -> None:
+def test_an_import_says_which_changes_beat_will_undo(with_statics: Project) -> None:
     exported = good(run_in(with_statics, "export"))
     assert "beat_schedule" not in good(run_in(with_statics, "import", "-", input=exported))
     changed = exported.replace("3600", "1800")
-    told = good(run_in(with_statics, "import", "-", input=changed))
-    assert told.startswith("In beat_schedule: static. Beat restores them when it next starts")
-    told = good(run_in(with_statics, "import", "-", "--prune", input="{}"))
-    assert told.startswith("In beat_schedule: static. Beat restores them when it next starts")
+    printed = good(run_in(with_statics, "import", "-", input=changed))
+    assert printed.startswith("In beat_schedule: static. Beat restores them when it next starts")
+    printed = good(run_in(with_statics, "import", "-", "--prune", input="{}"))
+    assert printed.startswith("In beat_schedule: static. Beat restores them when it next starts")
 
 
 def test_replacing_a_paused_entry_leaves_it_paused(
@@ -375,17 +375,17 @@ def test_replacing_a_paused_entry_leaves_it_paused(
 ) -> None:
     """Unless the command says otherwise."""
     store(app, "a", enabled=False)
-    told = good(redbeat("add", "a", "proj.add", "--every", "2h", "--replace"))
-    assert "Replaced a" in told
-    assert "still paused" in told
-    assert "resume" in told
+    printed = good(redbeat("add", "a", "proj.add", "--every", "2h", "--replace"))
+    assert "Replaced a" in printed
+    assert "still paused" in printed
+    assert "resume" in printed
     assert not timetable["a"].enabled
     assert "next run" in good(
         redbeat("add", "a", "proj.add", "--every", "2h", "--replace", "--active")
     )
     assert timetable["a"].enabled
-    told = good(redbeat("add", "a", "proj.add", "--every", "2h", "--replace", "--paused"))
-    assert told.rstrip().endswith("every 2 h, paused")
+    printed = good(redbeat("add", "a", "proj.add", "--every", "2h", "--replace", "--paused"))
+    assert printed.rstrip().endswith("every 2 h, paused")
     assert not timetable["a"].enabled
 
 
@@ -400,23 +400,23 @@ def test_replacing_an_entry_that_cannot_be_read_does_not_pause_it(
 def test_a_time_without_an_offset_is_in_the_zone_of_the_application(
     make_project: MakeProject,
 ) -> None:
-    """The end of an agenda as the time of an entry."""
+    """Both in `add` and in `upcoming`."""
     project = make_project(timezone="Asia/Tokyo")
     good(run_in(project, "add", "a", "proj.add", "--at", "2040-12-24T18:00"))
     due_at = "2040-12-24T09:00:00+00:00"
     for until, found in {"2040-12-24T17:59": [], "2040-12-24T18:00": [due_at]}.items():
-        told = json.loads(good(run_in(project, "upcoming", "--until", until, "--json")))
-        assert [each["due_at"] for each in told if each["name"] == "a"] == found
+        printed = json.loads(good(run_in(project, "upcoming", "--until", until, "--json")))
+        assert [each["due_at"] for each in printed if each["name"] == "a"] == found
 
 
-def test_a_histogram_has_no_limit(redbeat: Run) -> None:
+def test_a_histogram_cannot_be_limited(redbeat: Run) -> None:
     assert "omit --limit" in error_of(redbeat("upcoming", "--histogram", "--limit", "5"), 2)
 
 
-def test_status_counts_what_is_to_run_at_once_as_nothing_late(
+def test_status_does_not_call_entries_to_be_run_at_once_late(
     app: Celery, redbeat: Run, redis_client: redis.Redis
 ) -> None:
-    """Others write a score of zero for that."""
+    """Other programs write a score of zero for that."""
     store(app, "a")
     redis_client.zadd(SCHEDULE, {"redbeat:a": 0})
     assert "Overdue:    only entries to be run at once" in good(redbeat("status"))
@@ -477,7 +477,7 @@ def backup_path(app: Celery, redbeat: Run, tmp_path: Path) -> Path:
 def test_an_export_comes_back_as_it_was(
     redbeat: Run, backup_path: Path, redis_client: redis.Redis
 ) -> None:
-    """Runs and due times included, on an empty Redis; and its order is stable."""
+    """Including runs and due times, on an empty Redis; and its order is stable."""
     hashes = {key: redis_client.hgetall(key) for key in redis_client.keys("redbeat:[^:]*")}
     scores = scores_of(redis_client)
     redis_client.flushdb()
@@ -498,7 +498,7 @@ def scores_of(client: redis.Redis) -> dict[str, float]:
 def test_an_import_reads_what_comes_through_a_pipe(
     redbeat: Run, backup_path: Path, redis_client: redis.Redis
 ) -> None:
-    """Of which nobody knows the length."""
+    """Its length is not known in advance."""
     redis_client.flushdb()
     assert "5 added" in good(redbeat("import", "-", input=backup_path.read_text()))
     with backup_path.open() as file:
@@ -506,10 +506,10 @@ def test_an_import_reads_what_comes_through_a_pipe(
     assert good(redbeat("export")) == backup_path.read_text()
 
 
-def test_an_import_of_what_is_no_utf8_is_refused(
+def test_an_import_of_a_file_that_is_not_utf8_is_refused(
     redbeat: Run, timetable: Timetable, tmp_path: Path
 ) -> None:
-    """Wherever it stands: what is before it is not stored."""
+    """Wherever the bad byte is: the entries before it are not stored."""
     file = tmp_path / "schedule.jsonl"
     file.write_bytes(GOOD.encode() * 5000 + b'{"name": "\xff"}')
     assert "is not UTF-8" in error_of(redbeat("import", str(file)), 1)
@@ -519,7 +519,7 @@ def test_an_import_of_what_is_no_utf8_is_refused(
 def test_an_export_that_fails_leaves_the_file_as_it_was(
     app: Celery, redbeat: Run, tmp_path: Path
 ) -> None:
-    """A disk that is full in the midst of it must not cost the last good backup."""
+    """A disk that fills up during an export must not cost the last good backup."""
     file = tmp_path / "backups" / "schedule.jsonl"
     file.parent.mkdir()
     file.write_text("the last good one")
@@ -535,8 +535,8 @@ def test_an_export_that_fails_leaves_the_file_as_it_was(
     assert list(file.parent.iterdir()) == [file]
 
 
-def test_an_export_can_be_read_by_its_user_only(app: Celery, redbeat: Run, tmp_path: Path) -> None:
-    """Arguments may be secret; whoever wants others to read the file has made it before."""
+def test_only_its_user_can_read_an_export(app: Celery, redbeat: Run, tmp_path: Path) -> None:
+    """Arguments may be secret. An existing file keeps its mode, so that others may read it."""
     store(app, "one")
     file = tmp_path / "schedule.jsonl"
     good(redbeat("export", "-o", str(file), umask=0))
@@ -554,8 +554,8 @@ def limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_SIZE, FILE_SIZE))
 
 
-def test_an_export_is_written_to_what_is_no_regular_file(app: Celery, redbeat: Run) -> None:
-    """Which nothing may take the place of."""
+def test_an_export_can_be_written_to_a_device(app: Celery, redbeat: Run) -> None:
+    """It is not replaced."""
     store(app, "one")
     assert names_in(good(redbeat("export", "-o", "/dev/stdout"))) == ["one"]
 
@@ -618,7 +618,7 @@ def test_an_import_with_one_bad_entry_changes_nothing(
     assert not timetable
 
 
-def test_an_import_brings_back_an_entry_that_lost_its_place(
+def test_an_import_restores_an_entry_that_lost_its_place(
     redbeat: Run, backup_path: Path, redis_client: redis.Redis
 ) -> None:
     redis_client.zrem(SCHEDULE, "redbeat:waiting")
@@ -640,7 +640,7 @@ def test_an_export_names_what_it_cannot_read(
 def test_an_entry_that_cannot_be_written_hides_no_other(
     app: Celery, redbeat: Run, redis_client: redis.Redis
 ) -> None:
-    """It is as one that cannot be read: what is nested so deeply can be read and not be written."""
+    """It counts as broken: JSON nested so deeply can be read, but not written."""
     store(app, "good")
     nested = "[" * 700 + "]" * 700
     definition = f'{{"name": "deep", "task": "proj.add", "schedule": 60, "args": {nested}}}'
@@ -661,10 +661,10 @@ def test_an_entry_that_cannot_be_written_hides_no_other(
     assert "1 changed" in good(redbeat("import", "-", input=mended))
 
 
-def test_what_is_no_utf8_and_no_number_in_json_is_listed_and_backed_up(
+def test_names_that_are_not_utf8_and_nan_are_listed_and_backed_up(
     app: Celery, redbeat: Run, redis_client: redis.Redis, tmp_path: Path
 ) -> None:
-    """Python writes NaN, and Redis takes any bytes: the JSON that we print is JSON all the same."""
+    """Python writes NaN, and Redis takes any bytes, but what we print is valid JSON."""
     store(app, "nan", kwargs={"x": float("nan")})
     definition = store(app, "sound").encode_definition()
     redis_client.hset(b"redbeat:\xff", "definition", definition)
@@ -693,11 +693,11 @@ def test_a_paused_entry_has_no_next_run(app: Celery, redbeat: Run) -> None:
 
 
 def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbeat: Run) -> None:
-    """The leader is named; its counts come with its heartbeat."""
+    """The leader is named, and its counts are shown."""
     store(app, "tick", every=1, args=[1, 2])
     beat = project.beat()
     beat.wait_for_line("Acquired lock")
-    wait_until(lambda: has_told_of_runs(redbeat), 20, "a report of runs")
+    wait_until(lambda: has_reported_runs(redbeat), 20, "a report of runs")
     text = good(redbeat("status"))
     assert f"(pid {beat.pid})" in text
     assert "failures, worst delay" in text
@@ -706,15 +706,15 @@ def test_status_and_check_of_a_running_beat(app: Celery, project: Project, redbe
     assert "failures, worst delay" not in good(redbeat("status"))
 
 
-def has_told_of_runs(redbeat: Run) -> bool:
+def has_reported_runs(redbeat: Run) -> bool:
     beats = json.loads(good(redbeat("status", "--json")))["beats"]
-    return any(told["runs"] > 0 for told in beats.values())
+    return any(printed["runs"] > 0 for printed in beats.values())
 
 
-def test_watching_outlives_an_outage_and_ends_well_with_ctrl_c(
+def test_watching_survives_an_outage_and_ends_with_ctrl_c(
     make_project: MakeProject, unused_port: int
 ) -> None:
-    """An outage is what one watches for."""
+    """An outage is what people watch for."""
     project = make_project(redbeat_redis_url=f"redis://127.0.0.1:{unused_port}/0")
     watching = project.redbeat("status", "--watch", "--interval", "50ms")
     wait_until(lambda: watching.log.count("is unavailable") > 1, 20, "a second look")
@@ -730,7 +730,7 @@ def test_status_shows_no_password(make_project: MakeProject, redis_server: Any) 
     assert completed.returncode == 3
 
 
-def test_check_tells_what_is_wrong(app: Celery, redbeat: Run, redis_client: redis.Redis) -> None:
+def test_check_says_what_is_wrong(app: Celery, redbeat: Run, redis_client: redis.Redis) -> None:
     assert error_of(redbeat("check"), 1) == "Error: no beat leads"
     redis_client.set("redbeat::lock", new_token(600, 120), px=300_000)
     assert "has sent no heartbeat for" in error_of(redbeat("check"), 1)
@@ -742,7 +742,7 @@ def test_check_tells_what_is_wrong(app: Celery, redbeat: Run, redis_client: redi
     good(redbeat("check", "--max-delay", "4h"))
 
 
-def test_check_without_a_lock_asks_for_any_sign_of_life(
+def test_check_without_a_lock_needs_a_report_of_any_beat(
     app: Celery, make_project: MakeProject
 ) -> None:
     project = make_project(redbeat_lock_key=None)
@@ -752,7 +752,7 @@ def test_check_without_a_lock_asks_for_any_sign_of_life(
 
 
 def test_an_unreachable_redis_is_exit_code_3(make_project: MakeProject, unused_port: int) -> None:
-    """In one line, and at once, though the application would wait for Redis for ever."""
+    """In one line, and at once, although the application would wait for Redis for ever."""
     project = make_project(
         redbeat_redis_url=f"redis://127.0.0.1:{unused_port}/0",
         redbeat_redis_options={"retry_period": -1},
@@ -766,10 +766,10 @@ def test_a_bad_setting_is_exit_code_2(make_project: MakeProject) -> None:
     assert "redbeat_batch_size" in error_of(run_in(project, "list"), 2)
 
 
-def test_an_option_that_redis_py_does_not_know_is_told_by_beat_and_by_every_command(
+def test_beat_and_every_command_report_an_option_that_redis_py_does_not_know(
     make_project: MakeProject,
 ) -> None:
-    """In one line that names the setting, not in redis-py's traceback."""
+    """In one line that names the setting, instead of redis-py's traceback."""
     project = make_project(redbeat_redis_options={"sokcet_timeout": 5})
     line = error_of(run_in(project, "list"), 2)
     assert "redbeat_redis_options" in line
@@ -796,10 +796,10 @@ def test_a_command_without_an_application_says_so(project: Project) -> None:
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("arguments", [["list"], ["export"], ["status"]], ids=lambda each: each[0])
-def test_a_full_disk_is_told_in_one_line(
+def test_a_full_disk_is_reported_in_one_line(
     app: Celery, project: Project, arguments: list[str], unbuffered: str
 ) -> None:
-    """Where the output goes to, there is no more room, neither now nor when Python ends."""
+    """There is no room for the output, neither now nor when Python ends."""
     store(app, "one")
     with Path("/dev/full").open("w") as full:
         completed = subprocess.run(
@@ -840,7 +840,7 @@ def test_a_shell_completes_names(app: Celery, project: Project) -> None:
     assert "cleanup" in completions(project, "celery -A proj redbeat show cl")
 
 
-def test_a_shell_gets_no_names_at_once_where_redis_is_away(
+def test_a_shell_gets_no_names_without_delay_while_redis_is_unavailable(
     make_project: MakeProject, unused_port: int
 ) -> None:
     """Although beat itself would try for ever."""
@@ -873,7 +873,7 @@ def many(app: Celery) -> int:
 
 
 def test_a_list_of_100000_entries_streams_and_stays_small(many: int, project: Project) -> None:
-    """All of them, in less than 100 MB; the first page does not wait for the rest."""
+    """All are listed in less than 100 MB; the first page does not wait for the rest."""
     measured = (
         "import resource, subprocess, sys; subprocess.run(sys.argv[1:]);"
         "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss, file=sys.stderr)"

@@ -1,9 +1,9 @@
 """Every JSON example of the documentation, typed into `redis-cli`, fires at its time.
 
 What is due at once is seen to run. What is due later is seen to get the due time that the page
-says, worked out here by other means than ours, and to run when that has come: the clock cannot be
-moved, so the entry's last run is put back, by the commands that the page gives for that, or the
-example's date.
+says, which is worked out here by other means than ours, and to run at that time. The clock cannot
+be moved, so the entry's last run is put back, by the commands that the page gives for that, or the
+date of the example.
 """
 
 import base64
@@ -51,7 +51,7 @@ EXAMPLES = {named_in(block): block for block in reversed(BLOCKS) if named_in(blo
 
 
 def block_with(text: str) -> str:
-    """The one block in which this text stands."""
+    """The one block that contains this text."""
     (found,) = [block for block in BLOCKS if text in block]
     return found
 
@@ -189,7 +189,7 @@ def assert_waits_for(client: redis.Redis, name: str, since: datetime) -> None:
 
 
 def put_back(name: str) -> str:
-    """The commands of the page that let an entry be due now."""
+    """The commands of the page that make an entry due now."""
     if name == "party":
         return EXAMPLES[name].replace('"year": 2040', '"year": 2024')
     if name == "backup":
@@ -198,7 +198,7 @@ def put_back(name: str) -> str:
 
 
 def test_every_example_is_known_here_and_every_type_has_one() -> None:
-    """No block of JSON in the documentation is left untried."""
+    """Every block of JSON in the documentation is tried."""
     assert EXAMPLES.keys() == AT_ONCE | LATER.keys()
     blocks = [block for page in pages() for block in read_blocks(page)]
     shown = [block for block in blocks if "__type__" in block.text and block.language != "redis"]
@@ -225,7 +225,7 @@ def test_every_example_runs_at_once_or_gets_the_due_time_that_the_page_says(
 def test_every_example_runs_when_its_time_has_come_and_then_waits_for_the_next(
     project: Project, redis_server: RedisServer, redis_client: redis.Redis, broker: redis.Redis
 ) -> None:
-    """Once each, though the time has come long ago."""
+    """Once each, although the time came long ago."""
     since = datetime.now(UTC)
     for name in LATER:
         type_into_redis_cli(redis_server, EXAMPLES[name])
@@ -252,7 +252,7 @@ def test_an_example_of_every_minute_runs_at_the_full_minute(
 def test_the_values_of_the_example_reach_the_task(
     project: Project, redis_server: RedisServer, broker: redis.Redis
 ) -> None:
-    """As the objects that they stand for."""
+    """As the objects that they represent."""
     type_into_redis_cli(redis_server, EXAMPLES["values"])
     type_into_redis_cli(redis_server, EXAMPLES["signature"])
     project.beat()
@@ -305,7 +305,7 @@ def test_the_examples_change_pause_resume_and_delete_an_entry(
     assert redis_client.zscore(SCHEDULE, "redbeat:heartbeat") is None
 
 
-def test_an_entry_that_was_set_aside_says_why_and_comes_back_when_it_is_written_anew(
+def test_an_entry_that_was_set_aside_says_why_and_comes_back_when_it_is_written_again(
     project: Project, redis_server: RedisServer, redis_client: redis.Redis, broker: redis.Redis
 ) -> None:
     """By the definition alone, without a new score."""
@@ -335,7 +335,7 @@ def is_known_to_2_x(name: str) -> bool:
     )
 
 
-def test_the_examples_that_keep_to_what_2_x_knows_run_under_2_x(
+def test_the_examples_that_use_only_what_2_x_knows_run_under_2_x(
     make_project: MakeProject,
     redis_server: RedisServer,
     broker: redis.Redis,

@@ -99,7 +99,7 @@ def test_an_entry_stored_under_another_name_is_a_copy(
 @pytest.mark.parametrize(
     "bad", [3, {"task": "t"}, {"task": "t", "schedule": object()}, {"schedule": 3}]
 )
-def test_what_is_no_entry_is_refused_by_name(timetable: Timetable, bad: Any) -> None:
+def test_a_value_that_is_not_an_entry_is_refused_by_name(timetable: Timetable, bad: Any) -> None:
     with pytest.raises(EntryError, match="broken"):
         timetable["broken"] = bad
     assert not timetable
@@ -115,7 +115,7 @@ def test_an_update_with_one_bad_entry_stores_none(client_app: Celery, timetable:
 def test_an_update_keeps_what_is_known_of_runs(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """Stored anew among new ones, an entry keeps its timer and its count."""
+    """An entry stored again beside new ones keeps its timer and its count."""
     ran = make(client_app, "ran", every=3600, last_run_at=ago(minutes=45), total_run_count=7)
     ran.save()
     timetable.update({"ran": make(client_app, "ran", every=3600), "new": make(client_app, "new")})
@@ -124,7 +124,7 @@ def test_an_update_keeps_what_is_known_of_runs(
     assert math.isclose(score - datetime.now(UTC).timestamp(), 900, abs_tol=5)
 
 
-def test_an_entry_class_with_a_save_of_its_own_is_saved_by_it(client_app: Celery) -> None:
+def test_an_entry_whose_class_has_its_own_save_is_saved_by_it(client_app: Celery) -> None:
     saved = []
 
     class Entry(RedBeatSchedulerEntry):
@@ -172,8 +172,10 @@ def test_an_entry_that_moves_between_two_pages_is_not_left_out(
     assert len({*first, *names}) == PAGE + 10
 
 
-def test_each_state_is_told(client_app: Celery, timetable: Timetable, client: redis.Redis) -> None:
-    """And what cannot be read is listed beside the rest."""
+def test_each_entry_is_listed_with_its_state(
+    client_app: Celery, timetable: Timetable, client: redis.Redis
+) -> None:
+    """Including entries that cannot be read."""
     make(client_app, "waiting").save()
     make(client_app, "overdue", every=5, last_run_at=ago(minutes=1), total_run_count=1).save()
     make(client_app, "paused", enabled=False).save()
@@ -209,7 +211,7 @@ def test_each_state_is_told(client_app: Celery, timetable: Timetable, client: re
 def test_one_bad_entry_hides_no_other(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """Scores that are no dates, histories that are none, schedules that are none."""
+    """With a score, a history or a schedule that makes no sense."""
     make(client_app, "good").save()
     definition = make(client_app, "x").encode_definition()
     bad = {
@@ -236,7 +238,7 @@ def test_one_bad_entry_hides_no_other(
 
 
 class Raising(BaseSchedule):  # type: ignore[misc]  # Celery has no types
-    """A schedule of an application, with a defect that shows once it is stored."""
+    """A schedule of an application, with a defect that shows only once it is stored."""
 
     is_sound = True
 
@@ -252,7 +254,7 @@ class Raising(BaseSchedule):  # type: ignore[misc]  # Celery has no types
 def test_an_entry_whose_schedule_raises_has_no_upcoming_runs(
     client_app: Celery, timetable: Timetable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As with beat, which sets it aside and runs the others."""
+    """Beat, too, sets it aside and runs the others."""
     register_codec("tests-raising", Raising, lambda schedule: {}, lambda fields: Raising())
     RedBeatSchedulerEntry("raising", "t", Raising(), app=client_app).save()
     make(client_app, "good", every=4000).save()
@@ -264,7 +266,7 @@ def test_an_entry_whose_schedule_raises_has_no_upcoming_runs(
 def test_an_entry_with_another_name_in_its_definition_goes_by_that_of_its_key(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """Other languages write what they like: to pause one must not make a second one."""
+    """Other languages may write any name there: pausing the entry must not make a second one."""
     client.hset("redbeat:key", "definition", make(client_app, "other").encode_definition())
     client.zadd(SCHEDULE, {"redbeat:key": 4e9})
     timetable.pause("key")
@@ -276,7 +278,7 @@ def test_an_entry_with_another_name_in_its_definition_goes_by_that_of_its_key(
 def test_any_score_below_zero_is_never_due_and_listed_as_finished(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """Others write other numbers than we do: nothing that is counted is left out of a list."""
+    """Others may write other numbers than ours: all that is counted is also listed."""
     for name, score in {"one": -1, "half": -0.5, "aside": SET_ASIDE, "five": -5}.items():
         make(client_app, name).save()
         client.zadd(SCHEDULE, {f"redbeat:{name}": score})
@@ -292,7 +294,7 @@ def test_any_score_below_zero_is_never_due_and_listed_as_finished(
 def test_a_scheduler_is_found_by_either_kind_of_path(
     make_app_with: Any, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """Celery takes both: with the wrong class of entries, fields of its own would be lost."""
+    """Celery takes both. With the wrong class of entries, fields of its own would be lost."""
 
     class OwnEntry(RedBeatSchedulerEntry):
         pass
@@ -325,7 +327,7 @@ def test_pausing_and_resuming_change_nothing_else(
 def test_the_upcoming_runs_come_in_order_and_as_often_as_they_are_due(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """A preview of all entries; what is stored stays as it is."""
+    """It is a preview: nothing is stored."""
     now = datetime.now(UTC)
     make(client_app, "often", every=10, last_run_at=now).save()
     make(client_app, "seldom", every=25, last_run_at=now).save()
@@ -350,7 +352,7 @@ BARE: dict[str, dict[str, Any]] = {
 def test_an_edit_leaves_the_time_for_which_another_program_wrote_an_entry_that_never_ran(
     timetable: Timetable, client: redis.Redis, rule: dict[str, Any], hours: int
 ) -> None:
-    """Its start, or the slot that beat has not come to yet; a new schedule counts anew."""
+    """Its start, or a slot that beat has not come to yet, unless the schedule changes."""
     score = int(datetime.now(UTC).timestamp()) + hours * 3600
     write_bare(client, "bare", rule, score)
     timetable.pause("bare")
@@ -364,7 +366,7 @@ def test_an_edit_leaves_the_time_for_which_another_program_wrote_an_entry_that_n
     )
 
 
-def test_resuming_an_interval_that_never_ran_and_was_found_paused_runs_it_at_once(
+def test_an_interval_that_was_stored_paused_and_never_ran_runs_at_once_when_it_is_resumed(
     timetable: Timetable, client: redis.Redis
 ) -> None:
     """The time to which beat has moved it is nobody's wish."""
@@ -390,7 +392,7 @@ class Spread(RedBeatSchedulerEntry):
         return int(self.kwargs["at"])
 
 
-def test_an_edit_follows_an_entry_class_that_says_when_it_is_due(
+def test_an_edit_respects_an_entry_class_that_decides_when_it_is_due(
     client_app: Celery, client: redis.Redis
 ) -> None:
     """Though it never ran."""
@@ -440,7 +442,7 @@ class OwnCrontab(crontab):  # type: ignore[misc]  # Celery has no types
     ],
     ids=["relative", "solar", "subclass", "crontab"],
 )
-def test_upcoming_keeps_the_pace_of_schedules_that_answer_by_their_own_clock(
+def test_upcoming_keeps_the_intervals_of_schedules_that_read_their_own_clock(
     client_app: Celery, timetable: Timetable, rule: Any, hours: float
 ) -> None:
     """The solar noon moves by half a minute a day, and no more."""
@@ -451,13 +453,15 @@ def test_upcoming_keeps_the_pace_of_schedules_that_answer_by_their_own_clock(
     assert gaps == pytest.approx([hours * 3600] * 7, abs=60)
 
 
-def test_upcoming_ends_where_nothing_is_left(client_app: Celery, timetable: Timetable) -> None:
+def test_upcoming_ends_when_nothing_is_left_to_run(
+    client_app: Celery, timetable: Timetable
+) -> None:
     at = datetime.now(UTC) + timedelta(hours=1)
     RedBeatSchedulerEntry("once", "t", once(at), app=client_app).save()
     assert [(run.name, run.due_at) for run in timetable.upcoming()] == [("once", at)]
 
 
-def test_a_run_out_of_turn_leaves_the_timetable_alone(
+def test_sending_an_entry_now_does_not_change_its_schedule(
     make_app_with: Any, redis_url: str, redis_client: redis.Redis
 ) -> None:
     app = make_app_with(redbeat_redis_url=redis_url, broker_url=redis_url)
@@ -473,7 +477,7 @@ def test_a_run_out_of_turn_leaves_the_timetable_alone(
 
 
 class Tagging(RedBeatScheduler):
-    """A scheduler of an application, which needs what its construction prepares."""
+    """A scheduler of an application that needs what its constructor prepares."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -491,10 +495,10 @@ class Waiting(RedBeatScheduler):
     max_interval = 3
 
 
-def test_a_run_out_of_turn_is_sent_as_the_application_s_scheduler_sends(
+def test_an_entry_sent_now_is_sent_by_the_application_s_scheduler(
     make_app_with: Any, redis_url: str, redis_client: redis.Redis
 ) -> None:
-    """Which leads no one for it, stores no static entry, and leaves the timetable as it was."""
+    """It does not lead, stores no static entry, and does not change the schedule."""
     app = make_app_with(
         redbeat_redis_url=redis_url,
         broker_url=redis_url,
@@ -514,10 +518,10 @@ def test_a_run_out_of_turn_is_sent_as_the_application_s_scheduler_sends(
 
 
 @pytest.mark.parametrize(("scheduler", "cost"), [("redbeat", 1), (Waiting, 1), (Tagging, 3)])
-def test_a_run_out_of_turn_costs_what_it_says(
+def test_sending_an_entry_now_costs_the_documented_round_trips(
     make_app_with: Any, proxy: Proxy, scheduler: Any, cost: int
 ) -> None:
-    """Two more for a scheduler that is built for it, which checks the server."""
+    """Building a scheduler for it costs two more, since that checks the server."""
     app = make_app_with(redbeat_redis_url=proxy.url(), beat_scheduler=scheduler)
     make(app, "one").save()
     with proxy.counting() as traffic:
@@ -525,10 +529,10 @@ def test_a_run_out_of_turn_costs_what_it_says(
     assert traffic.round_trips == cost
 
 
-def test_pruning_removes_what_nothing_will_come_of_and_keeps_statics(
+def test_pruning_removes_entries_that_will_never_run_and_keeps_statics(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """A finished static entry would be stored anew and run again."""
+    """A finished static entry would be stored and run again."""
     make(client_app, "waiting").save()
     for name in ("finished", "static"):
         make(client_app, name).save()
@@ -543,10 +547,10 @@ def test_pruning_removes_what_nothing_will_come_of_and_keeps_statics(
     assert client.lrange("foreign", 0, -1) == ["not ours"]
 
 
-def test_membership_agrees_with_what_is_found(
+def test_membership_agrees_with_getting(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """An entry that others stored without a place is one; a place without an entry is none."""
+    """An entry without a place in the schedule counts; a place without an entry does not."""
     make(client_app, "homeless").save()
     client.zrem(SCHEDULE, "redbeat:homeless")
     client.zadd(SCHEDULE, {"redbeat:gone": 1, "redbeat:torn": 1})
@@ -575,10 +579,10 @@ def finish(app: Celery, client: redis.Redis, name: str) -> None:
     ],
     ids=["saved", "rescheduled"],
 )
-def test_what_was_stored_anew_since_it_was_listed_is_not_discarded(
+def test_an_entry_stored_again_since_it_was_listed_is_not_discarded(
     client_app: Celery, timetable: Timetable, client: redis.Redis, act: Any
 ) -> None:
-    """Somebody looks at a list, and another one changes an entry: nobody meant that one."""
+    """What is discarded is the entry that was looked at, not a later version of it."""
     finish(client_app, client, "changed")
     finish(client_app, client, "same")
     useless = list(timetable.prunable())
@@ -588,7 +592,7 @@ def test_what_was_stored_anew_since_it_was_listed_is_not_discarded(
     assert timetable["changed"].key == "redbeat:changed"
 
 
-def test_a_place_without_an_entry_that_got_one_since_it_was_listed_is_not_discarded(
+def test_a_place_that_got_its_entry_back_since_it_was_listed_is_not_discarded(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
     client.zadd(SCHEDULE, {"redbeat:gone": 1, "redbeat:back": 1})
@@ -598,17 +602,17 @@ def test_a_place_without_an_entry_that_got_one_since_it_was_listed_is_not_discar
     assert list(timetable) == ["back"]
 
 
-def test_what_another_one_removed_since_it_was_listed_counts_as_discarded(
+def test_an_entry_that_another_program_removed_since_it_was_listed_counts_as_discarded(
     client_app: Celery, timetable: Timetable, client: redis.Redis
 ) -> None:
-    """As it does where the answer was lost and the removal is done again."""
+    """As it does when the removal is done again because its answer was lost."""
     finish(client_app, client, "finished")
     useless = list(timetable.prunable())
     assert timetable.discard(useless) == timetable.discard(useless) == ["finished"]
     assert not timetable
 
 
-def test_the_leader_is_told_by_host_and_process(
+def test_the_leader_is_known_by_host_and_process(
     timetable: Timetable, client_app: Celery, client: redis.Redis
 ) -> None:
     assert timetable.leader() is None
@@ -632,7 +636,7 @@ def test_listings_are_those_whose_names_match(timetable: Timetable) -> None:
 
 
 def test_listings_of_a_task_build_no_other_entries(client_app: Celery, client: redis.Redis) -> None:
-    """That is most of what an entry costs to look at; a pattern as in a shell."""
+    """Building is most of what listing an entry costs. A pattern as in a shell."""
     built: list[str] = []
 
     class Witness(RedBeatSchedulerEntry):
@@ -642,7 +646,7 @@ def test_listings_of_a_task_build_no_other_entries(client_app: Celery, client: r
 
     for name in ("report.daily", "report.weekly", "old report.daily", "add"):
         RedBeatSchedulerEntry(name, f"tasks.{name}", schedule(60), app=client_app).save()
-    for name, text in UNTOLD_TASKS.items():
+    for name, text in UNKNOWN_TASKS.items():
         client.hset(f"redbeat:{name}", "definition", text)
         client.zadd(SCHEDULE, {f"redbeat:{name}": 5})
     client.zadd(SCHEDULE, {"redbeat:gone": 5})
@@ -651,8 +655,8 @@ def test_listings_of_a_task_build_no_other_entries(client_app: Celery, client: r
     assert not {"old report.daily", "add"}.intersection(built)
 
 
-#: Definitions that tell no task, by name.
-UNTOLD_TASKS = {
+#: Definitions without a readable task, by name.
+UNKNOWN_TASKS = {
     "broken": "{",
     "deep": "[" * 100_000,
     "list": "[]",
@@ -661,7 +665,7 @@ UNTOLD_TASKS = {
 }
 
 
-def test_listings_of_a_task_ask_the_class_that_reads_definitions_in_a_way_of_its_own(
+def test_listings_of_a_task_ask_a_class_that_reads_definitions_in_its_own_way(
     client_app: Celery,
 ) -> None:
     class Renaming(RedBeatSchedulerEntry):
@@ -677,10 +681,10 @@ def test_listings_of_a_task_ask_the_class_that_reads_definitions_in_a_way_of_its
 
 
 @pytest.mark.parametrize("score", [-1, -0.5, -5e-324, -3, -1e300, -math.inf])
-def test_whatever_negative_score_others_write_has_nothing_left_to_run(
+def test_an_entry_with_any_negative_score_has_nothing_left_to_run(
     client_app: Celery, timetable: Timetable, client: redis.Redis, sent: list[str], score: float
 ) -> None:
-    """It is finished wherever beats and programs look, and can be pruned."""
+    """It is finished for beats and for programs, and can be pruned."""
     client_app.conf.redbeat_lock_key = None
     entry = make(client_app, "a").save()
     client.zadd(SCHEDULE, {entry.key: score})
@@ -699,7 +703,7 @@ def test_whatever_negative_score_others_write_has_nothing_left_to_run(
 def test_a_static_entry_with_runs_left_is_due_again_after_a_start(
     client_app: Celery, client: redis.Redis, score: float
 ) -> None:
-    """Whoever gave it a negative score; one whose schedule has ended keeps it."""
+    """Whoever wrote its negative score; one whose schedule has ended keeps it."""
     ended = once(ago(hours=1))
     client_app.conf.beat_schedule = {
         "static": {"task": "tasks.a", "schedule": 60},
@@ -731,7 +735,7 @@ def test_a_static_entry_with_runs_left_is_due_again_after_a_start(
         (lambda timetable: timetable.discard([timetable.listing("e00001")]), 2 + 1),
     ],
 )
-def test_each_operation_costs_what_it_says(
+def test_each_operation_costs_the_documented_round_trips(
     make_app_with: Any, proxy: Proxy, act: Any, cost: int
 ) -> None:
     """Counted on the wire for two pages of entries, once the server knows the scripts."""
@@ -756,7 +760,7 @@ def timetable_of_ten(timetable: Timetable) -> dict[str, RedBeatSchedulerEntry]:
 def test_a_change_of_many_entries_that_is_cut_off_changes_nothing(
     make_app_with: MakeApp, redis_server: RedisServer, nth: int, are_scripts_known: bool
 ) -> None:
-    """Or, if only its answer was lost, it is whole."""
+    """Or everything, if only its answer was lost."""
     tripwire = Tripwire(redis_server)
     app = make_app_with(redbeat_redis_url=tripwire.url())
     before = {make(app, "before").save().key}
