@@ -73,7 +73,7 @@ def exhaust(items: Iterator[Any]) -> None:
 @pytest.fixture
 def _small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of few entries: to trace all memory takes long."""
-    monkeypatch.setattr("redbeat.timetable.PAGE", SMALL_PAGE)
+    monkeypatch.setattr("redbeat.timetable.listings.PAGE", SMALL_PAGE)
 
 
 @pytest.mark.usefixtures("_small_pages")
