@@ -87,7 +87,7 @@ class Heartbeat:
                 pause = self._errands.between()
             except Exception:
                 # The thread must live. What is wrong shows when beat next sends.
-                logger.debug("beat: Cannot ask the sentinels", exc_info=True)
+                logger.debug("beat: An errand of the heartbeat failed", exc_info=True)
                 pause = RETRY_INTERVAL
             if stop.wait(min(pause, max(beats_at - time.monotonic(), 0))):
                 return
