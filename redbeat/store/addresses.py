@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import SettingError
+from .options import type_of
 
 A_NODE = "{'host': 'node-1', 'port': 6379}"
 A_SENTINEL = "('sentinel-1', 26379)"
@@ -92,4 +93,4 @@ def _read_port(where: str, port: Any) -> int:
 
 
 def _refusal(where: str, expected: str, got: Any) -> SettingError:
-    return SettingError(f"{where} must be {expected}, got a {type(got).__name__}")
+    return SettingError(f"{where} must be {expected}, got {type_of(got)}")

@@ -34,8 +34,14 @@ class Setting:
 
     def refusal(self, value: Any) -> SettingError:
         """The error that says what this setting must be."""
-        shown = f"a {type(value).__name__}" if self.is_secret else repr(value)
+        shown = type_of(value) if self.is_secret else repr(value)
         return SettingError(f"{self.name} must be {self.type}, got {shown}")
+
+
+def type_of(value: Any) -> str:
+    """The type of a value that must not be shown, with its article: ``an int``."""
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def is_number(value: Any) -> bool:

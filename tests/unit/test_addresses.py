@@ -72,7 +72,7 @@ def test_nodes_may_be_a_tuple_and_have_other_keys() -> None:
         (f"redis://:{PASSWORD}@a.invalid:7000", "a str"),
         ("", "a str"),
         (NODE | {"password": PASSWORD}, "a dict"),
-        (7000, "a int"),
+        (7000, "an int"),
         (False, "a bool"),
     ],
 )
@@ -197,5 +197,5 @@ def test_options_of_sentinels_that_are_not_a_dict_are_refused(kwargs: Any) -> No
     """Without showing them: they may hold a password."""
     text = refusal("redis-sentinel://", sentinels=[SENTINEL], sentinel_kwargs=kwargs)
     assert re.match(
-        r"redbeat_redis_options\['sentinel_kwargs'\] must be a dict.*, got a \w+$", text
+        r"redbeat_redis_options\['sentinel_kwargs'\] must be a dict.*, got an? \w+$", text
     )
