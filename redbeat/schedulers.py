@@ -52,7 +52,7 @@ from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp, witho
 from .errors import EntryError
 from .schedules import bound
 from .store.access import REDIS_ERRORS
-from .store.clients import Classes, ForkSafeLock, check_options, connect
+from .store.clients import Classes, ForkSafeLock, connect
 from .store.commands import text
 from .store.escaping import escape_log, one_line
 from .store.records import Draft, Stored
@@ -159,14 +159,6 @@ def _connect(app: Any) -> Any:
     for message in made.warnings:
         conf.warn(message)
     return made.client
-
-
-def require_known_options(app: Any) -> None:
-    """Refuse options that redis-py does not know, or cannot use; no round trip.
-
-    Raises :exc:`~redbeat.errors.SettingError` (a ``ValueError``).
-    """
-    check_options(get_redis(app))
 
 
 def get_storage(app: Any = None) -> Storage:
@@ -582,9 +574,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             application,
             Errands(self.ledger.reporter.write, self.masters.of_schedule.look),
         )
-        self.server = ServerCheck(
-            conf, lambda: get_redis(app), storage, lambda: require_known_options(app)
-        )
+        self.server = ServerCheck(conf, lambda: get_redis(app), storage)
         self.loader = Loader(
             lambda key, stored: make_entry(self.Entry, key, stored, app), storage, log
         )

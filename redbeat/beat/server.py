@@ -9,6 +9,7 @@ from celery.utils.log import get_logger
 
 from ..checks import check_key_expiry, check_version
 from ..store.access import REDIS_ERRORS
+from ..store.clients import check_options
 from ..store.storage import Storage
 from ..store.urls import sanitized
 from .settings import Settings
@@ -19,21 +20,16 @@ logger = get_logger("celery.beat")
 class ServerCheck:
     """Whether the server is recent enough, and may not evict the schedule.
 
-    ``require_options`` refuses options of the client that cannot work. ``is_reached`` says whether
-    the server answered, so that what was found stands; ``None``: it was not asked.
+    ``is_reached`` says whether the server answered, so that what was found stands; ``None``: it was
+    not asked.
     """
 
     def __init__(
-        self,
-        conf: Settings,
-        get_client: Callable[[], Any],
-        get_storage: Callable[[], Storage],
-        require_options: Callable[[], None],
+        self, conf: Settings, get_client: Callable[[], Any], get_storage: Callable[[], Storage]
     ) -> None:
         self._conf = conf
         self._get_client = get_client
         self._get_storage = get_storage
-        self._require_options = require_options
         self.is_reached: bool | None = None
         self.findings: list[str] = []
 
@@ -50,7 +46,7 @@ class ServerCheck:
             )
             self.is_reached, self.findings = False, []
             return
-        self._require_options()
+        check_options(client)
         with self._get_storage().access.turn():
             self.is_reached = check_version(client)
             self.findings = check_key_expiry(client, self._conf.key_expiry_check)

@@ -19,8 +19,9 @@ from celery.bin.base import CeleryCommand
 from click.shell_completion import CompletionItem
 
 from ..errors import EntryError, SettingError
-from ..schedulers import REDBEAT_REDIS_KEY, ensure_conf, get_redis, require_known_options
+from ..schedulers import REDBEAT_REDIS_KEY, ensure_conf, get_redis
 from ..store.access import REDIS_ERRORS
+from ..store.clients import check_options
 from ..store.escaping import one_line
 from ..store.retrying import direct
 from ..store.urls import sanitized
@@ -87,7 +88,7 @@ class Session:
         self.app = ctx.obj.app
         self.console = Console(ctx.obj.no_color)
         self.timetable = open_timetable(self.app)
-        require_known_options(self.app)
+        check_options(get_redis(self.app))
 
     @contextlib.contextmanager
     def known_names(self) -> Iterator[None]:

@@ -22,9 +22,8 @@ from redbeat.schedulers import (
     RetryingConnection,
     get_redis,
     get_storage,
-    require_known_options,
 )
-from redbeat.store.clients import StartupNode
+from redbeat.store.clients import StartupNode, check_options
 
 
 def make_app(url: str, **settings: Any) -> Celery:
@@ -438,7 +437,7 @@ def test_an_option_that_the_client_does_not_know_is_refused_without_a_round_trip
     app = make_app(url, **{**settings, "redbeat_redis_options": options})
     assert get_redis(app) is not None
     with pytest.raises(SettingError, match=r"redbeat_redis_options.*sokcet_timeout"):
-        require_known_options(app)
+        check_options(get_redis(app))
     with pytest.raises(SettingError, match="sokcet_timeout"):
         RedBeatScheduler(app)
 
@@ -487,7 +486,7 @@ def test_options_of_transports_are_ignored_with_one_warning(
         pytest.warns(UserWarning, match=names) as warned,
     ):
         client = get_redis(app)
-    require_known_options(app)
+    check_options(get_redis(app))
     assert get_redis(app) is client
     assert len(warned) == len(caplog.records) == 1
     assert "hunter2" not in caplog.text
@@ -504,7 +503,7 @@ def test_no_option_of_a_redis_transport_is_refused(transport: Any) -> None:
     options = dict.fromkeys(transport.from_transport_options)
     app = make_app("redis://redis.invalid", redbeat_redis_options=options)
     with pytest.warns(UserWarning, match="visibility_timeout"):
-        require_known_options(app)
+        check_options(get_redis(app))
 
 
 @pytest.mark.parametrize("retry", [{}, {"retry_period": 0}], ids=["plain", "retrying"])
@@ -515,7 +514,7 @@ def test_an_unknown_option_beside_sentinel_is_ignored_with_a_warning(retry: dict
     app = make_app("redis-sentinel://", redbeat_redis_options=SENTINELS | unknown | known | retry)
     with pytest.warns(UserWarning, match="nonsense, socket_foo, sokcet_timeout, ssl_ca_certs"):
         client = get_redis(app)
-    require_known_options(app)
+    check_options(get_redis(app))
     assert client.connection_pool.max_connections == 4
     assert connection_options(client)["client_name"] == "beat"
     assert not set(unknown).intersection(connection_options(client))
@@ -528,7 +527,7 @@ def test_options_of_tls_are_known_beside_sentinel_where_tls_is_used() -> None:
     options = SENTINELS | {"ssl": True, "ssl_ca_certs": "ca.pem"}
     app = make_app("redis-sentinel://", redbeat_redis_options=options)
     assert connection_options(get_redis(app))["ssl_ca_certs"] == "ca.pem"
-    require_known_options(app)
+    check_options(get_redis(app))
 
 
 @pytest.mark.parametrize("namespace", ["CELERY", "celery"])
@@ -549,7 +548,7 @@ def test_an_unknown_option_under_a_namespace_is_ignored_with_a_warning(
     )
     with pytest.warns(UserWarning, match="sokcet_timeout, visibility_timeout"):
         client = get_redis(app)
-    require_known_options(app)
+    check_options(get_redis(app))
     assert connection_options(client)["client_name"] == "beat"
 
 
@@ -670,7 +669,7 @@ def test_a_number_given_as_text_is_refused_by_name(name: str) -> None:
     """As it comes from environment variables."""
     app = make_app("redis://redis.invalid", redbeat_redis_options={name: "5"})
     with pytest.raises(SettingError, match=f"{name}'. must be a number of seconds, got a str$"):
-        require_known_options(app)
+        check_options(get_redis(app))
 
 
 @pytest.mark.parametrize(
@@ -685,17 +684,17 @@ def test_a_refused_value_is_not_shown(settings: dict[str, Any]) -> None:
     """It may be a password in the wrong place."""
     app = make_app("rediss://redis.invalid", **settings)
     with pytest.raises(SettingError) as refusal:
-        require_known_options(app)
+        check_options(get_redis(app))
     assert "hunter2" not in str(refusal.value)
 
 
 def test_options_that_the_client_knows_are_accepted() -> None:
     """And any injected client."""
     app = make_app("redis://redis.invalid", redbeat_redis_options={"health_check_interval": 5})
-    require_known_options(app)
+    check_options(get_redis(app))
     for injected in (object(), mock.MagicMock(spec=redis.Redis)):
         app.redbeat_redis = injected
-        require_known_options(app)
+        check_options(get_redis(app))
 
 
 @pytest.mark.parametrize(
@@ -707,7 +706,7 @@ def test_a_value_that_the_client_refuses_is_a_setting_error(options: dict[str, A
     """And not an outage of Redis."""
     app = make_app("redis://redis.invalid", redbeat_redis_options=options)
     with pytest.raises(SettingError, match="and their values"):
-        require_known_options(app)
+        check_options(get_redis(app))
 
 
 @pytest.mark.parametrize("period", ["soon", -2, True, [1]])
