@@ -19,11 +19,16 @@ from ..store.options import Setting, is_a, is_positive
 logger = get_logger("celery.beat")
 
 
-def _is_long_enough(value: Any) -> bool:
-    return is_positive(value) and value >= 0.1
+def _seconds(name: str, default: float | None, meaning: str, at_least: float = 0) -> Setting:
+    limit = f", {at_least} or more" if at_least else ""
+    return Setting(
+        name,
+        default,
+        f"a positive number of seconds{limit}",
+        lambda value: is_positive(value) and value >= at_least,
+        meaning,
+    )
 
-
-SECONDS = "a positive number of seconds"
 
 SETTINGS = {
     setting.name: setting
@@ -60,12 +65,11 @@ SETTINGS = {
             is_a(str),
             "The lock that the leader holds, after the prefix; None: beats share the work.",
         ),
-        Setting(
+        _seconds(
             "redbeat_lock_timeout",
             None,
-            f"{SECONDS}, 0.1 or more",
-            _is_long_enough,
             "Time to live of the lock; default, and 0: five times the longest sleep between ticks.",
+            at_least=0.1,
         ),
         Setting(
             "redbeat_key_expiry_check",
@@ -74,18 +78,14 @@ SETTINGS = {
             is_a(object),
             "What to do if the server may evict the schedule.",
         ),
-        Setting(
+        _seconds(
             "redbeat_failover_timeout",
             15,
-            SECONDS,
-            is_positive,
             "How long a leader may be silent before a standby takes over.",
         ),
-        Setting(
+        _seconds(
             "redbeat_stall_timeout",
             60,
-            SECONDS,
-            is_positive,
             "How long a leader's main thread may hang before it gives up the lead.",
         ),
         Setting(
@@ -95,19 +95,16 @@ SETTINGS = {
             is_a(bool),
             "Whether a beat whose main thread hangs exits when no other beat can take over.",
         ),
-        Setting(
+        _seconds(
             "redbeat_poll_interval",
             5,
-            SECONDS,
-            is_positive,
             "How soon a sleeping beat notices changes of which it was not notified.",
         ),
-        Setting(
+        _seconds(
             "redbeat_claim_timeout",
             30,
-            f"{SECONDS}, 0.1 or more",
-            _is_long_enough,
             "How long a beat may hold a due entry before another may run it.",
+            at_least=0.1,
         ),
         Setting(
             "redbeat_batch_size",
