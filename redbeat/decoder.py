@@ -42,7 +42,7 @@ from dateutil.rrule import weekday
 
 from .schedules import as_ours, crontab, once, rrule, rruleset
 from .timing.binding import own_zone
-from .timing.instants import EPOCH, NOTHING, as_utc
+from .timing.instants import EPOCH, MINUTE, NOTHING, SECOND, as_utc
 from .timing.parameters import RULE_PARAMETERS, shown
 from .timing.zones import has_one_offset, named_zone, zone_name
 
@@ -177,7 +177,7 @@ _DICT_TO_OBJECT = RedBeatJSONDecoder.dict_to_object
 
 def to_timestamp(moment: datetime) -> int:
     """Whole seconds since the epoch, rounded down; naive means UTC."""
-    return (as_utc(moment) - EPOCH) // timedelta(seconds=1)
+    return (as_utc(moment) - EPOCH) // SECOND
 
 
 def from_timestamp(seconds: float, tz_minutes: float = 0) -> datetime:
@@ -186,8 +186,7 @@ def from_timestamp(seconds: float, tz_minutes: float = 0) -> datetime:
     Raises:
         ValueError: there is no such time or offset.
     """
-    offset = _offset("tz_minutes", tz_minutes, timedelta(minutes=1))
-    return _instant("timestamp", seconds).astimezone(offset)
+    return _instant("timestamp", seconds).astimezone(_offset("tz_minutes", tz_minutes, MINUTE))
 
 
 def get_utcoffset_minutes(moment: datetime) -> float:
@@ -249,7 +248,7 @@ def _with_signatures_tagged(value: Any) -> Any:
     return [_with_signatures_tagged(item) for item in value]
 
 
-# Data of users
+# Arguments and options
 
 #: Stands before the tag of a dict that only looks like an object of ours.
 ESCAPE = "="
@@ -498,11 +497,9 @@ def _decode_moment(name: str, fields: Fields) -> datetime | None:
     zone = fields.pop(f"{name}_zone", zone)
     if seconds is None:
         return None
-    if isinstance(zone, str):
-        return _instant(name, seconds).astimezone(named_zone(zone))
-    return _instant(name, seconds).astimezone(
-        _offset(name, 0 if zone is None else zone, timedelta(minutes=1))
-    )
+    minutes = 0 if zone is None else zone
+    tz = named_zone(zone) if isinstance(zone, str) else _offset(name, minutes, MINUTE)
+    return _instant(name, seconds).astimezone(tz)
 
 
 def _encode_weekday(day: weekday) -> Fields:
@@ -677,7 +674,7 @@ _add(
 )
 
 
-# Values at the door
+# Checked values
 
 
 def _required(fields: Fields, name: str) -> Any:
@@ -715,7 +712,7 @@ def _instant(name: str, seconds: Any) -> datetime:
 def _zone(given: Any) -> tzinfo:
     if isinstance(given, str):
         return named_zone(given)
-    return _offset("timezone", given, timedelta(seconds=1))
+    return _offset("timezone", given, SECOND)
 
 
 def _offset(name: str, number: Any, unit: timedelta) -> timezone:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, tzinfo
 from typing import Any, NamedTuple
 
-from dateutil import rrule as recurrence
+from dateutil.rrule import weekday
 
 from .instants import UTC, as_utc
 from .parameters import PARTS, RULE_PARAMETERS, shown
@@ -22,6 +22,7 @@ class Line(NamedTuple):
     name: str
     parameters: dict[str, str]
     value: str
+    text: str
 
 
 class Lines:
@@ -31,23 +32,24 @@ class Lines:
 
     def __init__(self, text: str, zone: tzinfo, now: datetime) -> None:
         self.zone = zone
-        self.lines = [_content_line(line) for line in _unfolded(text)]
-        unknown = [line.name for line in self.lines if line.name not in self.NAMES]
+        self.lines = _content_lines(text)
+        #: The names of the lines, in their order.
+        self.names = [line.name for line in self.lines]
+        unknown = [name for name in self.names if name not in self.NAMES]
         if unknown or not self.lines:
             names = ", ".join(self.NAMES)
             raise ValueError(f"a recurrence consists of {names}, not of {shown(unknown)}")
         self.start = self._read_start(now)
-        body = [line for line in _unfolded(text) if _content_line(line).name != "DTSTART"]
-        self.text = "\n".join([_start_line(self.start), *body])
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the lines, in their order."""
-        return [line.name for line in self.lines]
+        start, its_zone = f"DTSTART:{as_utc(self.start):%Y%m%dT%H%M%SZ}", self.start.tzinfo
+        if not has_one_offset(its_zone):
+            start = f"DTSTART;TZID={zone_name(its_zone)}:{self.start:%Y%m%dT%H%M%S}"
+        body = [line.text for line in self.lines if line.name != "DTSTART"]
+        #: The text with its ``DTSTART`` filled in.
+        self.text = "\n".join([start, *body])
 
     @property
     def is_floating(self) -> bool:
-        """Whether the zone in which the text is read decides on when it starts."""
+        """Whether its start depends on the zone in which the text is read."""
         return not any(
             "TZID" in line.parameters or line.value.strip().upper().endswith("Z")
             for line in self.lines
@@ -56,24 +58,27 @@ class Lines:
 
     def rules(self, name: str) -> list[dict[str, Any]]:
         """What ``rrule`` takes, for each line of that name."""
-        lines = [line for line in self.lines if line.name == name]
-        return [{"dtstart": self.start, **self._read_rule(line.value)} for line in lines]
+        return [
+            {"dtstart": self.start, **self._read_rule(line.value)}
+            for line in self.lines
+            if line.name == name
+        ]
 
     def dates(self, name: str) -> list[datetime]:
         """The moments in all lines of that name."""
-        lines = [line for line in self.lines if line.name == name]
         return [
             self._read_moment(text, line.parameters)
-            for line in lines
+            for line in self.lines
+            if line.name == name
             for text in line.value.split(",")
         ]
 
     def _read_start(self, now: datetime) -> datetime:
         starts = [line for line in self.lines if line.name == "DTSTART"]
         if len(starts) > 1:
-            raise ValueError("a recurrence has one DTSTART at most")
+            raise ValueError("a recurrence has at most one DTSTART")
         if not starts:
-            # Without a rule nothing would begin now but a run that nobody asked for.
+            # Dates without a rule start with the first: now would be a run that nobody asked for.
             dates = [] if "RRULE" in self.names else self.dates("RDATE")
             return min(dates, default=now.replace(microsecond=0)).astimezone(self.zone)
         start = self._read_moment(starts[0].value, starts[0].parameters)
@@ -88,12 +93,12 @@ class Lines:
         return _moment(text.strip().upper(), zone)
 
     def _read_rule(self, value: str) -> dict[str, Any]:
-        parts = [part.partition("=") for part in value.strip(";").split(";")]
-        read = {}
-        for name, _, text in parts:
+        read: dict[str, Any] = {}
+        for part in value.strip(";").split(";"):
+            name, _, text = part.partition("=")
             parameter = RULE_PART_NAMES.get(name.strip().upper())
             if parameter is None or parameter in read:
-                raise ValueError(f"{shown(name)} is no part of a rule, or is there twice")
+                raise ValueError(f"{shown(name)} is not a part of a rule, or occurs twice")
             read[parameter] = self._read_part(parameter, text.strip().upper())
         if "freq" not in read:
             raise ValueError("a rule needs FREQ")
@@ -105,7 +110,12 @@ class Lines:
         if parameter == "until":
             return _moment(text, self.zone)
         if parameter in ("byweekday", "wkst"):
-            days = [_weekday(day) for day in text.split(",")]
+            days = []
+            for day in text.split(","):
+                if day[-2:] not in WEEKDAYS:
+                    raise ValueError(f"{shown(day)} is not a weekday such as MO or -1FR")
+                number = _number("byweekday", day[:-2]) if day[:-2] else None
+                days.append(weekday(WEEKDAYS.index(day[-2:]), number))
             return days if parameter == "byweekday" else days[0]
         numbers = [_number(parameter, number) for number in text.split(",")]
         return numbers if parameter in PARTS else numbers[0]
@@ -115,33 +125,23 @@ RULE_PART_NAMES = {
     "BYDAY": "byweekday",
     **{name.upper(): name for name in RULE_PARAMETERS if name != "dtstart"},
 }
-WEEKDAYS: dict[str, recurrence.weekday] = {
-    day: getattr(recurrence, day) for day in ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
-}
+WEEKDAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 
 
-def _unfolded(text: str) -> list[str]:
+def _content_lines(text: str) -> list[Line]:
     if not isinstance(text, str):
         raise ValueError(f"a recurrence must be text, got {shown(text)}")
     if len(text) > LONGEST_TEXT:
         raise ValueError(f"a recurrence of {len(text)} characters is longer than {LONGEST_TEXT}")
-    lines = text.replace("\r\n", "\n").replace("\n ", "").replace("\n\t", "").split("\n")
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _content_line(line: str) -> Line:
-    head, colon, value = line.partition(":")
-    if not colon:
-        head, value = "RRULE", line
-    name, *parameters = head.split(";")
-    pairs = [parameter.partition("=") for parameter in parameters]
-    return Line(name.strip().upper(), {key.upper(): text for key, _, text in pairs}, value)
-
-
-def _start_line(start: datetime) -> str:
-    if start.tzinfo is not None and not has_one_offset(start.tzinfo):
-        return f"DTSTART;TZID={zone_name(start.tzinfo)}:{start:%Y%m%dT%H%M%S}"
-    return f"DTSTART:{as_utc(start):%Y%m%dT%H%M%SZ}"
+    unfolded = text.replace("\r\n", "\n").replace("\n ", "").replace("\n\t", "").split("\n")
+    lines = []
+    for line in filter(None, map(str.strip, unfolded)):
+        head, value = line.split(":", 1) if ":" in line else ("RRULE", line)
+        name, *parameters = head.split(";")
+        pairs = [parameter.partition("=") for parameter in parameters]
+        by_name = {key.upper(): given for key, _, given in pairs}
+        lines.append(Line(name.strip().upper(), by_name, value, line))
+    return lines
 
 
 def _moment(text: str, zone: tzinfo) -> datetime:
@@ -151,14 +151,7 @@ def _moment(text: str, zone: tzinfo) -> datetime:
         except ValueError:
             continue
         return moment.replace(tzinfo=UTC if form.endswith("Z") else zone)
-    raise ValueError(f"{shown(text)} is no date or time such as 19970902T090000Z")
-
-
-def _weekday(text: str) -> recurrence.weekday:
-    day, number = WEEKDAYS.get(text[-2:]), text[:-2]
-    if day is None:
-        raise ValueError(f"{shown(text)} is no weekday such as MO or -1FR")
-    return recurrence.weekday(day.weekday, _number("byweekday", number)) if number else day
+    raise ValueError(f"{shown(text)} is not a date or time such as 19970902T090000Z")
 
 
 def _number(parameter: str, text: str) -> int:

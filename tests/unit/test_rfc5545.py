@@ -208,7 +208,7 @@ def test_lines_may_be_folded_and_in_lower_case() -> None:
         ("RDATE;VALUE=PERIOD:19960403T020000Z/PT3H", "PERIOD"),
     ],
 )
-def test_text_that_is_no_recurrence_is_a_value_error_that_names_the_part(
+def test_text_that_is_not_a_recurrence_is_a_value_error_that_names_the_part(
     text: str, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,7 +1,6 @@
 """Recurrence rules: dateutil's occurrences, fast however old the rule, each an instant."""
 
 import random
-import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -284,17 +283,14 @@ OLD_RULES: list[tuple[str, int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("freq", "years", "parts"), OLD_RULES, ids=str)
-def test_a_rule_that_started_long_ago_is_evaluated_as_fast_as_a_young_one(
+def test_a_look_at_a_rule_that_started_long_ago_costs_no_more_than_at_a_young_one(
     freq: str, years: int, parts: dict[str, Any]
 ) -> None:
-    """Within what a few lines more of arithmetic take, once a rule has been read."""
-
-    def work(start: datetime) -> int:
+    def steps(start: datetime) -> int:
         rule = rrule(freq, start.astimezone(BERLIN), **parts)
         return min(calls_of(lambda: due_state(rule, START - HOUR, START)) for _ in range(2))
 
-    old = work(START.replace(year=START.year - years))
-    assert old < 2 * work(START - 30 * DAY)
+    assert steps(START.replace(year=START.year - years)) < 2 * steps(START - 30 * DAY)
 
 
 COUNTED_RULES: list[tuple[str, int, dict[str, Any]]] = [
@@ -316,7 +312,7 @@ def test_a_rule_with_a_count_is_counted_from_its_start_once_and_not_at_every_rea
     def evaluate(now: datetime) -> Any:
         return due_state(rrule(freq, start, **parts), now - HOUR, now)
 
-    assert seconds_of(lambda: evaluate(START)) < 2
+    assert calls_of(lambda: evaluate(START)) < 5_000_000
     counted = countdown_of.cache_info().misses
     for hours in range(1, 20):
         evaluate(START + hours * HOUR)
@@ -344,11 +340,8 @@ def test_a_count_holds_at_moments_asked_in_any_order_and_by_several_threads() ->
         assert list(threads.map(following, numbers)) == [expected[number] for number in numbers]
 
 
-def seconds_of(action: Any) -> float:
-    # Of the processor: what else the machine does is no matter.
-    begin = time.thread_time()
-    action()
-    return time.thread_time() - begin
+#: Function calls in the longest of searches: all days of a few cycles of the calendar.
+MOST_CALLS = 20_000_000
 
 
 NEVER: list[dict[str, Any]] = [
@@ -361,12 +354,12 @@ NEVER: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("freq", range(7))
 @pytest.mark.parametrize("parts", NEVER, ids=str)
-def test_a_rule_that_can_never_fire_is_found_out_in_bounded_time(
+def test_a_rule_that_can_never_fire_is_recognised_after_a_bounded_search(
     freq: int, parts: dict[str, Any]
 ) -> None:
-    rule = rrule(freq, START, **parts)
-    assert seconds_of(lambda: next_due(rule, None, START)) < 5
-    assert next_due(rule, START, START) is None
+    rule, found = rrule(freq, START, **parts), []
+    assert calls_of(lambda: found.append(next_due(rule, None, START))) < MOST_CALLS
+    assert found == [None]
 
 
 @pytest.mark.parametrize(
@@ -384,9 +377,9 @@ def test_a_rule_that_can_never_fire_is_found_out_in_bounded_time(
         ("SECONDLY", {"interval": 10**18, "byhour": 9}),
     ],
 )
-def test_an_interval_that_its_parts_never_meet_is_found_out_in_bounded_time(
+def test_an_interval_that_its_parts_never_meet_is_recognised_after_a_bounded_search(
     freq: str, parts: dict[str, Any]
 ) -> None:
-    rule = rrule(**{"freq": freq, "dtstart": START, **parts})
-    assert seconds_of(lambda: rule.following(START)) < 5
-    assert rule.following(START) is None
+    rule, found = rrule(**{"freq": freq, "dtstart": START, **parts}), []
+    assert calls_of(lambda: found.append(rule.following(START))) < MOST_CALLS
+    assert found == [None]
