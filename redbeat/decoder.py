@@ -59,7 +59,7 @@ logger = get_logger("celery.beat")
 
 Fields = dict[str, Any]
 
-#: A crontab field longer than this is no schedule: all 60 minutes take 170 characters.
+#: The longest field of a crontab in characters: all 60 minutes take 170.
 LONGEST_FIELD = 1_000
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from datetime import date, datetime, time, timedelta
 from itertools import islice
 
 from celery.schedules import crontab
 
 from .days import days_of_month, months_from
-from .instants import MINUTE
+from .instants import CALENDAR_END, DAY, MINUTE
 from .slots import Calendar
 from .walls import first_instant_after
 from .zones import named_zone
@@ -22,7 +22,8 @@ HORIZON_YEARS = 41
 class CrontabCalendar(Calendar):
     """The full minutes that all five fields of a Celery crontab allow, in the crontab's zone.
 
-    The fields are looked up, never sorted: a crontab is read at each look, and looked at once.
+    Fields are only asked whether they hold a number. An entry is read at every look, so sorting
+    them would cost more than it saves.
     """
 
     def __init__(self, schedule: crontab) -> None:
@@ -46,21 +47,26 @@ class CrontabCalendar(Calendar):
     def after(self, wall: datetime) -> datetime | None:
         """The first full minute after the wall time ``wall`` that the crontab allows."""
         start = wall.replace(second=0, microsecond=0) + MINUTE
-        for day in self._days_from(start.date()):
-            is_first = day == start.date()
-            found = self._first_time(*(start.hour, start.minute) if is_first else (0, 0))
+        if start.year < CALENDAR_END.year and self._allows(start.date()):
+            found = self._first_time(start.hour, start.minute)
             if found is not None:
-                return datetime.combine(day, found)
-        return None
+                return datetime.combine(start, found)
+        day, found = self._first_day(start.date() + DAY), self._first_time(0, 0)
+        return None if day is None or found is None else datetime.combine(day, found)
 
-    def _days_from(self, start: date) -> Iterator[date]:
+    def _allows(self, day: date) -> bool:
         schedule = self.schedule
-        for year, month in islice(months_from(start), HORIZON_YEARS * 12):
-            if month in schedule.month_of_year:
-                for day in days_of_month(year, month, start):
-                    weekday = day.isoweekday() % 7
-                    if day.day in schedule.day_of_month and weekday in schedule.day_of_week:
-                        yield day
+        return (
+            day.day in schedule.day_of_month
+            and day.month in schedule.month_of_year
+            and day.isoweekday() % 7 in schedule.day_of_week
+        )
+
+    def _first_day(self, start: date) -> date | None:
+        months = islice(months_from(start), HORIZON_YEARS * 12)
+        named = (month for month in months if month[1] in self.schedule.month_of_year)
+        days = (day for month in named for day in days_of_month(*month, start))
+        return next(filter(self._allows, days), None)
 
     def _first_time(self, hour: int, minute: int) -> time | None:
         """The first time of day from ``hour`` and ``minute`` on."""

@@ -60,7 +60,7 @@ def test_the_next_slot_is_the_one_that_celerys_own_crontab_finds(
         datetime(2024, 4, 2), datetime(2024, 9, 1), timezones=st.just(ZoneInfo("Europe/Berlin"))
     ),
 )
-def test_in_a_zone_it_is_so_away_from_a_transition(
+def test_in_a_zone_too_the_next_slot_is_celerys_away_from_a_transition(
     fields: dict[str, Any], moment: datetime
 ) -> None:
     assume(not (fields["month_of_year"] == "2" and fields["day_of_month"] == "31"))
@@ -140,7 +140,7 @@ def test_a_look_at_a_crontab_does_not_sort_its_fields(hour: str) -> None:
     assert due_state(schedule, at(9, 30), NOW) == expected
 
 
-def test_a_zone_of_its_own_counts_whatever_the_zone_of_the_app() -> None:
+def test_a_zone_of_its_own_wins_over_the_zone_of_the_app() -> None:
     schedule = crontab(0, 9, tz="Europe/Berlin", app=app(timezone="Asia/Tokyo"))
     assert next_due(schedule, NOW, NOW) == at(7, day=2)
     assert next_due(celery_crontab(0, 9, app=schedule.app), NOW, NOW) == at(0, day=2)
@@ -169,12 +169,12 @@ def test_crontabs_of_different_zones_differ() -> None:
 
 
 @pytest.mark.parametrize("zone", ["Mars/Olympus", "", "../UTC", "America", "\0", "x" * 5000, 5])
-def test_a_zone_that_there_is_not_is_a_value_error_that_names_it(zone: Any) -> None:
+def test_an_unknown_zone_is_a_value_error_that_names_it(zone: Any) -> None:
     with pytest.raises(ValueError, match="time zone"):
         crontab(tz=zone)
 
 
-def test_a_crontab_is_read_from_a_line() -> None:
+def test_a_crontab_is_read_from_a_line_of_text() -> None:
     schedule = crontab.from_string("0 9 1 * mon", tz="Europe/Berlin")
     assert schedule == crontab(0, 9, "mon", 1, tz="Europe/Berlin")
 
@@ -206,7 +206,7 @@ LOCAL: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.usefixtures("berlin_machine")
 @pytest.mark.parametrize(("settings", "zone"), LOCAL, ids=str)
 @pytest.mark.parametrize("month", [3, 10])
-def test_celerys_own_crontab_follows_the_zone_that_the_settings_of_its_app_mean(
+def test_celerys_own_crontab_follows_the_zone_in_the_settings_of_its_app(
     settings: dict[str, Any], zone: str, month: int
 ) -> None:
     application = app(**settings)
@@ -218,7 +218,7 @@ def test_celerys_own_crontab_follows_the_zone_that_the_settings_of_its_app_mean(
 
 @pytest.mark.usefixtures("berlin_machine")
 @pytest.mark.parametrize("month", [3, 10])
-def test_the_local_zone_of_older_celerys_is_that_of_the_machine(month: int) -> None:
+def test_the_local_zone_of_older_celery_versions_is_that_of_the_machine(month: int) -> None:
     for fields in (("*/15", "*"), (30, 2), (30, "*")):
         local, named = (crontab(*fields, tz=tz) for tz in (LocalTimezone(), "Europe/Berlin"))
         assert slots(local, month) == slots(named, month)

@@ -1,4 +1,4 @@
-"""Whatever the text: a `ValueError` or an object that works, soon, and nothing is executed."""
+"""Any text gives a ``ValueError`` or an object that works, quickly, and nothing is executed."""
 
 import contextlib
 import json
@@ -147,7 +147,7 @@ def near_valid(draw: st.DrawFn) -> str:
             pairs[number] = ("__type__", draw(st.sampled_from(TAGS)))
         else:
             pairs.append((draw(NAMES), draw(VALUES)))
-    # Not a dict: of a name that is given twice both shall be there.
+    # Not a dict, so that a name may be there twice.
     return (
         "{" + ", ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in pairs) + "}"
     )
@@ -185,7 +185,7 @@ sys.addaudithook(_note)
 
 @contextlib.contextmanager
 def nothing_is_executed() -> Iterator[None]:
-    """Fail if anything is run, started, connected to, or written inside of the `with` block."""
+    """Fail if anything is run, started, connected to, or written inside the ``with`` block."""
     events: list[str] = []
     watching.append(events)
     try:
@@ -197,7 +197,7 @@ def nothing_is_executed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def bounded() -> Iterator[None]:
-    # Of the processor: what else the machine does is no matter.
+    # CPU time, so that it does not matter what else the machine does.
     began = time.thread_time()
     yield
     assert time.thread_time() - began < BOUND
@@ -236,12 +236,12 @@ heavily = settings(
 )
 
 
-def test_the_watch_sees_what_is_executed() -> None:
+def test_the_watch_notices_what_is_executed() -> None:
     with pytest.raises(AssertionError, match="compile"), nothing_is_executed():
         eval("1 + 1")
 
 
-def test_every_type_has_a_valid_object_that_is_fed_and_that_can_be_read() -> None:
+def test_every_type_has_a_valid_object_to_start_from() -> None:
     assert {codec.tag for codec in CODECS} == set(TAGS)
     for valid in VALID:
         read(json.dumps(valid))

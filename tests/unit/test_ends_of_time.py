@@ -98,7 +98,7 @@ def test_a_rule_that_starts_in_2030_waits_for_its_start_whenever_the_entry_was_m
 
 
 @pytest.mark.parametrize("zone", ZONES, ids=str)
-def test_a_rule_since_ever_keeps_its_time_of_day(zone: tzinfo) -> None:
+def test_a_rule_from_the_beginning_of_time_keeps_its_time_of_day(zone: tzinfo) -> None:
     rule = rrule("DAILY", datetime.min.replace(tzinfo=zone), byhour=9, byminute=0, bysecond=0)
     due = next_due(rule, NOW, NOW)
     assert due is not None

@@ -122,7 +122,7 @@ def test_dates_without_a_rule_begin_with_the_start() -> None:
     assert days("DTSTART:20240101T090000Z\nRDATE:20240105T090000Z") == [1, 5]
 
 
-def test_a_rule_that_excludes_all_of_itself_is_found_out() -> None:
+def test_a_rule_that_excludes_all_of_itself_has_nothing_left() -> None:
     rules = rrule.from_string("DTSTART:20240101T090000Z\nRRULE:FREQ=DAILY\nEXRULE:FREQ=DAILY")
     assert next_due(rules, None, datetime(2024, 1, 1, tzinfo=UTC)) is None
 
@@ -162,7 +162,7 @@ def test_a_set_keeps_its_wall_clock_time_and_its_exceptions_across_a_transition(
     ]
 
 
-def test_text_without_a_start_starts_now_and_says_so() -> None:
+def test_text_without_a_start_starts_now_and_its_text_says_so() -> None:
     now = datetime(2024, 5, 1, 12, 0, 0, 7, tzinfo=UTC)
     assert rrule.from_string("FREQ=DAILY", nowfun=lambda: now).dtstart == now.replace(microsecond=0)
     rules = rrule.from_string("RRULE:FREQ=DAILY\nRDATE:20250101", nowfun=lambda: now)
@@ -181,7 +181,7 @@ def test_floating_times_are_those_of_the_zone_of_the_app() -> None:
     assert str(rule.dtstart) == "2024-01-01 09:00:00+01:00"
 
 
-def test_lines_may_be_folded_and_in_lower_case() -> None:
+def test_lines_may_be_folded_and_written_in_lower_case() -> None:
     text = "dtstart:20240101T090000Z\r\nrrule:freq=daily;\r\n count=2\r\n"
     assert days(text) == [1, 2]
 
@@ -216,6 +216,6 @@ def test_text_that_is_not_a_recurrence_is_a_value_error_that_names_the_part(
 
 
 def test_dates_without_a_rule_begin_with_the_first_of_them() -> None:
-    """And not now, with a run that nobody asked for."""
+    """Not now, with a run that nobody asked for."""
     found = rrule.from_string("RDATE:20300101T090000Z,20290101T090000Z")
     assert found.dtstart == datetime(2029, 1, 1, 9, tzinfo=timezone.utc)

@@ -49,7 +49,7 @@ def test_a_frequency_is_a_number_or_a_name_in_any_case(freq: Any) -> None:
     assert rrule(freq, START).freq == recurrence.MINUTELY
 
 
-def test_a_rule_starts_now_unless_it_says_when() -> None:
+def test_a_rule_without_dtstart_starts_now() -> None:
     assert rrule("DAILY", nowfun=lambda: START).dtstart == START
 
 
@@ -61,7 +61,7 @@ def test_naive_times_are_utc_in_the_zone_of_the_app() -> None:
     assert str(rule.until) == "2024-06-01 02:00:00+02:00"
 
 
-def test_what_remains_is_counted_from_now_to_the_first_occurrence_after_the_last_run() -> None:
+def test_what_remains_is_the_time_from_now_to_the_first_occurrence_after_the_last_run() -> None:
     rule = rrule("HOURLY", START, nowfun=lambda: START + HOUR / 2)
     assert rule.remaining_estimate(START) == HOUR / 2
     assert rule.remaining_estimate(START - TICK) == -HOUR / 2
@@ -204,7 +204,7 @@ SOME_PARTS = (
     st.datetimes(datetime(2000, 1, 1), datetime(2010, 1, 1), timezones=st.just(UTC)),
     st.floats(-0.1, 1),
 )
-def test_occurrences_are_those_of_plain_dateutil(
+def test_occurrences_equal_those_of_plain_dateutil(
     freq: int, interval: int, parts: dict[str, Any], start: datetime, distance: float
 ) -> None:
     start = start.replace(microsecond=0)
@@ -222,7 +222,7 @@ def test_occurrences_are_those_of_plain_dateutil(
 
 @settings(max_examples=settings().max_examples // 2)
 @given(st.integers(0, 6), SOME_PARTS, st.integers(0, 1000))
-def test_there_is_nothing_between_an_occurrence_and_the_following(
+def test_nothing_lies_between_an_occurrence_and_the_following_one(
     freq: int, parts: dict[str, Any], hours: int
 ) -> None:
     try:
@@ -247,7 +247,7 @@ WITH_COUNT = (
 
 
 @given(st.integers(0, 6), st.integers(1, 500), MANY, WITH_COUNT, st.data())
-def test_the_last_occurrence_that_count_allows_is_that_of_plain_dateutil(
+def test_the_last_occurrence_that_count_allows_equals_that_of_plain_dateutil(
     freq: int, interval: int, count: int, parts: dict[str, Any], data: st.DataObject
 ) -> None:
     try:
@@ -304,7 +304,7 @@ COUNTED_RULES: list[tuple[str, int, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("freq", "years", "parts"), COUNTED_RULES, ids=str)
-def test_a_rule_with_a_count_is_counted_from_its_start_once_and_not_at_every_reading(
+def test_a_rule_with_a_count_is_counted_from_its_start_only_once(
     freq: str, years: int, parts: dict[str, Any]
 ) -> None:
     start = START.replace(year=START.year - years)
@@ -319,14 +319,14 @@ def test_a_rule_with_a_count_is_counted_from_its_start_once_and_not_at_every_rea
     assert countdown_of.cache_info().misses == counted
 
 
-def test_what_is_remembered_of_rules_with_a_count_is_bounded() -> None:
+def test_the_number_of_remembered_countdowns_is_bounded() -> None:
     for number in range(COUNTDOWNS + 10):
         start = START - 400 * DAY - number * timedelta(minutes=1)
         assert rrule("DAILY", start, count=9, byhour=9).following(START) is None
     assert countdown_of.cache_info().currsize == COUNTDOWNS
 
 
-def test_a_count_holds_at_moments_asked_in_any_order_and_by_several_threads() -> None:
+def test_a_count_holds_for_moments_in_any_order_and_from_several_threads() -> None:
     parts: dict[str, Any] = {"interval": 7, "byhour": [3, 9], "count": 500}
     expected = [*rrule("MINUTELY", START, **parts).rrule, None]
     numbers = list(range(0, 501, 3)) * 4

@@ -72,7 +72,7 @@ def test_an_interval_is_elapsed_time_across_a_transition() -> None:
     assert next_due(interval(HOUR), before, NOW) == datetime(2024, 3, 31, 1, 30, tzinfo=UTC)
 
 
-def test_a_clock_that_the_schedule_carries_is_the_clock() -> None:
+def test_the_clock_of_the_schedule_counts_if_it_has_one() -> None:
     def noon() -> datetime:
         return datetime(2024, 1, 1, 12)
 
@@ -102,7 +102,7 @@ class Moody(BaseSchedule):  # type: ignore[misc]  # celery is untyped
         return True, 42.0
 
 
-def test_a_schedule_of_the_users_own_is_asked() -> None:
+def test_a_schedule_of_the_users_own_is_asked_by_its_methods() -> None:
     schedule = Moody(HOUR)
     assert next_due(schedule, NOW - HOUR, NOW) == NOW + HOUR
     assert due_state(schedule, NOW - HOUR, NOW) == schedstate(True, 42.0)
@@ -122,7 +122,7 @@ def test_a_schedule_of_the_users_own_is_asked() -> None:
 def test_a_relative_interval_ends_at_a_round_time_and_not_at_its_own_run(
     every: float, ran: str, ends: str
 ) -> None:
-    """Whatever its clock reads by then; what would be over at once is not rounded."""
+    """Whatever its clock reads by then. An end that would be at once is not rounded."""
     schedule = interval(every, relative=True, app=app())
     last_run_at, end = (datetime.fromisoformat(f"2024-05-01T{at}+00:00") for at in (ran, ends))
     assert next_due(schedule, last_run_at, last_run_at) == end
@@ -145,7 +145,9 @@ def test_a_schedule_of_the_users_own_that_never_ran_counts_from_now() -> None:
 
 
 @pytest.mark.parametrize("last_run_at", [EARLIEST, LATEST, datetime.min, datetime.max])
-def test_celerys_own_methods_are_asked_about_moments_they_can_bear(last_run_at: datetime) -> None:
+def test_celerys_own_methods_get_moments_that_they_can_bear(
+    last_run_at: datetime,
+) -> None:
     class Sub(celery_crontab):  # type: ignore[misc]  # celery is untyped
         pass
 
@@ -160,7 +162,7 @@ def test_a_relative_interval_is_asked_and_due_if_it_never_ran() -> None:
     assert next_due(schedule, None, NOW) == NOW
 
 
-def test_an_overdue_relative_interval_is_to_be_asked_again_at_its_next_round_time() -> None:
+def test_an_overdue_relative_interval_is_looked_at_again_at_its_next_round_time() -> None:
     """Not an interval later, which is past that."""
     minutely = interval(60, relative=True, app=app())
     assert due_state(minutely, NOW - HOUR, NOW) == (True, 30)
@@ -207,7 +209,7 @@ def test_once_needs_an_instant() -> None:
         once("tomorrow")  # type: ignore[arg-type]  # that is the point
 
 
-def test_two_onces_are_equal_if_they_are_at_the_same_instant() -> None:
+def test_two_once_schedules_are_equal_if_they_are_at_the_same_instant() -> None:
     assert once(NOW) == once(NOW.astimezone(ZoneInfo("Asia/Tokyo")))
     assert once(NOW) != once(NOW + HOUR)
     assert once(NOW) != interval(HOUR)
