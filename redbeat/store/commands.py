@@ -46,14 +46,27 @@ def raw(key: str) -> bytes:
     return key.encode("utf-8", "surrogateescape")
 
 
-def get(client: Any, key: str) -> Any:
-    """Ask for a string."""
-    return client.execute_command("GET", key, **UNDECODED)
+def ask(client: Any, *command: Any) -> Any:
+    """Run a command, and leave its reply as bytes."""
+    return client.execute_command(*command, **UNDECODED)
+
+
+def ask_for_each(
+    client: Any, keys: Iterable[str], command: Callable[[Any, str], object], raises: bool = True
+) -> list[Any]:
+    """The replies to one command for each key, in a pipeline; one round trip, none for no keys.
+
+    ``raises``: whether to raise the first error, or to return errors among the replies.
+    """
+    with client.pipeline(transaction=False) as pipe:
+        for key in keys:
+            command(pipe, key)
+        return list(pipe.execute(raise_on_error=raises))
 
 
 def get_fields(client: Any, key: str, fields: Sequence[str] = FIELDS) -> Any:
     """Ask for fields of a hash; :func:`stored` reads the reply for the usual ones."""
-    return client.execute_command("HMGET", raw(key), *fields, **UNDECODED)
+    return ask(client, "HMGET", raw(key), *fields)
 
 
 def range_by_score(
@@ -61,14 +74,7 @@ def range_by_score(
 ) -> Any:
     """Ask for members by score; :func:`members` reads the reply."""
     bounds = () if limit is None else ("LIMIT", 0, limit)
-    return client.execute_command(
-        "ZRANGEBYSCORE", key, low, high, "WITHSCORES", *bounds, **UNDECODED
-    )
-
-
-def range_by_rank(client: Any, key: str, first: int, last: int) -> Any:
-    """Ask for members by rank; :func:`members` reads the reply."""
-    return client.execute_command("ZRANGE", key, first, last, "WITHSCORES", **UNDECODED)
+    return ask(client, "ZRANGEBYSCORE", key, low, high, "WITHSCORES", *bounds)
 
 
 def members(reply: Sequence[Any]) -> list[Member]:
@@ -98,19 +104,6 @@ def stored(reply: Any) -> Stored:
     if isinstance(reply, NoPermissionError) and is_of_one_key(reply):
         return Stored(refusal=reply)
     raise reply
-
-
-def ask_for_each(
-    client: Any, keys: Iterable[str], ask: Callable[[Any, str], object], raises: bool = True
-) -> list[Any]:
-    """The replies to what ``ask`` asks a pipeline for each key; one round trip, none for no keys.
-
-    ``raises``: whether to raise the first error, or to return errors among the replies.
-    """
-    with client.pipeline(transaction=False) as pipe:
-        for key in keys:
-            ask(pipe, key)
-        return list(pipe.execute(raise_on_error=raises))
 
 
 def read_hashes(client: Any, keys: Sequence[str]) -> list[Stored]:

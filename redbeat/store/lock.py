@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .access import Access, unit
 from .changes import Changes
-from .commands import get, optional_text, raw
+from .commands import ask, optional_text, raw
 from .scripts import EXTEND_TO, RELEASE, TAKE_OVER, Call
 
 
@@ -25,7 +25,7 @@ class Lock:
         They may belong to two holders: whoever acts on them compares once more, in one step.
         """
         with self._client.pipeline(transaction=False) as pipe:
-            get(pipe, key)
+            ask(pipe, "GET", key)
             pipe.pttl(key)
             reply = pipe.execute()
         # A stand-in for a client, as applications' tests inject, holds no lock.
@@ -37,7 +37,7 @@ class Lock:
         """Hold the lock under ``token`` if nobody holds it."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.set(key, token, nx=True, px=milliseconds)
-            get(pipe, key)
+            ask(pipe, "GET", key)
             reply = pipe.execute()
         # A stand-in for a client does not say who holds the lock, and lets everybody have it.
         return optional_text(reply[1]) == token if isinstance(reply, list) else True
@@ -51,7 +51,7 @@ class Lock:
         call = Call(EXTEND_TO, [key], (raw(token), milliseconds, "0", raw(new_token)))
 
         def plainly() -> bool:
-            holder = optional_text(get(self._client, key))
+            holder = optional_text(ask(self._client, "GET", key))
             return holder in (token, new_token) and self._set(key, new_token, milliseconds)
 
         return bool(self._changes.run(call, plainly))
@@ -80,7 +80,7 @@ class Lock:
         """
 
         def plainly() -> bool:
-            holder = optional_text(get(self._client, key))
+            holder = optional_text(ask(self._client, "GET", key))
             return holder == token and bool(self._client.delete(key))
 
         with self.access.turn():

@@ -11,13 +11,11 @@ from redis.exceptions import NoPermissionError
 from .access import Access, unit
 from .changes import Changes
 from .commands import (
-    UNDECODED,
+    ask,
     ask_for_each,
-    get,
     get_fields,
     members,
     optional_text,
-    range_by_rank,
     raw,
     text,
 )
@@ -39,12 +37,10 @@ class Notes:
         """A pipeline that is a transaction, except in a cluster."""
         return self._client.pipeline(transaction=not self._changes.steps.topology.is_cluster)
 
-    # Static entries
-
     @unit
     def read_statics(self) -> set[str]:
         """The names that came from ``beat_schedule``; one round trip."""
-        reply = self._client.execute_command("SMEMBERS", self._keys.statics_key, **UNDECODED)
+        reply = ask(self._client, "SMEMBERS", self._keys.statics_key)
         return set(map(text, reply))
 
     @unit
@@ -91,8 +87,6 @@ class Notes:
                 "beat: The owner of a static entry was not noted: %s.", str(exc).rstrip(".")
             )
 
-    # Reports
-
     @unit
     def read_reports(self) -> dict[str, str]:
         """What beats report about their work, by the name of the beat; one round trip.
@@ -100,7 +94,7 @@ class Notes:
         Nothing, with a warning, for a user who may not run HGETALL.
         """
         try:
-            reply = self._client.execute_command("HGETALL", self._keys.reports_key, **UNDECODED)
+            reply = ask(self._client, "HGETALL", self._keys.reports_key)
         except NoPermissionError as exc:
             if is_of_one_key(exc):
                 raise
@@ -135,15 +129,15 @@ class Notes:
                     pipe.hset(self._keys.reports_key, mapping=kept)
                 pipe.execute()
 
-    # Failing entries
-
     @unit
     def read_failing(self, limit: int) -> list[Member]:
         """The entries whose last run failed, with the time of that, the oldest first.
 
         One round trip.
         """
-        return members(range_by_rank(self._client, self._keys.failing_key, 0, limit - 1))
+        return members(
+            ask(self._client, "ZRANGE", self._keys.failing_key, 0, limit - 1, "WITHSCORES")
+        )
 
     @unit
     def note_failing(self, failed: Mapping[str, float], recovered: Iterable[str]) -> None:
@@ -155,14 +149,12 @@ class Notes:
                 pipe.zrem(self._keys.failing_key, *well)
             pipe.execute()
 
-    # The zone, and losses
-
     @unit
     def read_zone(self) -> str | None:
         """The time zone of the last leader, if it is noted; one round trip."""
         if self._keys.zone_key is None:
             return None
-        return optional_text(get(self._client, self._keys.zone_key))
+        return optional_text(ask(self._client, "GET", self._keys.zone_key))
 
     @unit
     def write_zone(self, zone: str) -> None:
@@ -175,9 +167,9 @@ class Notes:
         """What shows whether the schedule was lost, up to ``limit`` members too; one round trip."""
         keys = self._keys
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.execute_command("ZRANGE", keys.schedule_key, 0, limit - 1, **UNDECODED)
-            get(pipe, keys.zone_key or keys.lost_key)
-            get(pipe, keys.lost_key)
+            ask(pipe, "ZRANGE", keys.schedule_key, 0, limit - 1)
+            ask(pipe, "GET", keys.zone_key or keys.lost_key)
+            ask(pipe, "GET", keys.lost_key)
             reply = pipe.execute()
         # A stand-in for a client, as applications' tests inject, has nothing to lose.
         first, zone, told = reply if isinstance(reply, list) else ([], None, None)
@@ -192,7 +184,7 @@ class Notes:
         """
         with self._client.pipeline(transaction=False) as pipe:
             pipe.set(self._keys.lost_key, note, nx=True, ex=seconds)
-            get(pipe, self._keys.lost_key)
+            ask(pipe, "GET", self._keys.lost_key)
             reply = pipe.execute()
         found = optional_text(reply[1]) if isinstance(reply, list) else note
         if found == note:
@@ -205,4 +197,4 @@ class Notes:
     @unit
     def read_loss(self) -> str | None:
         """The note about a loss, ``None`` if there is none; one round trip."""
-        return optional_text(get(self._client, self._keys.lost_key))
+        return optional_text(ask(self._client, "GET", self._keys.lost_key))

@@ -12,12 +12,11 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from .access import Access
 from .commands import (
-    UNDECODED,
+    ask,
     ask_for_each,
     first_member,
     get_fields,
     members,
-    range_by_rank,
     range_by_score,
     raw,
     read_hashes,
@@ -64,7 +63,7 @@ class PlainSteps:
         beyond = first_member(range_by_score(self._client, schedule, f"({now!r}", "+inf", limit=1))
         count = self._client.zrank(schedule, raw(beyond.key)) if beyond else 0
         first, last = (max(count - limit, 0), count - 1) if count else (-limit, -1)
-        found = members(range_by_rank(self._client, schedule, first, last))
+        found = members(ask(self._client, "ZRANGE", schedule, first, last, "WITHSCORES"))
         return [member for member in reversed(found) if 0 <= member.score <= now]
 
     def move(self, moves: Sequence[tuple[Member, Outcome]]) -> int:
@@ -173,11 +172,11 @@ class PlainSteps:
         On a hash that may be written, ``ZREM`` fails because of its type, and changes nothing.
         """
 
-        def ask(pipe: Any, key: str) -> None:
-            pipe.execute_command("HGET", raw(key), "", **UNDECODED)
+        def probe(pipe: Any, key: str) -> None:
+            ask(pipe, "HGET", raw(key), "")
             pipe.zrem(raw(key), "")
 
-        replies = iter(ask_for_each(self._client, keys, ask, raises=False))
+        replies = iter(ask_for_each(self._client, keys, probe, raises=False))
         found = [
             write if isinstance(write, NoPermissionError) else read
             for read, write in zip(replies, replies, strict=True)

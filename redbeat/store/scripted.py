@@ -9,7 +9,7 @@ from redis.exceptions import ResponseError
 
 from ..store import scripts
 from .access import Access
-from .commands import ask_for_each, optional_text, raw, refusals
+from .commands import ask, ask_for_each, optional_text, raw, refusals
 from .keys import OwnKeys
 from .records import Changed, Claimed, Draft, Member, Outcome, Seen, Wanted
 from .scripts import Call
@@ -107,15 +107,15 @@ class ScriptedSteps:
         One for each key in a cluster.
         """
 
-        def ask(client: Any, key: str) -> Any:
-            return client.execute_command("EVAL", scripts.CHECK.text, 1, raw(key))
+        def probe(client: Any, key: str) -> Any:
+            return ask(client, "EVAL", scripts.CHECK.text, 1, raw(key))
 
         if not self.topology.is_cluster:
-            return refusals(keys, ask_for_each(self._client, keys, ask, raises=False))
+            return refusals(keys, ask_for_each(self._client, keys, probe, raises=False))
         replies: list[Any] = []
         for key in keys:
             try:
-                replies.append(ask(self._client, key))
+                replies.append(probe(self._client, key))
             except ResponseError as exc:
                 replies.append(exc)
         return refusals(keys, replies)

@@ -26,7 +26,7 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from .commands import UNDECODED, first_member, members, raw, text
+from .commands import ask, first_member, members, raw, text
 from .keys import OTHER_LEASE
 from .records import FIELDS, Claimed, Draft, Outcome, Seen, Wanted
 from .retrying import SAYS, said
@@ -195,13 +195,9 @@ def run(client: Any, calls: Sequence[Call], topology: Topology, as_one: bool = F
     for call in calls:
         with _named_in_errors(call):
             try:
-                reply = client.execute_command(
-                    "EVALSHA", call.script.digest, *call.operands, **UNDECODED
-                )
+                reply = ask(client, "EVALSHA", call.script.digest, *call.operands)
             except NoScriptError:
-                reply = client.execute_command(
-                    "EVAL", call.script.text, *call.operands, **UNDECODED
-                )
+                reply = ask(client, "EVAL", call.script.text, *call.operands)
         replies.append(reply)
     return replies
 
@@ -215,11 +211,11 @@ def _run_in_pipeline(
             pipe.execute_command("MULTI")
         for call in calls:
             if in_transaction and as_one:
-                pipe.execute_command("EVAL", call.script.text, *call.operands, **UNDECODED)
+                ask(pipe, "EVAL", call.script.text, *call.operands)
             else:
-                pipe.execute_command("EVALSHA", call.script.digest, *call.operands, **UNDECODED)
+                ask(pipe, "EVALSHA", call.script.digest, *call.operands)
         if in_transaction:
-            pipe.execute_command("EXEC", **UNDECODED)
+            ask(pipe, "EXEC")
         replies = list(pipe.execute())
         if in_transaction:
             # A stand-in for a client, as applications' tests inject, replies nothing.

@@ -21,14 +21,13 @@ from redis.exceptions import NoPermissionError, ResponseError
 from .access import Access, Client, unit
 from .changes import Changes, Steps
 from .commands import (
-    UNDECODED,
+    ask,
     ask_for_each,
     first_member,
     get_fields,
     members,
     naming_key,
     optional_text,
-    range_by_rank,
     range_by_score,
     raw,
     read_hashes,
@@ -66,8 +65,6 @@ class Storage:
         self.notes = Notes(self.access, self.changes, keys)
         self._direct, self._schedule_key = self.access.direct, keys.schedule_key
 
-    # Entries
-
     @unit
     def read_definitions(self, keys: Sequence[str]) -> list[str | None]:
         """The definitions, in the order of ``keys``, ``None`` where none can be read.
@@ -77,7 +74,7 @@ class Storage:
         replies = ask_for_each(
             self._direct,
             keys,
-            lambda pipe, key: pipe.execute_command("HGET", raw(key), "definition", **UNDECODED),
+            lambda pipe, key: ask(pipe, "HGET", raw(key), "definition"),
             raises=False,
         )
         return list(map(optional_text, replies))
@@ -193,8 +190,6 @@ class Storage:
         except ResponseError as exc:
             raise naming_key(exc, key) if is_of_one_key(exc) else exc from None
 
-    # The schedule
-
     @unit
     def read_due(self, now: float, horizon: float) -> list[Member]:
         """The members due by ``now`` and the first one due by ``horizon``; one round trip."""
@@ -229,7 +224,9 @@ class Storage:
                 pipe.zscore(self._schedule_key, raw(after.key))
                 rank, score = pipe.execute()
             if score == after.score:
-                reply = range_by_rank(self._direct, self._schedule_key, rank + 1, rank + size)
+                reply = ask(
+                    self._direct, "ZRANGE", self._schedule_key, rank + 1, rank + size, "WITHSCORES"
+                )
                 return [member for member in members(reply) if member.score <= high]
             # It has moved: its score alone says where to go on.
             low = repr(after.score)
@@ -255,7 +252,7 @@ class Storage:
             for low, high in bounds:
                 range_by_score(pipe, self._schedule_key, low, "+inf", limit=1)
                 range_by_score(pipe, self._schedule_key, f"({high}", "+inf", limit=1)
-            range_by_rank(pipe, self._schedule_key, -1, -1)
+            ask(pipe, "ZRANGE", self._schedule_key, -1, -1, "WITHSCORES")
             found = list(map(first_member, pipe.execute()))
         keys = [member.key if member else "" for member in found]
         *ranks, last = ask_for_each(
@@ -292,8 +289,6 @@ class Storage:
         return ask_for_each(
             self._direct, keys, lambda pipe, key: pipe.zscore(self._schedule_key, raw(key))
         )
-
-    # Claims
 
     @unit
     def claim_due(
@@ -349,8 +344,6 @@ class Storage:
         One round trip, two on a server without scripts, none for nothing.
         """
         return self.changes.make(lambda steps: steps.move(moves))
-
-    # Changes
 
     def listen(self) -> Listener:
         """Subscribe to the channel on which changes are published; one round trip."""
