@@ -22,32 +22,17 @@ from redis.sentinel import Sentinel
 
 from .beat import entries
 from .beat.batch import Claim
-from .beat.broker import Broker, connect_once
-from .beat.claims import Claims
-from .beat.clocks import WallClock
-from .beat.closing import Closing
-from .beat.delivery import Delivery
-from .beat.dispatcher import Dispatcher
-from .beat.failing import Failing
+from .beat.broker import connect_once
 from .beat.faults import BrokerAwayError, raised_first
 from .beat.greenlets import is_in_event_loop
-from .beat.heartbeat import Errands
 from .beat.holder import Holder, read_holder
 from .beat.interrupts import hold_back_signals
-from .beat.leadership import Leadership, Timeouts
-from .beat.ledger import Ledger
-from .beat.loader import Loader
-from .beat.loop import STANDBY_INTERVAL, Loop, prepare_process
-from .beat.masters import Masters
-from .beat.office import Office
-from .beat.pauses import Pauses
+from .beat.loop import STANDBY_INTERVAL, prepare_process
+from .beat.parts import Parts
 from .beat.publishing import batching, connection_for_sending
-from .beat.repeats import Repeats
-from .beat.reports import Reporter
-from .beat.rest import Outlook, Rest
-from .beat.server import ServerCheck
-from .beat.settings import Settings, application_name
-from .beat.statics import Stage, StaticEntries
+from .beat.rest import Outlook
+from .beat.settings import Settings
+from .beat.statics import Stage
 from .decoder import RedBeatJSONDecoder, RedBeatJSONEncoder, to_timestamp, without_zones, zones_of
 from .errors import EntryError
 from .schedules import bound
@@ -546,6 +531,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: What the last tick left behind; ``None``: none of ours has run.
     outlook: Outlook | None = None
 
+    #: A ``tick`` that was assigned to this scheduler and not defined in its class.
+    _assigned_tick: Callable[[], Any] | None = None
+
     _is_closed = False
     #: Whether the constructor is done: only then does `setup_schedule` remove anything.
     _is_built = False
@@ -558,53 +546,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         lazy: bool = False,
         **kwargs: Any,
     ) -> None:
-        conf, application = ensure_conf(app), application_name(app)
+        conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
-        storage, log, clock = partial(get_storage, app), Repeats(logger), WallClock()
-        self.pauses = Pauses(conf)
-        self.broker = Broker(self, self.pauses)
-        self.masters = Masters(
-            lambda: getattr(app, REDBEAT_REDIS_KEY, None), lambda: self.broker.channel
-        )
-        self.ledger = Ledger(Reporter(storage), Failing(storage))
-        self.leadership = Leadership(
-            self,
-            storage,
-            Timeouts(conf.failover_timeout, conf.stall_timeout),
-            application,
-            Errands(self.ledger.reporter.write, self.masters.of_schedule.look),
-        )
-        self.server = ServerCheck(conf, lambda: get_redis(app), storage)
-        self.loader = Loader(
-            lambda key, stored: make_entry(self.Entry, key, stored, app), storage, log
-        )
-        self.statics = StaticEntries(
-            self, conf, storage, application, lambda: self.leadership.watchdog.expect(0)
-        )
-        self.office = Office(
+        self.parts = Parts(
             self,
             conf,
-            storage,
-            self.loader.build,
-            self.leadership,
-            self.statics,
-            self.server,
-            self.ledger,
+            lambda: get_redis(app),
+            lambda: get_storage(app),
+            lambda key, stored: make_entry(self.Entry, key, stored, app),
         )
-        self.rest = Rest(conf, storage, self.leadership, clock)
-        claims = Claims(conf, storage, self.masters.of_schedule, log)
-        delivery = Delivery(self, self.office, self.masters, claims, self.broker, log)
-        self.dispatcher = Dispatcher(
-            self, self.office, self.masters, claims, self.loader, delivery, self.ledger
-        )
-        self.closing = Closing(
-            self.dispatcher,
-            claims,
-            self.leadership,
-            self.ledger.reporter,
-            lambda: as_utc(app.now()),
-        )
-        self.log = log
         super().__init__(app, lazy=True, **kwargs)
         self.Producer: Any = batching(self.Producer)
         configured = conf.usable_lock_timeout(self.lock_key)
@@ -612,15 +562,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if not lazy:
             # Celery's handlers would build a second scheduler in the middle of this one.
             with hold_back_signals():
-                self.statics.store_at_start()
-        if self._may_connect and self.server.is_reached is None:
-            self.server.check()
+                self.parts.statics.store_at_start()
+        if self._may_connect and self.parts.server.is_reached is None:
+            self.parts.server.check()
         self._is_built = True
 
     @property
     def key_expiry_findings(self) -> list[str]:
         """What the server may do to the schedule; see :func:`redbeat.checks.check_key_expiry`."""
-        return self.server.findings
+        return self.parts.server.findings
 
     @property
     def info(self) -> str:
@@ -658,25 +608,25 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         stored. That is the leader's business.
         """
         conf = ensure_conf(self.app)
-        if self.server.is_reached is None:
-            self.server.check()
+        if self.parts.server.is_reached is None:
+            self.parts.server.check()
         self.install_default_entries(conf.schedule)
         if not self._is_built and (leader := self._read_leader()):
-            self.statics.stage = Stage.DEFERRED
+            self.parts.statics.stage = Stage.DEFERRED
             logger.info(
                 "beat: beat_schedule is not stored: %s leads. This beat stores its own as soon as "
                 "it leads.",
                 leader,
             )
             return
-        self.statics.store(may_remove=self._is_built)
+        self.parts.statics.store(may_remove=self._is_built)
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
-        scores = self.statics.read_scores(dict_)
+        scores = self.parts.statics.read_scores(dict_)
         for name, fields in dict_.items():
             try:
-                self.statics.store_one(name, fields, scores.get(name))
+                self.parts.statics.store_one(name, fields, scores.get(name))
             except Exception as exc:
                 if isinstance(exc, REDIS_ERRORS) and not is_of_one_key(exc):
                     raise
@@ -692,7 +642,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """
         now = as_utc(self.app.now()).timestamp()
         members = get_storage(self.app).read_due(now, now + self.max_interval)
-        return {entry.name: entry for entry in self.loader.load(members)}
+        return {entry.name: entry for entry in self.parts.loader.load(members)}
 
     @schedule.setter
     def schedule(self, schedule: Any) -> None:
@@ -716,32 +666,38 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         due, and the pauses grow up to half a minute.
         """
         self.end_if_closed()
-        self.leadership.watchdog.expect(0)
-        with patience(self.leadership.patience()):
+        self.parts.leadership.watchdog.expect(0)
+        with patience(self.parts.leadership.patience()):
             outlook = self.outlook = self._work(min)
-        self.leadership.watchdog.expect(outlook.wait)
+        self.parts.leadership.watchdog.expect(outlook.wait)
         return outlook.wait
 
     def _work(self, min_: Callable[..., Any]) -> Outlook:
-        self.broker.begin_tick()
+        self.parts.broker.begin_tick()
         try:
-            if not self.masters.are_sure():
+            if not self.parts.masters.are_sure():
                 return Outlook(HOLDING_INTERVAL)
-            self.dispatcher.settle()
-            if not self.office.lead():
+            self.parts.dispatcher.settle()
+            if not self.parts.office.lead():
                 return Outlook(STANDBY_INTERVAL)
-            outlook = self.dispatcher.run_due(self.rest.read_now(self.app.now()), min_)
+            outlook = self.parts.dispatcher.run_due(self.parts.rest.read_now(self.app.now()), min_)
         except LockNotOwnedError:
             # Only for a lock that was assigned by hand: there is no campaign that could go on.
             raise
         except REDIS_ERRORS as exc:
-            return self.pauses.after(exc)
+            return self.parts.pauses.after(exc)
         except BrokerAwayError as exc:
-            self.broker.disconnect()
-            return self.pauses.after(exc)
-        self.pauses.end()
-        self.broker.end_tick()
+            self.parts.broker.disconnect()
+            return self.parts.pauses.after(exc)
+        self.parts.pauses.end()
+        self.parts.broker.end_tick()
         return outlook
+
+    def current_tick(self) -> tuple[Callable[[], Any], bool]:
+        """The tick that a beat service calls now, and whether it is ours: people replace it."""
+        if self._assigned_tick is not None:
+            return self._assigned_tick, False
+        return partial(type(self).tick, self), type(self).tick is _TICK
 
     def end_if_closed(self) -> None:
         """End a beat service whose scheduler is closed.
@@ -749,7 +705,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         Celery's signal handler closes it and raises ``SystemExit`` wherever the program happens to
         be. In a destructor Python drops that, and beat would go on for ever.
         """
-        if self.office.is_of_service and self._is_closed:
+        if self.parts.office.is_of_service and self._is_closed:
             raise SystemExit
 
     # One entry's turn
@@ -780,9 +736,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         claim = getattr(entry, "claim", None)
         if claim is not None:
             claim.was_due = is_due
-        elif self.office.is_of_service and not (
+        elif self.parts.office.is_of_service and not (
             # A beat that was frozen in its own loop finds out here that another one leads.
-            self.office.may_send(in_time=True) and self.masters.are_sure()
+            self.parts.office.may_send(in_time=True) and self.parts.masters.are_sure()
         ):
             return wait
         if is_due:
@@ -795,13 +751,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             result = self.apply_async(entry, **kwargs)
         except Exception as exc:
             if claim is not None:
-                self.broker.require_own_fault(entry, exc)
+                self.parts.broker.require_own_fault(entry, exc)
                 # A message that cannot be built counts as a run, and is not tried again and again.
                 claim.failure = exc
                 if claim.advanced is None:
                     self.reserve(entry)
             about = ("message", entry.name, type(raised_first(exc)))
-            self.log.error(about, exc, "Scheduler: Message Error: %s", exc)
+            self.parts.log.error(about, exc, "Scheduler: Message Error: %s", exc)
         else:
             if result is not None and hasattr(result, "id"):
                 logger.debug("Scheduler: %s sent. id->%s", entry.task, result.id)
@@ -820,22 +776,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         ``is_service``: a running beat service drives the ticks, so a heartbeat keeps the lock, and
         what Celery looks up for each message is put where it is found at once, into ``app.conf``.
         """
-        if is_service and not self.office.is_of_service:
-            self.office.is_of_service = True
-            assigned = vars(self).get("tick")
-            loop = Loop(
-                self,
-                lambda: assigned() if assigned else type(self).tick(self),
-                lambda: assigned is None and type(self).tick is _TICK,
-                self.office,
-                self.masters,
-                self.pauses,
-                self.rest,
-            )
+        if is_service and not self.parts.office.is_of_service:
+            self.parts.office.is_of_service = True
+            self._assigned_tick = vars(self).get("tick")
             # Celery's service looks it up at each turn.
-            self.__dict__["tick"] = loop.turn
-            prepare_process(self.app, self.leadership.watchdog)
-        self.leadership.campaign(with_heartbeat=is_service)
+            self.__dict__["tick"] = self.parts.loop.turn
+            prepare_process(self.app, self.parts.leadership.watchdog)
+        self.parts.leadership.campaign(with_heartbeat=is_service)
 
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat.
@@ -844,13 +791,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         was not committed may repeat. Called by a signal handler in the event loop of gevent or
         eventlet, it does nothing: the service closes once more when it ends.
         """
-        if self.office.is_of_service and is_in_event_loop():
+        if self.parts.office.is_of_service and is_in_event_loop():
             return
         self._is_closed = True
-        self.closing.run()
-        self.office.leave()
-        self.rest.close()
-        self.masters.close()
+        self.parts.closing.run()
+        self.parts.office.leave()
+        self.parts.rest.close()
+        self.parts.masters.close()
         super().close()
 
 
@@ -891,4 +838,4 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
 def _keep_embedded_beat(sender: Any = None, **kwargs: Any) -> None:
     """Never end the process of a worker: nobody would start the beat in it again."""
     if isinstance(sender.scheduler, RedBeatScheduler):
-        sender.scheduler.leadership.watchdog.end_process = None
+        sender.scheduler.parts.leadership.watchdog.end_process = None

@@ -39,29 +39,25 @@ class Ticker(Protocol):
     #: What the last tick of ours left behind; ``None``: an override did not call it.
     outlook: Outlook | None
 
+    def current_tick(self) -> tuple[Callable[[], Any], bool]:
+        """The tick to call, and whether it is ours, which finds out by itself who leads."""
+
     def end_if_closed(self) -> None:
         """Raise ``SystemExit`` if the scheduler is closed."""
 
 
 class Loop:
-    """The turns of one beat service.
-
-    ``tick`` is the scheduler's, ``is_ours`` says whether it asks by itself who leads.
-    """
+    """The turns of one beat service."""
 
     def __init__(
         self,
         ticker: Ticker,
-        tick: Callable[[], Any],
-        is_ours: Callable[[], bool],
         office: Office,
         masters: Masters,
         pauses: Pauses,
         rest: Rest,
     ) -> None:
         self._ticker = ticker
-        self._tick = tick
-        self._is_ours = is_ours
         self._office = office
         self._masters = masters
         self._pauses = pauses
@@ -81,14 +77,14 @@ class Loop:
 
     def _take_turn(self) -> Outlook:
         self._office.begin_turn()
-        is_ours = self._is_ours()
+        tick, is_ours = self._ticker.current_tick()
         try:
             if not is_ours and not self._masters.are_sure():
                 return Outlook(HOLDING_INTERVAL)
             if not is_ours and not self._office.keeps_lead():
                 return Outlook(STANDBY_INTERVAL)
             self._ticker.outlook = None
-            answer = self._tick()
+            answer = tick()
         except LockNotOwnedError as exc:
             if not self._office.lose(str(exc)):
                 raise

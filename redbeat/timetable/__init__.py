@@ -316,14 +316,8 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         built for it, and what publishing costs. Raises ``KeyError``, and
         ``celery.beat.SchedulingError`` if the message cannot be sent.
         """
-        entry, scheduler = (
-            take_lazy_functions(self[name], self._reader.conf.schedule),
-            _scheduler_of(self.app),
-        )
-        own_methods = (scheduler.apply_async, scheduler.send_task)
-        if own_methods == (Scheduler.apply_async, Scheduler.send_task):
-            scheduler = Scheduler
-        return scheduler(self.app, lazy=True).apply_async(entry, advance=False)
+        entry = take_lazy_functions(self[name], self._reader.conf.schedule)
+        return _sender_of(self.app)(self.app, lazy=True).apply_async(entry, advance=False)
 
     def statics(self) -> set[str]:
         """The names in ``beat_schedule``, of this process or of a beat; one round trip."""
@@ -418,11 +412,13 @@ class ItemsView(ItemsViewBase[str, RedBeatSchedulerEntry]):
                 yield listing.name, listing.entry
 
 
-def _scheduler_of(app: Any) -> type[RedBeatScheduler]:
-    """The class that the setting ``beat_scheduler`` names, if it is one of ours."""
+def _sender_of(app: Any) -> type[Scheduler]:
+    """The class that the setting ``beat_scheduler`` names, if it sends in a way of its own."""
     named = app.conf.beat_scheduler
     is_path = isinstance(named, str) and ("." in named or ":" in named)
     scheduler = symbol_by_name(named) if is_path else named  # type: ignore[no-untyped-call]  # kombu
     if isinstance(scheduler, type) and issubclass(scheduler, RedBeatScheduler):
-        return scheduler
-    return RedBeatScheduler
+        own_methods = (scheduler.apply_async, scheduler.send_task)
+        if own_methods != (Scheduler.apply_async, Scheduler.send_task):
+            return scheduler
+    return Scheduler
