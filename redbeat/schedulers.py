@@ -528,7 +528,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     #: The lock this scheduler holds, ``None`` until it leads.
     lock: Any = None
 
-    #: What the last tick left behind; ``None``: none of ours has run.
+    #: What the last tick left behind; ``None``: only overrides have run.
     outlook: Outlook | None = None
 
     #: A ``tick`` that was assigned to this scheduler and not defined in its class.

@@ -125,7 +125,7 @@ class Delivery:
         except Exception as exc:
             batch.set_aside(claim, exc)
         except BaseException:
-            # Beat is told to end, and nobody knows whether the message was sent.
+            # Beat has to end, and nobody knows whether the message was sent.
             claim.advanced = None
             raise
         return claim.wait

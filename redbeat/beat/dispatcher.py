@@ -144,7 +144,7 @@ class Dispatcher:
                 logger.debug("beat: Loading %d tasks", len(loaded))
                 found.waits += self._delivery.deliver(batch, loaded, stop)
         except Exception:
-            # Where beat is told to end, which is not an Exception, closing it commits.
+            # When beat has to end, which raises no Exception, closing it commits.
             self.settle()
             raise
         self.settle()

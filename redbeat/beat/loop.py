@@ -36,7 +36,7 @@ class Ticker(Protocol):
 
     app: Any
     max_interval: float
-    #: What the last tick of ours left behind; ``None``: an override did not call it.
+    #: What the last tick left behind; ``None``: an override did not call ours.
     outlook: Outlook | None
 
     def current_tick(self) -> tuple[Callable[[], Any], bool]:

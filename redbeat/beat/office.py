@@ -109,7 +109,7 @@ class Office:
         self._leadership.lost.clear()
 
     def lose(self, why: str) -> bool:
-        """Go back to standby because the lock is lost; ``False`` if it is not one of ours."""
+        """Go back to standby because the lock is lost; ``False`` if a program assigned it."""
         return self._leadership.lose_own(why)
 
     def may_send(self, in_time: bool) -> bool:

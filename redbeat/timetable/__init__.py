@@ -412,13 +412,19 @@ class ItemsView(ItemsViewBase[str, RedBeatSchedulerEntry]):
                 yield listing.name, listing.entry
 
 
-def _sender_of(app: Any) -> type[Scheduler]:
-    """The class that the setting ``beat_scheduler`` names, if it sends in a way of its own."""
+def _scheduler_of(app: Any) -> type[RedBeatScheduler]:
+    """The class that the setting ``beat_scheduler`` names, if it is one of ours."""
     named = app.conf.beat_scheduler
     is_path = isinstance(named, str) and ("." in named or ":" in named)
     scheduler = symbol_by_name(named) if is_path else named  # type: ignore[no-untyped-call]  # kombu
     if isinstance(scheduler, type) and issubclass(scheduler, RedBeatScheduler):
-        own_methods = (scheduler.apply_async, scheduler.send_task)
-        if own_methods != (Scheduler.apply_async, Scheduler.send_task):
-            return scheduler
-    return Scheduler
+        return scheduler
+    return RedBeatScheduler
+
+
+def _sender_of(app: Any) -> Any:
+    """The class that sends as the application's scheduler does: Celery's, unless it overrides."""
+    scheduler = _scheduler_of(app)
+    own_methods = (scheduler.apply_async, scheduler.send_task)
+    has_own = own_methods != (Scheduler.apply_async, Scheduler.send_task)
+    return scheduler if has_own else Scheduler
