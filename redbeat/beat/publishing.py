@@ -1,14 +1,14 @@
 """Publishing a batch of messages at the price of a batch.
 
-What kombu does for each message, to wrap it in retries and to bind its queue anew, costs as much as
-writing it. In a batch a message for a queue that is known only joins a buffer: nothing is declared,
-and there is nothing that a retry could mend.
+What kombu does for each message, to wrap it in retries and to bind its queue again, costs as much
+as writing it. In a batch, a message for a known queue only joins a buffer: nothing is declared, and
+a retry would have nothing to repair.
 
-And Celery looks up some settings for each message, each under all its names in one mapping after
-the other: a tenth of what a message costs.
+Celery also looks up some settings for each message, each under all its names in one mapping after
+the other. That is a tenth of the cost of a message.
 
-A connection that went silent, as behind a firewall that forgot it, must not hold beat for ever: see
-:func:`connection_for_sending`.
+A connection that went silent, for example behind a firewall that forgot it, must not hold up beat
+for ever: see :func:`connection_for_sending`.
 """
 
 from __future__ import annotations
@@ -101,9 +101,9 @@ def _how_to_install(scheme: str) -> str:
 
 
 class BatchProducer(Producer):
-    """A producer whose messages in a batch are only prepared and kept, as far as that will do.
+    """A producer that, in a batch, prepares and keeps the messages for queues it knows.
 
-    The first message for a queue is published as ever: it declares the queue, with retries.
+    The first message for a queue is published as usual: it declares the queue, with retries.
     """
 
     _is_batching = False
@@ -150,9 +150,9 @@ def is_of_sending(exc: BaseException) -> bool:
 
 
 def batching(producer: Any) -> Any:
-    """The class of producers, one of an application's own perhaps, with cheap batches.
+    """The class of producers, perhaps an application's own, with cheap batches.
 
-    What makes producers and is no class of them is left as it is.
+    A function that makes producers is returned unchanged.
     """
     if not isinstance(producer, type) or not issubclass(producer, Producer):
         return producer
@@ -160,10 +160,10 @@ def batching(producer: Any) -> Any:
 
 
 def settle_settings(conf: Any) -> None:
-    """Keep what Celery looks up for each message where it looks first: among what was changed.
+    """Keep what Celery looks up for each message where it looks first: among the changes.
 
-    What somebody sets later counts as ever, under these names. An old, upper-case name may not, nor
-    does a change of the object that the configuration was read from.
+    A value that is set later under the same name still counts. One set under the old, upper-case
+    name may not, nor does a change of the object that the configuration was read from.
     """
     for name in LOOKED_UP_PER_MESSAGE:
         with suppress(KeyError):
