@@ -62,6 +62,7 @@ nitpick_ignore = [
     ("py:class", "tzinfo"),
     ("py:class", "click.exceptions.ClickException"),
     ("py:class", "redbeat.beat.batch.Claim"),
+    ("py:class", "redbeat.beat.rest.Outlook"),
     ("py:class", "redbeat.store.keys.OwnKeys"),
 ]
 

@@ -5,10 +5,11 @@ lives in Redis, so any process may save, change or delete it at any time. The *s
 (:class:`RedBeatScheduler`) is what ``celery beat`` runs: of several beats one leads, claims what is
 due, publishes it, and commits the next due times; the others stand by.
 
-``schedules`` and ``decoder`` are pure: rules in time, and their JSON. ``storage`` holds every key,
-command and script. ``leadership`` says who may dispatch, ``dispatch`` moves one batch of due
-entries from claim to commit, and ``schedulers`` joins them to Celery. ``timetable`` shows the whole
-schedule as a mapping, and ``cli`` as the commands of ``celery redbeat``.
+Imports run one way. ``timing`` is pure: zones, calendar rules, next due times. ``schedules`` and
+``decoder`` are the public schedule types and their JSON. ``store`` holds every key, command and
+script. ``beat`` is what a running beat does, in small parts; ``schedulers`` joins them to Celery.
+``timetable`` shows the whole schedule as a mapping, and ``tools`` as the commands of ``celery
+redbeat``.
 """
 
 from .errors import RedBeatKeyExpiryError

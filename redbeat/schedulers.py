@@ -574,7 +574,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     @property
     def info(self) -> str:
-        """Lines of the start-up banner: where the schedule lives, the lock, what is wrong.
+        """Lines of the start-up banner, on where the schedule lives, the lock and what is wrong.
 
         One round trip, to ask who holds the lock.
         """
