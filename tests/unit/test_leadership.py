@@ -329,13 +329,13 @@ def test_only_the_holder_releases_a_lock_and_may_do_so_twice(leader: Beat, clien
 
 
 def test_a_heartbeat_renews_the_lock_whatever_the_main_thread_does(client: Any) -> None:
-    """A short lock stays held although nothing ticks."""
-    beat = Beat(client, lock_timeout=0.3)
+    """Nothing ticks here."""
+    beat = Beat(client, failover=0.3)
     beat.leadership.campaign(with_heartbeat=True)
     beat.leadership.watchdog.expect(1e9)
-    client.pexpire(KEY, 200)
+    client.persist(KEY)
     beat.now += 1
-    wait_until(lambda: client.pttl(KEY) > 200, 5, "a renewal")
+    wait_until(lambda: client.pttl(KEY) > 0, 20, "a renewal")
     beat.leadership.release()
     assert client.get(KEY) is None
 
@@ -347,10 +347,10 @@ def test_a_stuck_main_thread_is_reported_and_its_lock_expires(
     beat = Beat(client, lock_timeout=0.3)
     beat.leadership.campaign(with_heartbeat=True)
     beat.now += 61
-    wait_until(lambda: "main thread" in caplog.text, 5, "the report")
+    wait_until(lambda: "main thread" in caplog.text, 20, "the report")
     (record,) = [record for record in caplog.records if record.levelno == logging.CRITICAL]
     assert "test_a_stuck_main_thread" in record.getMessage()
-    wait_until(lambda: client.get(KEY) is None, 5, "the lock to expire")
+    wait_until(lambda: client.get(KEY) is None, 20, "the lock to expire")
 
 
 def test_a_holder_may_be_silent_for_its_own_failover_timeout(client: Any) -> None:
@@ -395,16 +395,16 @@ class SlowBeat(Beat):
 
     def after_beat(self) -> None:
         self.is_beating.set()
-        self.may_go_on.wait(10)
+        self.may_go_on.wait(60)
 
 
 @pytest.fixture
 def slow(client: Any) -> Iterator[SlowBeat]:
     """A leader whose heartbeat is under way."""
-    beat = SlowBeat(client, lock_timeout=0.3)
+    beat = SlowBeat(client, failover=0.3)
     beat.leadership.campaign(with_heartbeat=True)
     beat.leadership.watchdog.expect(1e9)
-    assert beat.is_beating.wait(5)
+    assert beat.is_beating.wait(20)
     yield beat
     beat.may_go_on.set()
     beat.leadership.release()
@@ -420,7 +420,7 @@ def test_a_leader_has_a_heartbeat_though_the_last_one_has_not_ended(
     slow.may_go_on.set()
     client.persist("redbeat:other")
     slow.now += 1
-    wait_until(lambda: client.pttl("redbeat:other") > 0, 5, "a renewal")
+    wait_until(lambda: client.pttl("redbeat:other") > 0, 20, "a renewal")
 
 
 def test_a_beat_that_regains_the_lead_has_a_heartbeat_though_the_last_one_has_not_ended(
@@ -432,7 +432,7 @@ def test_a_beat_that_regains_the_lead_has_a_heartbeat_though_the_last_one_has_no
     slow.may_go_on.set()
     client.persist(KEY)
     slow.now += 1
-    wait_until(lambda: client.pttl(KEY) > 0, 5, "a renewal")
+    wait_until(lambda: client.pttl(KEY) > 0, 20, "a renewal")
 
 
 def test_a_heartbeat_that_finds_no_lock_does_nothing(leader: Beat) -> None:
