@@ -264,7 +264,7 @@ def test_keys_from_elsewhere_in_the_schedule_hurt_no_others(
     assert client.zscore(storage.keys.schedule_key, "earlier:gone") is None
 
 
-def test_one_leads_renews_and_lets_go_and_then_the_other_leads(
+def test_the_second_of_two_beats_leads_once_the_first_has_released_the_lock(
     make_topology_app: MakeApp, sent: Sent
 ) -> None:
     """The standby sends nothing while the leader holds the lock."""
@@ -289,10 +289,10 @@ def test_one_leads_renews_and_lets_go_and_then_the_other_leads(
     second.close()
 
 
-def test_a_silent_leader_is_replaced_and_one_that_is_alive_is_not(
+def test_a_silent_leader_is_replaced_and_a_live_one_is_not(
     make_topology_app: MakeApp,
 ) -> None:
-    """What its time to live has fallen by since it was renewed tells for how long it is silent."""
+    """The remaining time to live shows for how long it has been silent."""
     app = make_topology_app(redbeat_failover_timeout=2)
     key, client = ensure_conf(app).lock_key, get_redis(app)
     assert key is not None
@@ -309,8 +309,8 @@ def test_a_silent_leader_is_replaced_and_one_that_is_alive_is_not(
     standby.close()
 
 
-def test_a_leader_that_lost_the_lock_stands_by_until_it_is_free(topology_app: Celery) -> None:
-    """It neither raises nor takes from another what is not its own."""
+def test_a_leader_that_loses_the_lock_stands_by_until_it_is_free(topology_app: Celery) -> None:
+    """It neither raises nor takes the lock from its new holder."""
     leader = lead(topology_app)
     client = get_redis(topology_app)
     client.set(leader.lock_key, "another", px=60_000)

@@ -1,4 +1,4 @@
-"""A schedule that is lost again and again, as with a Redis that keeps nothing and restarts."""
+"""A schedule that is lost repeatedly, as in a Redis that restarts without persistence."""
 
 import logging
 from unittest import mock
@@ -14,10 +14,10 @@ STATIC = {"static": {"task": "tasks.static", "schedule": 3600}}
 
 
 @pytest.mark.parametrize("lock_key", ["redbeat::lock", None], ids=["led", "shared"])
-def test_each_loss_is_told_and_each_time_static_entries_are_stored_again(
+def test_each_loss_is_reported_and_static_entries_are_stored_again_each_time(
     app: Celery, redis_client: redis.Redis, caplog: pytest.LogCaptureFixture, lock_key: str | None
 ) -> None:
-    """Whoever empties the database takes the note of the loss before with it."""
+    """The note of the last loss is lost as well."""
     app.conf.update(beat_schedule=STATIC, redbeat_lock_key=lock_key)
     scheduler = RedBeatScheduler(app)
     acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
@@ -28,6 +28,6 @@ def test_each_loss_is_told_and_each_time_static_entries_are_stored_again(
         for _ in range(3):
             scheduler.tick()
         assert redis_client.zscore("redbeat::schedule", "redbeat:static") is not None
-        told = [r for r in caplog.records if r.levelno == logging.ERROR and "has lost" in r.msg]
-        assert len(told) == times
+        reported = [r for r in caplog.records if r.levelno == logging.ERROR and "has lost" in r.msg]
+        assert len(reported) == times
     scheduler.close()
