@@ -1,4 +1,4 @@
-"""How much of what is due one batch takes on: a beat must be able to hold it."""
+"""How much one batch loads: a beat must be able to hold it in memory."""
 
 import time
 from collections.abc import Callable
@@ -50,7 +50,7 @@ def guest_app(
 
 
 def due(app: Celery, name: str, size: int) -> None:
-    """Store an entry with an argument of this size, as due since a time of its own."""
+    """Store an entry with an argument of this size, each due since another time."""
     entry = RedBeatSchedulerEntry(name, f"tasks.{name}", schedule(3600), args=["x" * size], app=app)
     entry.last_run_at = datetime(2024, 1, 1, tzinfo=UTC)
     entry.save()
@@ -58,7 +58,7 @@ def due(app: Celery, name: str, size: int) -> None:
 
 
 def load_batch(app: Celery) -> tuple[Batch, list[int]]:
-    """Claim and load a batch; how large each of its entries is."""
+    """Claim and load a batch; return it with the size of each of its entries."""
     now = datetime.now(UTC)
     lease = unique_lease(now.timestamp(), 30)
     batch = Batch(get_storage(app), now, lease, time.monotonic() + 15, Repeats(logger))
@@ -82,10 +82,10 @@ def load_batch(app: Celery) -> tuple[Batch, list[int]]:
         ([20] * 20, 20),
     ],
 )
-def test_a_batch_loads_what_it_can_hold_and_leaves_the_rest_as_it_was(
+def test_a_batch_loads_what_fits_and_leaves_the_rest_as_it_was(
     guest_app: Celery, sizes: list[int], fit: int
 ) -> None:
-    """However sizes follow each other; the first one has its turn at any size."""
+    """In whatever order sizes come; the first entry is loaded at any size."""
     for number, size in enumerate(sizes):
         due(guest_app, f"e{number:02}", size)
     batch, loaded = load_batch(guest_app)
@@ -99,7 +99,7 @@ def test_a_batch_loads_what_it_can_hold_and_leaves_the_rest_as_it_was(
 
 
 def test_all_that_is_due_runs_once_in_one_tick(guest_app: Celery, sent: list[str]) -> None:
-    """In as many batches as it takes, the largest entry alone."""
+    """In as many batches as necessary, the largest entry in one of its own."""
     sizes = [3000] * 9 + [100_000] + [20] * 9 + [100_000, 3000]
     for number, size in enumerate(sizes):
         due(guest_app, f"e{number:02}", size)
@@ -107,7 +107,7 @@ def test_all_that_is_due_runs_once_in_one_tick(guest_app: Celery, sent: list[str
     assert sorted(sent) == [f"tasks.e{number:02}" for number in range(len(sizes))]
 
 
-def test_no_more_is_asked_of_redis_at_once_than_a_batch_can_hold(
+def test_no_more_is_requested_from_redis_at_once_than_fits_into_a_batch(
     make_app_with: MakeApp, proxy: Proxy, sent: list[str]
 ) -> None:
     """Each batch is committed before the next one is loaded."""
@@ -125,14 +125,14 @@ def test_no_more_is_asked_of_redis_at_once_than_a_batch_can_hold(
 
 @pytest.fixture
 def members(guest_app: Celery) -> redis.Redis:
-    """A client of the schedule of an application whose user may not do all."""
+    """A client with the rights of the application's user."""
     RedBeatScheduler(guest_app)
     client: redis.Redis = guest_app.redbeat_redis
     return client
 
 
-def test_what_is_no_entry_has_no_size(guest_app: Celery, members: redis.Redis) -> None:
-    """A key of another type, one that is gone, and one that may not be read hold up no other."""
+def test_a_member_that_is_not_an_entry_has_no_size(guest_app: Celery, members: redis.Redis) -> None:
+    """A key of another type, a missing one and an unreadable one delay no other entry."""
     members.set("redbeat:text", "x" * 5)
     members.zadd(SCHEDULE, {"redbeat:text": 1, "redbeat:gone": 2, "": 3})
     due(guest_app, "e01", 20)

@@ -1,4 +1,4 @@
-"""What holds on every Redis that people run, reached by the settings that they write."""
+"""What holds on every kind of Redis, reached by the settings that people use."""
 
 import json
 import threading
@@ -32,7 +32,7 @@ Sent = Callable[[], list[str]]
 
 @pytest.fixture
 def sent(redis_server: RedisServer) -> Sent:
-    """Asks for the names of the entries whose messages are with the broker, in alphabetic order."""
+    """Returns the names of the entries whose messages the broker has, in alphabetic order."""
 
     def read() -> list[str]:
         with redis_server.client(1) as client:
@@ -63,14 +63,14 @@ def score_of(app: Celery, name: str) -> float | None:
 
 
 def lead(app: Celery) -> RedBeatScheduler:
-    """A scheduler that tries for the lock, as the hook lets it."""
+    """A scheduler that has tried to take the lock, as the hook does."""
     candidate = RedBeatScheduler(app)
     acquire_distributed_beat_lock(mock.Mock(scheduler=candidate))
     return candidate
 
 
 def leads(candidate: RedBeatScheduler) -> bool:
-    """Whether it thinks that it holds the lock, and does."""
+    """Whether it believes that it holds the lock, and does."""
     lock: Any = candidate.lock
     return lock is not None and lock.owned()
 
@@ -101,8 +101,8 @@ def test_an_entry_is_loaded_as_it_was_saved(topology_app: Celery) -> None:
     assert saved.rank == 0
 
 
-def test_saving_anew_keeps_what_is_known_of_the_runs(topology_app: Celery) -> None:
-    """The definition is the new one, the history and the due time are those of before."""
+def test_saving_again_keeps_the_history(topology_app: Celery) -> None:
+    """The definition is replaced; history and due time stay."""
     ran = next(entry(topology_app, "a").save())
     score = score_of(topology_app, "a")
     saved = entry(topology_app, "a", kwargs={"new": True}).save()
@@ -121,8 +121,8 @@ def test_a_rescheduled_entry_counts_from_the_time_it_was_given(topology_app: Cel
     assert score == pytest.approx(moment.timestamp() + HOUR, abs=1)
 
 
-def test_nothing_of_a_deleted_entry_stays(topology_app: Celery, topology: Topology) -> None:
-    """Neither hash nor place; its neighbour does."""
+def test_deleting_an_entry_leaves_nothing_of_it(topology_app: Celery, topology: Topology) -> None:
+    """Neither hash nor member; other entries stay."""
     entry(topology_app, "kept").save()
     gone = entry(topology_app, "gone").save()
     gone.delete()
@@ -139,8 +139,8 @@ def count_keys(server: RedisServer) -> int:
     return size
 
 
-def test_the_schedule_shows_what_is_due_and_the_first_one_after(topology_app: Celery) -> None:
-    """And nothing that is later still."""
+def test_the_schedule_shows_due_entries_and_the_first_one_after(topology_app: Celery) -> None:
+    """And nothing later."""
     for name in ("due", "due too"):
         due(topology_app, name)
     for seconds in (30, 60):
@@ -158,7 +158,7 @@ def test_the_schedule_shows_what_is_due_and_the_first_one_after(topology_app: Ce
 def test_a_tick_runs_each_due_entry_once_and_commits_it(
     scheduler: RedBeatScheduler, sent: Sent
 ) -> None:
-    """Batch after batch; runs are counted, and the next one is an hour ahead."""
+    """Batch after batch; runs are counted, and the next run is in an hour."""
     names = [f"{number:02}" for number in range(30)]
     ensure_conf(scheduler.app).batch_size = 8
     for name in names:
@@ -173,8 +173,8 @@ def test_a_tick_runs_each_due_entry_once_and_commits_it(
     assert sent() == names
 
 
-def test_what_one_has_claimed_no_other_claims(topology_app: Celery) -> None:
-    """Asked for again under the same lease, it is the same; so a lost answer costs nothing."""
+def test_an_entry_that_one_beat_has_claimed_is_not_claimed_by_another(topology_app: Celery) -> None:
+    """Repeating a claim with the same lease returns the same, so a lost answer does no harm."""
     for name in "ab":
         due(topology_app, name)
     storage, now = get_storage(topology_app), time.time()
@@ -211,10 +211,10 @@ def test_an_edit_between_claim_and_commit_wins(
     assert sent() == ["deleted", "saved"]
 
 
-def test_an_entry_that_cannot_run_is_set_aside_until_it_is_written_anew(
+def test_an_entry_that_cannot_run_is_set_aside_until_it_is_rewritten(
     scheduler: RedBeatScheduler, sent: Sent
 ) -> None:
-    """Its neighbour runs."""
+    """Other entries run."""
     scheduler.app.redbeat_conf.poll_interval = 0
     for name in ("good", "mended"):
         due(scheduler.app, name)
@@ -233,7 +233,7 @@ def test_an_entry_that_cannot_run_is_set_aside_until_it_is_written_anew(
 
 
 def test_a_member_without_a_hash_is_removed(scheduler: RedBeatScheduler, sent: Sent) -> None:
-    """Whoever deleted the hash alone."""
+    """Some program may have deleted the hash only."""
     for name in ("good", "gone"):
         due(scheduler.app, name)
     get_redis(scheduler.app).delete(RedBeatSchedulerEntry.generate_key(scheduler.app, "gone"))
@@ -245,10 +245,10 @@ def test_a_member_without_a_hash_is_removed(scheduler: RedBeatScheduler, sent: S
 # The lock
 
 
-def test_keys_from_elsewhere_in_the_schedule_hurt_no_others(
+def test_foreign_keys_in_the_schedule_affect_no_other_entries(
     scheduler: RedBeatScheduler, sent: Sent
 ) -> None:
-    """A key of an earlier prefix, and one that nobody stored, where a hash tag keeps the others."""
+    """A key with an earlier prefix, and one that nobody stored, outside the hash tag."""
     app = scheduler.app
     keys = [due(app, name).key for name in ("a", "b")]
     client, storage = get_redis(app), get_storage(app)
@@ -326,7 +326,7 @@ def test_a_leader_that_loses_the_lock_stands_by_until_it_is_free(topology_app: C
 # Changes
 
 
-def test_a_change_is_told_to_who_listens(topology_app: Celery) -> None:
+def test_listeners_are_notified_of_a_change(topology_app: Celery) -> None:
     """Whichever server it was made on."""
     listener = get_storage(topology_app).listen()
     stop = threading.Event()
@@ -374,12 +374,12 @@ def test_static_entries_follow_the_code(make_topology_app: MakeApp) -> None:
 
 
 def test_the_server_is_asked_whether_it_evicts(topology_app: Celery) -> None:
-    """On servers without a limit there is nothing to find."""
+    """Servers without a memory limit cause no finding."""
     assert RedBeatScheduler(topology_app).key_expiry_findings == []
 
 
-def test_a_thousand_reads_make_no_connections(topology_app: Celery, topology: Topology) -> None:
-    """Once there is one to every server, no further one is made."""
+def test_a_thousand_reads_make_no_new_connections(topology_app: Celery, topology: Topology) -> None:
+    """One connection per server is enough."""
     names = [f"entry-{number}" for number in range(20)]
     for name in names:
         entry(topology_app, name).save()
@@ -397,10 +397,10 @@ def read_all(app: Celery, names: list[str]) -> None:
         assert stored(app, name).name == name
 
 
-def test_a_client_with_a_retry_period_does_the_same(
+def test_a_client_with_a_retry_period_works_alike(
     make_topology_app: MakeApp, topology: Topology, sent: Sent
 ) -> None:
-    """It stands before the client of each kind: entries, claims, the lock and changes work."""
+    """It wraps the client of each kind: entries, claims, the lock and changes work."""
     options = topology.settings["redbeat_redis_options"] | {"retry_period": 10}
     leader = lead(make_topology_app(redbeat_redis_options=options))
     assert get_redis(leader.app).retry_period == 10
@@ -417,7 +417,7 @@ def test_a_client_with_a_retry_period_does_the_same(
 
 @pytest.mark.parametrize("shared_topology", ["tls"], indirect=True)
 def test_a_client_without_a_certificate_is_refused(topology: Topology) -> None:
-    """So what is said of TLS above is said of clients that have one."""
+    """So the tests of TLS above really use certificates."""
     assert isinstance(topology, Tls)
     with (
         redis.Redis(
@@ -432,10 +432,10 @@ def test_a_client_without_a_certificate_is_refused(topology: Topology) -> None:
 
 
 @pytest.mark.parametrize("shared_topology", ["tls-sentinel"], indirect=True)
-def test_where_sentinels_speak_tls_nobody_speaks_without(
+def test_no_connection_is_unencrypted_where_sentinels_use_tls(
     scheduler: RedBeatScheduler, topology: Topology
 ) -> None:
-    """Neither beat nor servers among themselves; only the test itself looks in by another port."""
+    """Neither from beat nor among the servers; only the test itself uses another port."""
     assert isinstance(topology, TlsSentinel)
     due(scheduler.app, "a")
     scheduler.tick()
@@ -446,23 +446,23 @@ def test_where_sentinels_speak_tls_nobody_speaks_without(
 
 
 def ports_in_use(server: RedisServer) -> set[int]:
-    """The ports of a server to which others than who asks are connected."""
+    """The ports of a server that have connections, except for the one that asks."""
     with server.client() as client:
         own = client.client_id()
         ends = {
             each["laddr"]
             for each in client.client_list()
-            # A replica's own connection to its master is no port of its own.
+            # A replica's own connection to its master is not one of its ports.
             if int(each["id"]) != own and "M" not in each["flags"]
         }
     return {int(end.rpartition(":")[2]) for end in ends}
 
 
 @pytest.mark.parametrize("shared_topology", ["tls-sentinel"], indirect=True)
-def test_tls_is_set_up_for_sentinels_and_for_data_nodes(
+def test_tls_has_settings_for_sentinels_and_for_data_nodes(
     make_topology_app: MakeApp, topology: Topology
 ) -> None:
-    """Either of the two settings alone is not enough."""
+    """One of the two alone is not enough."""
     options = topology.settings["redbeat_redis_options"]
     bare_options = {name: options[name] for name in options if name != "sentinel_kwargs"}
     for bare in ({"redbeat_redis_options": bare_options}, {"redbeat_redis_use_ssl": False}):
@@ -471,10 +471,10 @@ def test_tls_is_set_up_for_sentinels_and_for_data_nodes(
     assert get_redis(make_topology_app()).ping()
 
 
-def test_connections_that_were_cut_are_made_anew(
+def test_connections_that_were_cut_are_replaced(
     scheduler: RedBeatScheduler, topology: Topology, sent: Sent
 ) -> None:
-    """And what is due runs, once."""
+    """Due entries run once."""
     due(scheduler.app, "a")
     for master in topology.masters():
         cut_connections(master)

@@ -1,4 +1,4 @@
-"""Due times as entries and ticks have them: exact, and the first run of each kind."""
+"""Due times in entries and ticks: they are exact, also that of a first run."""
 
 import json
 import time
@@ -54,7 +54,7 @@ def test_a_calendar_entry_that_never_ran_is_due_at_its_slot(app: Celery) -> None
 
 
 class ToTheSecond(BaseSchedule):  # type: ignore[misc]  # Celery has no types
-    """One of the user's own: at each whole second, by its own clock."""
+    """A user-defined schedule: due at each whole second, by its own clock."""
 
     def remaining_estimate(self, last_run_at: datetime) -> timedelta:
         slot = last_run_at.replace(microsecond=0) + timedelta(seconds=1)
@@ -67,8 +67,8 @@ class ToTheSecond(BaseSchedule):  # type: ignore[misc]  # Celery has no types
 
 
 @pytest.mark.parametrize("rule", [schedule(1, relative=True), ToTheSecond()], ids=["rel", "own"])
-def test_a_slot_of_a_schedule_with_a_clock_of_its_own_runs_once(app: Celery, rule: Any) -> None:
-    """Neither does a tick come before it, nor is it due again after its run."""
+def test_a_slot_of_a_schedule_with_its_own_clock_runs_once(app: Celery, rule: Any) -> None:
+    """No tick comes before it, and it is not due again after its run."""
     app.conf.update(broker_url="memory://", redbeat_lock_key=None)
     register_codec("to-the-second", ToTheSecond, lambda schedule: {}, lambda fields: ToTheSecond())
     scheduler = RedBeatScheduler(app)
@@ -84,7 +84,7 @@ def test_a_slot_of_a_schedule_with_a_clock_of_its_own_runs_once(app: Celery, rul
     assert len({int(moment) for moment in ran}) == len(ran)
 
 
-def test_a_rule_runs_at_its_start_and_then_on(
+def test_a_rule_runs_at_its_start_and_then_at_its_next_slot(
     scheduler: RedBeatScheduler, sent: list[str], app: Celery
 ) -> None:
     """A rule that starts now runs now, once."""
@@ -97,7 +97,7 @@ def test_a_rule_runs_at_its_start_and_then_on(
 
 
 @pytest.mark.parametrize("late", [0, 3600])
-def test_once_runs_once_late_rather_than_never(
+def test_a_one_off_runs_late_rather_than_never(
     scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis, late: int
 ) -> None:
     """Then it leaves the due range and keeps its history."""
@@ -110,16 +110,16 @@ def test_once_runs_once_late_rather_than_never(
     assert RedBeatSchedulerEntry.from_key(saved.key, app=app).total_run_count == 1
 
 
-def test_once_waits_for_its_instant(scheduler: RedBeatScheduler, app: Celery) -> None:
+def test_a_one_off_waits_for_its_instant(scheduler: RedBeatScheduler, app: Celery) -> None:
     """To the fraction of a second."""
     at = datetime.now(UTC) + timedelta(seconds=90.25)
     assert entry(app, once(at)).due_at == at
 
 
-def test_a_crontab_in_a_zone_of_its_own_follows_that_zone(
+def test_a_crontab_with_its_own_zone_follows_that_zone(
     scheduler: RedBeatScheduler, app: Celery, redis_client: redis.Redis
 ) -> None:
-    """Whatever the application's."""
+    """Whatever the zone of the application is."""
     noon = entry(app, crontab(0, 12, tz="Asia/Kathmandu")).save()
     definition: Any = redis_client.hget(noon.key, "definition")
     assert json.loads(definition)["schedule"]["tz"] == "Asia/Kathmandu"
@@ -144,7 +144,7 @@ def test_intervals_keep_their_phase(
 def test_a_schedule_that_cannot_be_stored_is_refused_at_save(
     app: Celery, redis_client: redis.Redis
 ) -> None:
-    """Nothing is silently stored as something else."""
+    """It is not silently stored as something else."""
 
     class Tides(celery_crontab.__mro__[1]):  # type: ignore[misc]  # Celery has no types
         def remaining_estimate(self, last_run_at: datetime) -> timedelta:

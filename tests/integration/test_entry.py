@@ -36,7 +36,7 @@ def minutes_ago(minutes: float) -> datetime:
 
 
 def test_a_saved_entry_comes_back_as_it_was(client_app: Celery) -> None:
-    """Every field of the definition, and when it ran last."""
+    """Every field of the definition, and the last run."""
     entry = make(client_app, args=[1], kwargs={"b": 2}, options={"queue": "q"}, enabled=False)
     assert entry.save() is entry
     stored = RedBeatSchedulerEntry.from_key(entry.key, app=client_app)
@@ -83,7 +83,9 @@ def test_an_entry_without_meta_never_ran(client_app: Celery, client: redis.Redis
     assert entry.is_due() == (True, 60)
 
 
-def test_saving_anew_keeps_the_runs_and_the_timer(client_app: Celery, client: redis.Redis) -> None:
+def test_saving_again_keeps_the_history_and_the_timer(
+    client_app: Celery, client: redis.Redis
+) -> None:
     """Changed 45 minutes into an hour, it is due in 15."""
     make(client_app, every=3600, last_run_at=minutes_ago(45), total_run_count=7).save()
     changed = make(client_app, every=3600, args=[2]).save()
@@ -155,7 +157,7 @@ def test_next_and_reschedule_work_on_an_entry_that_was_never_saved(
 def test_rescheduling_counts_from_the_given_run_and_keeps_the_count(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """The timer starts anew; the history stays."""
+    """The interval starts over; the history stays."""
     entry = make(client_app, every=3600, last_run_at=minutes_ago(120), total_run_count=3).save()
     entry.reschedule(minutes_ago(30))
     score = score_of(client, entry)
@@ -165,7 +167,7 @@ def test_rescheduling_counts_from_the_given_run_and_keeps_the_count(
 
 
 def test_an_entry_that_ran_this_instant_is_due_within_its_interval(client_app: Celery) -> None:
-    """What remains is counted from a clock that was read before."""
+    """The clock is read before the remaining time is computed."""
     entry = make(client_app)
     ran = datetime.now(UTC)
     entry.last_run_at = ran
@@ -176,7 +178,7 @@ def test_an_entry_that_ran_this_instant_is_due_within_its_interval(client_app: C
 
 @pytest.mark.parametrize("last_run_at", [datetime.min, datetime(2020, 1, 1)])
 def test_an_overdue_entry_is_due_now(client_app: Celery, last_run_at: datetime) -> None:
-    """A naive time is taken as UTC, and the earliest that there is does not overflow."""
+    """A naive time is taken as UTC, and the earliest possible one does not overflow."""
     entry = make(client_app)
     entry.last_run_at = last_run_at
     before = datetime.now(UTC)
@@ -292,7 +294,7 @@ def test_what_json_cannot_hold_is_refused_at_save(
 def test_saving_costs_one_round_trip_for_a_new_entry_and_two_for_a_stored_one(
     make_app_with: Any, proxy: Proxy
 ) -> None:
-    """The second one writes it anew, with what is stored about its runs."""
+    """The second one writes it again, with the stored history."""
     app = make_app_with(redbeat_redis_url=proxy.url())
     make(app, name="first").save()
     entry = make(app)
@@ -423,10 +425,10 @@ def test_the_score_that_is_stored_is_that_of_a_subclass(
 @pytest.mark.parametrize(
     ("remaining", "from_now"), [(timedelta(seconds=5000), 5000), (None, None)], ids=str
 )
-def test_due_at_follows_a_schedule_that_somebody_has_patched(
+def test_due_at_follows_a_patched_schedule(
     app: Celery, monkeypatch: pytest.MonkeyPatch, rule: Any, remaining: Any, from_now: float | None
 ) -> None:
-    """On its class, as tests do."""
+    """Patched on its class, as tests do."""
     monkeypatch.setattr(type(rule), "remaining_estimate", lambda *args: remaining)
     now = datetime.now(UTC)
     entry = RedBeatSchedulerEntry("one", "tasks.add", rule, app=app, last_run_at=now)
@@ -440,7 +442,7 @@ def test_due_at_follows_a_schedule_that_somebody_has_patched(
 
 
 @pytest.mark.parametrize("rule", [schedule(60), crontab()], ids=repr)
-def test_is_due_follows_a_schedule_that_somebody_has_patched(
+def test_is_due_follows_a_patched_schedule(
     app: Celery, monkeypatch: pytest.MonkeyPatch, rule: Any
 ) -> None:
     monkeypatch.setattr(type(rule), "is_due", lambda *args: schedstate(True, 7))
@@ -449,8 +451,8 @@ def test_is_due_follows_a_schedule_that_somebody_has_patched(
     assert entry.is_due() == (True, 7)
 
 
-def test_is_due_says_what_is_what(app: Celery) -> None:
-    """A `schedstate`, as Celery's entries do."""
+def test_is_due_returns_a_schedstate(app: Celery) -> None:
+    """As Celery's entries do."""
     for is_enabled in (True, False):
         state: Any = make(app, enabled=is_enabled).is_due()
         assert state == (state.is_due, state.next)

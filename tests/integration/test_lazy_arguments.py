@@ -1,4 +1,4 @@
-"""`celery.beat.BeatLazyFunc` in `beat_schedule`: arguments that the code computes at each send."""
+"""`celery.beat.BeatLazyFunc` in `beat_schedule`: arguments that are computed on each send."""
 
 import io
 import itertools
@@ -38,10 +38,8 @@ def run_once(app: Celery, scheduler: RedBeatScheduler) -> None:
     scheduler.tick()
 
 
-def test_arguments_are_computed_at_each_send_in_their_places(
-    client_app: Celery, sent: Sent
-) -> None:
-    """Others stay what and where they are."""
+def test_lazy_arguments_are_computed_on_each_send(client_app: Celery, sent: Sent) -> None:
+    """Other arguments stay as they are."""
     app = with_static(
         client_app,
         args=(1, counted(), 2),
@@ -56,8 +54,10 @@ def test_arguments_are_computed_at_each_send_in_their_places(
     ]
 
 
-def test_it_is_stored_in_a_form_that_says_so(client_app: Celery, client: redis.Redis) -> None:
-    """And read, saved, edited and exported without its function."""
+def test_a_lazy_argument_is_stored_as_a_placeholder(
+    client_app: Celery, client: redis.Redis
+) -> None:
+    """It can be read, saved, edited and exported without its function."""
     app = with_static(client_app, args=(1, BeatLazyFunc(max, 3, 4), 2))
     RedBeatScheduler(app)
     lazy = {"__type__": "beat_lazy_func", "function": "builtins.max"}
@@ -75,7 +75,7 @@ def test_it_is_stored_in_a_form_that_says_so(client_app: Celery, client: redis.R
     assert client.hget(KEY, "definition") == stored
 
 
-def test_starting_again_writes_nothing_anew(client_app: Celery, client: redis.Redis) -> None:
+def test_a_restart_does_not_rewrite_lazy_arguments(client_app: Celery, client: redis.Redis) -> None:
     app = with_static(client_app, args=[counted()])
     RedBeatScheduler(app)
     client.hset(KEY, "set_aside", "a mark that saving would remove")
@@ -111,7 +111,7 @@ def test_an_argument_that_was_moved_in_redis_is_not_taken_for_another(
     assert sent == []
 
 
-def test_a_run_out_of_turn_computes_them_too(client_app: Celery, sent: Sent) -> None:
+def test_a_manual_run_computes_lazy_arguments_too(client_app: Celery, sent: Sent) -> None:
     class Sending(RedBeatScheduler):
         """One whose sends are noted."""
 
@@ -128,7 +128,7 @@ def test_a_run_out_of_turn_computes_them_too(client_app: Celery, sent: Sent) -> 
         Timetable(app).run("lazy")
 
 
-def test_one_that_celery_would_not_compute_is_refused(client_app: Celery) -> None:
+def test_a_lazy_argument_that_celery_would_not_compute_is_refused(client_app: Celery) -> None:
     entry = RedBeatSchedulerEntry(
         "lazy", "tasks.lazy", 60, args=[{"deep": counted()}], app=client_app
     )
@@ -136,7 +136,7 @@ def test_one_that_celery_would_not_compute_is_refused(client_app: Celery) -> Non
         entry.save()
 
 
-def test_an_entry_of_a_program_says_at_each_send_that_the_code_lacks_it(
+def test_sending_an_entry_whose_lazy_argument_is_not_in_the_code_logs_that(
     client_app: Celery, sent: Sent, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = with_static(client_app)

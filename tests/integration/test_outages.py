@@ -1,4 +1,4 @@
-"""Redis or the broker away in the middle of things: nothing is lost, and nothing runs twice."""
+"""Redis or the broker goes away in the middle of work: nothing is lost, and nothing runs twice."""
 
 import logging
 import time
@@ -65,7 +65,7 @@ def store(start_redis: StartRedis) -> RedisServer:
 
 @pytest.fixture
 def dispatched() -> Iterator[list[float]]:
-    """The delays in seconds that `entry_dispatched` told of, in order."""
+    """The delays in seconds that `entry_dispatched` reported, in order."""
     delays: list[float] = []
 
     def receive(delay: float, **facts: Any) -> None:
@@ -86,10 +86,10 @@ def scheduler(make_app_with: MakeApp, broker: RedisServer, store: RedisServer) -
     return RedBeatScheduler(app)
 
 
-def test_a_broker_that_is_away_consumes_nothing_and_the_pauses_grow(
+def test_no_run_is_used_up_while_the_broker_is_unavailable_and_the_pauses_grow(
     scheduler: RedBeatScheduler, broker: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line per pause; when it is back, what was due goes out, once."""
+    """One line per pause; when it is back, what was due is sent once."""
     for name in "ab":
         due(scheduler.app, name)
     broker.kill()
@@ -105,10 +105,10 @@ def test_a_broker_that_is_away_consumes_nothing_and_the_pauses_grow(
     assert scheduler.tick() == 1
 
 
-def test_a_broker_that_goes_away_after_a_batch_is_found_by_the_next(
+def test_a_broker_that_goes_away_after_a_batch_is_noticed_by_the_next(
     scheduler: RedBeatScheduler, broker: RedisServer
 ) -> None:
-    """An open producer does not keep beat from seeing that nobody is there."""
+    """Although the producer is open."""
     due(scheduler.app, "a")
     scheduler.tick()
     broker.kill()
@@ -136,13 +136,13 @@ REFUSALS = (allow_all_but_the_queue, put_another_type_there)
 
 @pytest.mark.parametrize("is_batching", [True, False])
 @pytest.mark.parametrize("refuse", REFUSALS)
-def test_a_queue_that_the_broker_refuses_holds_up_no_other_entry(
+def test_a_queue_that_the_broker_refuses_delays_no_other_entry(
     scheduler: RedBeatScheduler,
     broker: RedisServer,
     refuse: Callable[[RedisServer], None],
     is_batching: bool,
 ) -> None:
-    """The run is not lost: it is made when the queue is mended."""
+    """The run is not lost: it is made once the queue is repaired."""
     if not is_batching:
         scheduler.app.conf.broker_transport_options = {"retry_on_timeout": True}
     bad = due(scheduler.app, "a", options={"queue": "payments"})
@@ -164,10 +164,10 @@ def test_a_queue_that_the_broker_refuses_holds_up_no_other_entry(
 
 
 @pytest.mark.parametrize("refuse", REFUSALS)
-def test_a_queue_that_is_refused_after_it_was_used_doubles_the_others_once(
+def test_a_queue_that_is_refused_later_doubles_other_runs_once_at_most(
     scheduler: RedBeatScheduler, broker: RedisServer, refuse: Callable[[RedisServer], None]
 ) -> None:
-    """It is found when the batch is written, part of which the broker has taken."""
+    """Beat notices while it writes the batch, of which the broker has taken a part."""
     due(scheduler.app, "a", options={"queue": "payments"})
     scheduler.tick()
     due(scheduler.app, "a", options={"queue": "payments"}).reschedule(EARLIER)
@@ -186,10 +186,10 @@ def test_a_queue_that_is_refused_after_it_was_used_doubles_the_others_once(
     [{"compression": "gzp"}, {"delivery_mode": "durable"}, {"stamped_headers": ["nowhere"]}],
     ids=str,
 )
-def test_a_typo_in_the_options_of_an_entry_is_no_outage_of_the_broker(
+def test_a_typo_in_the_options_of_an_entry_is_not_taken_for_an_outage(
     scheduler: RedBeatScheduler, broker: RedisServer, options: dict[str, Any]
 ) -> None:
-    """There kombu raises a `KeyError`, and counts that among the errors of connections."""
+    """Kombu raises a `KeyError` then, which it counts among the errors of connections."""
     bad = due(scheduler.app, "a", options=options)
     due(scheduler.app, "b")
     scheduler.tick()
@@ -207,14 +207,14 @@ def test_a_typo_in_the_options_of_an_entry_is_no_outage_of_the_broker(
     ],
     ids=repr,
 )
-def test_what_a_task_fails_with_in_its_own_code_holds_up_no_other_entry(
+def test_an_error_in_the_code_of_a_task_delays_no_other_entry(
     scheduler: RedBeatScheduler,
     broker: RedisServer,
     caplog: pytest.LogCaptureFixture,
     error: Exception,
     is_counted: bool,
 ) -> None:
-    """What may pass of itself is tried again, and not counted; one line tells of it in a tick."""
+    """Temporary errors are retried and not counted, with one line per tick."""
 
     class Audited(celery.Task):  # type: ignore[misc]  # Celery has no types
         name = "tasks.audited"
@@ -243,10 +243,10 @@ def test_what_a_task_fails_with_in_its_own_code_holds_up_no_other_entry(
 
 
 @pytest.mark.parametrize("is_batching", [True, False])
-def test_a_beat_that_is_told_to_end_while_it_sends_counts_no_run_that_was_not_sent(
+def test_a_beat_that_is_terminated_while_it_sends_counts_only_runs_that_were_sent(
     scheduler: RedBeatScheduler, broker: RedisServer, is_batching: bool
 ) -> None:
-    """The handler of the signal raises in the middle of a slow publish."""
+    """The signal handler raises in the middle of a slow publish."""
     if not is_batching:
         scheduler.app.conf.broker_transport_options = {"retry_on_timeout": True}
     entry = due(scheduler.app, "a")
@@ -297,7 +297,7 @@ def test_pauses_end_at_half_a_minute(scheduler: RedBeatScheduler, broker: RedisS
 def test_an_outage_of_redis_does_not_lengthen_the_pauses_for_the_broker(
     scheduler: RedBeatScheduler, broker: RedisServer, store: RedisServer
 ) -> None:
-    """Each begins with a short one."""
+    """Each of them starts with a short one."""
     due(scheduler.app, "a")
     store.stop()
     assert [scheduler.tick() for _ in range(3)] == [1, 2, 4]
@@ -328,7 +328,7 @@ def test_a_run_is_not_repeated_when_redis_goes_away_before_its_commit(
 def test_a_server_that_forgot_its_scripts_gets_them_again(
     scheduler: RedBeatScheduler, broker: RedisServer, store: RedisServer
 ) -> None:
-    """After a restart, or a SCRIPT FLUSH."""
+    """After a restart or a SCRIPT FLUSH."""
     for name in "ab":
         due(scheduler.app, name)
         with store.client() as client:
@@ -339,10 +339,10 @@ def test_a_server_that_forgot_its_scripts_gets_them_again(
     assert entry.total_run_count == 1
 
 
-def test_what_a_dead_beat_had_claimed_runs_as_soon_as_another_leads(
+def test_claims_of_a_dead_beat_run_as_soon_as_another_leads(
     make_app_with: MakeApp, broker: RedisServer, store: RedisServer
 ) -> None:
-    """It does not wait for the lease to run out; what is due later keeps its time."""
+    """Without waiting for the lease to expire; entries that are due later keep their time."""
     app = make_app_with(broker_url=broker.url(), redbeat_redis_url=store.url())
     for name in "ab":
         due(app, name)
@@ -359,10 +359,10 @@ def test_what_a_dead_beat_had_claimed_runs_as_soon_as_another_leads(
         assert client.zscore(SCHEDULE, "redbeat:soon") == soon
 
 
-def test_a_new_leader_takes_no_score_of_a_user_for_a_claim(
+def test_a_new_leader_does_not_take_a_score_that_a_user_wrote_for_a_claim(
     make_app_with: MakeApp, broker: RedisServer, store: RedisServer
 ) -> None:
-    """Overdue by its meta, but not before that second: so somebody wrote it."""
+    """It is overdue by its meta, but not by its score, in whole seconds unlike a lease."""
     app = make_app_with(broker_url=broker.url(), redbeat_redis_url=store.url())
     due(app, "a")
     with store.client() as client:
@@ -375,10 +375,10 @@ def test_a_new_leader_takes_no_score_of_a_user_for_a_claim(
         assert client.zscore(SCHEDULE, "redbeat:a") == later
 
 
-def test_claims_of_a_living_beat_are_left_to_it_where_beats_share_the_work(
+def test_beats_that_share_the_work_leave_claims_alone(
     scheduler: RedBeatScheduler, broker: RedisServer
 ) -> None:
-    """Without a lock there is no telling a dead beat's claim from a living one's."""
+    """Without a lock, the claims of a dead beat look like those of a live one."""
     due(scheduler.app, "a")
     now = time.time()
     get_storage(scheduler.app).claim_due(now, now + 20, limit=10, horizon=now + 300)
@@ -386,8 +386,8 @@ def test_claims_of_a_living_beat_are_left_to_it_where_beats_share_the_work(
     assert sent(broker) == []
 
 
-def test_a_claim_whose_answer_was_lost_is_given_again(scheduler: RedBeatScheduler) -> None:
-    """redis-py repeats a command after a broken connection: the same lease, the same entries."""
+def test_a_repeated_claim_returns_the_same_entries(scheduler: RedBeatScheduler) -> None:
+    """redis-py repeats a command after a broken connection, with the same lease."""
     due(scheduler.app, "a")
     storage, now = get_storage(scheduler.app), time.time()
     first = storage.claim_due(now, now + 30.5, limit=10, horizon=now + 300)
@@ -399,7 +399,7 @@ def test_a_claim_whose_answer_was_lost_is_given_again(scheduler: RedBeatSchedule
 def test_two_schedulers_without_a_lock_share_the_work(
     make_app_with: MakeApp, broker: RedisServer, store: RedisServer, monkeypatch: Any
 ) -> None:
-    """While one of them dispatches its batch, the other takes the rest; nothing runs twice."""
+    """While one dispatches its batch, the other takes the rest; nothing runs twice."""
     settings = {
         "broker_url": broker.url(),
         "redbeat_redis_url": store.url(),
@@ -424,7 +424,7 @@ def test_two_schedulers_without_a_lock_share_the_work(
 def test_a_leader_whose_redis_lost_all_data_restores_the_static_entries(
     make_app_with: MakeApp, store: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And logs at error that the others are gone."""
+    """It logs at error that the others are gone."""
     static = {"static": {"task": "tasks.add", "schedule": 30}}
     app = make_app_with(redbeat_redis_url=store.url(), beat_schedule=static)
     leader = RedBeatScheduler(app)
@@ -437,10 +437,10 @@ def test_a_leader_whose_redis_lost_all_data_restores_the_static_entries(
     assert "has lost the schedule" in caplog.text
 
 
-def test_a_scheduler_built_by_hand_while_another_leads_writes_nothing(
+def test_constructing_a_scheduler_while_another_beat_leads_writes_nothing(
     make_app_with: MakeApp, redis_client: redis.Redis, redis_url: str, caplog: Any
 ) -> None:
-    """And says so."""
+    """It logs that."""
     caplog.set_level(logging.INFO, "celery.beat")
     redis_client.set("redbeat::lock", "another")
     static = {"static": {"task": "tasks.add", "schedule": 30}}
@@ -449,18 +449,18 @@ def test_a_scheduler_built_by_hand_while_another_leads_writes_nothing(
     assert "beat_schedule is not stored: another leads" in caplog.text
 
 
-def test_an_outage_of_days_is_outlived(scheduler: RedBeatScheduler, store: RedisServer) -> None:
-    """The pauses do not grow over all bounds."""
+def test_beat_survives_an_outage_of_days(scheduler: RedBeatScheduler, store: RedisServer) -> None:
+    """The pauses stay bounded."""
     store.kill()
     pauses = [scheduler.tick() for _ in range(1100)]
     assert pauses[:4] == [1, 2, 4, 5]
     assert set(pauses[3:]) == {5}
 
 
-def test_closing_writes_the_commit_that_was_kept(
+def test_closing_writes_a_pending_commit(
     scheduler: RedBeatScheduler, broker: RedisServer, store: RedisServer, monkeypatch: Any
 ) -> None:
-    """Beat is ended in the pause after a short outage: the run is not repeated."""
+    """Beat ends in the pause after a short outage, and the run is not repeated."""
     due(scheduler.app, "a")
     monkeypatch.setattr(RedBeatScheduler, "apply_async", sending_until_it_dies(store))
     scheduler.tick()
@@ -470,10 +470,10 @@ def test_closing_writes_the_commit_that_was_kept(
     assert entry.total_run_count == 1
 
 
-def test_closing_does_not_wait_for_a_redis_that_is_away(
+def test_closing_does_not_wait_for_an_unavailable_redis(
     make_app_with: MakeApp, store: RedisServer
 ) -> None:
-    """Not even with `retry_period = -1`, with which any other call waits for ever."""
+    """Not even with `retry_period = -1`, with which any other call waits forever."""
     app = make_app_with(redbeat_redis_url=store.url(), redbeat_redis_options={"retry_period": -1})
     leader = RedBeatScheduler(app)
     acquire_distributed_beat_lock(mock.Mock(scheduler=leader))
@@ -482,13 +482,13 @@ def test_closing_does_not_wait_for_a_redis_that_is_away(
     assert leader.lock is None
 
 
-def test_a_run_whose_commit_was_delayed_is_told_once_and_with_its_own_delay(
+def test_a_run_whose_commit_was_delayed_is_signalled_once_with_its_own_delay(
     scheduler: RedBeatScheduler,
     store: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
     dispatched: list[float],
 ) -> None:
-    """Neither the signal nor the count gets lost in the outage, and its length is no delay."""
+    """Neither the signal nor the count is lost, and the outage does not add to the delay."""
     entry = due(scheduler.app, "a")
     assert entry.last_run_at is not None
     due_at = entry.last_run_at + timedelta(hours=1)
@@ -504,13 +504,13 @@ def test_a_run_whose_commit_was_delayed_is_told_once_and_with_its_own_delay(
     assert scheduler.parts.ledger.reporter.runs == 1
 
 
-def test_the_runs_before_the_broker_broke_off_are_told(
+def test_the_runs_before_the_broker_broke_off_are_signalled(
     scheduler: RedBeatScheduler,
     broker: RedisServer,
     monkeypatch: pytest.MonkeyPatch,
     dispatched: list[float],
 ) -> None:
-    """Where messages go one by one, those that went have run."""
+    """Where messages are sent one by one, those that were sent have run."""
     for name in "abc":
         due(scheduler.app, name)
     monkeypatch.setattr(type(scheduler.producer), "supports_batch_publish", False, raising=False)
@@ -522,13 +522,13 @@ def test_the_runs_before_the_broker_broke_off_are_told(
 
 
 @pytest.mark.parametrize("batch_size", [10, 500])
-def test_a_broker_that_is_full_now_and_again_gets_every_message_and_no_run_more_than_twice(
+def test_a_broker_that_is_full_at_times_gets_each_message_and_none_more_than_twice(
     scheduler: RedBeatScheduler,
     broker: RedisServer,
     caplog: pytest.LogCaptureFixture,
     batch_size: int,
 ) -> None:
-    """It has room for a part of what is due, and workers empty it before each try."""
+    """It has room for some of the messages, and workers empty it before each try."""
     scheduler.app.redbeat_conf.batch_size = batch_size
     names = [f"e{number}" for number in range(100)]
     for name in names:
@@ -548,16 +548,16 @@ def test_a_broker_that_is_full_now_and_again_gets_every_message_and_no_run_more_
 
 
 def make_due(app: Celery) -> None:
-    """Make due now what was put off."""
+    """Make due now what was postponed."""
     storage = get_storage(app)
     for member in storage.read_between(time.time(), time.time() + 2 * MAX_PAUSE):
         storage.commit(member.score, [Outcome(member.key, 0.0)])
 
 
-def test_a_message_that_the_broker_has_no_room_for_holds_no_other_up(
+def test_a_message_that_the_broker_has_no_room_for_delays_no_other(
     scheduler: RedBeatScheduler, broker: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is put off alone, each time that it comes; the others are sent once."""
+    """It alone is postponed, each time; the others are sent once."""
     caplog.set_level("DEBUG", logger="celery.beat")
     due(scheduler.app, "a")
     scheduler.tick()
@@ -575,10 +575,10 @@ def test_a_message_that_the_broker_has_no_room_for_holds_no_other_up(
 
 
 @pytest.mark.skipif(not HAS_BATCHES, reason="kombu before 5.7 has no batches")
-def test_batches_are_sent_again_once_the_broker_is_well(
+def test_messages_go_in_batches_again_once_the_broker_is_available(
     scheduler: RedBeatScheduler, broker: RedisServer
 ) -> None:
-    """What goes one by one after an outage costs a round trip for each message."""
+    """Sending one by one, as right after an outage, costs a round trip per message."""
     due(scheduler.app, "a")
     with broker.client() as client:
         client.config_set("maxmemory", 1)
@@ -595,10 +595,10 @@ def test_batches_are_sent_again_once_the_broker_is_well(
     assert len(sent(broker)) == 21
 
 
-def test_a_broker_that_comes_back_empty_gets_its_queues_declared_anew(
+def test_queues_are_declared_again_when_the_broker_comes_back_empty(
     make_app_with: MakeApp, start_redis: StartRedis, store: RedisServer
 ) -> None:
-    """Of a topic exchange it would know no queue, and every message would go nowhere."""
+    """A topic exchange without queues would drop every message."""
     forgetful = start_redis()
     topic = Exchange("topics", type="topic")  # type: ignore[no-untyped-call]  # kombu's own gap
     queue = Queue("reports", topic, routing_key="report.#")  # type: ignore[no-untyped-call]  # too
@@ -624,10 +624,8 @@ def test_a_broker_that_comes_back_empty_gets_its_queues_declared_anew(
 
 
 @pytest.mark.parametrize("send", ["call", "signal"])
-def test_the_hook_raises_what_redis_py_raised_for_whoever_calls_it(
-    make_app_with: MakeApp, send: str
-) -> None:
-    """Or sends the signal with a stand-in for the service; then it is in the answer."""
+def test_the_hook_raises_what_redis_py_raised(make_app_with: MakeApp, send: str) -> None:
+    """If the signal is sent, the exception is in its result."""
     app = make_app_with(redbeat_redis_url="redis://127.0.0.1:1/0")
     sender = mock.Mock(scheduler=RedBeatScheduler(app))
     if send == "call":
@@ -640,10 +638,10 @@ def test_the_hook_raises_what_redis_py_raised_for_whoever_calls_it(
 
 @pytest.mark.parametrize("is_led", [True, False], ids=["led", "shared"])
 @pytest.mark.parametrize(("score", "runs"), [("slot", True), ("zero", False)])
-def test_a_claim_that_nobody_could_read_tells_whether_a_slot_is_awaited(
+def test_an_unread_claim_still_shows_whether_a_slot_is_awaited(
     make_app_with: MakeApp, store: RedisServer, is_led: bool, score: str, runs: bool
 ) -> None:
-    """Beat was killed right after it: the first slot of an entry without a history still runs."""
+    """If beat is killed right after it, the first slot of an entry without a history still runs."""
     now = datetime.now(timezone.utc)
     slot = now.replace(second=0, microsecond=0)
     app = make_app_with(

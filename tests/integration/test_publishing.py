@@ -1,4 +1,4 @@
-"""What a batch of messages costs the broker, and what it leaves there."""
+"""Batches of messages: what they cost the broker, and what becomes of them."""
 
 import time
 from collections.abc import Iterator
@@ -64,7 +64,7 @@ def test_a_queue_that_is_new_in_the_middle_of_a_batch_is_declared(
 
 
 class Stamping(kombu.messaging.Producer):
-    """A producer of an application's own."""
+    """The producer of an application."""
 
     def publish(self, *args: Any, **options: Any) -> Any:
         return super().publish(*args, **options, app_id="stamped")  # type: ignore[no-untyped-call]  # kombu's
@@ -75,10 +75,10 @@ def make_stamping(*args: Any, **options: Any) -> Stamping:
 
 
 @pytest.mark.parametrize("producer", [Stamping, make_stamping])
-def test_an_application_may_bring_a_producer_of_its_own(
+def test_an_application_may_use_its_own_producer(
     app: Celery, redis_client: redis.Redis, producer: Any
 ) -> None:
-    """Its class is given to the scheduler, or a function that makes it."""
+    """The scheduler gets its class, or a function that makes one."""
     scheduler = RedBeatScheduler(app, Producer=producer)
     for name in "ab":
         due(app, name)
@@ -95,7 +95,7 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
     redis_client: redis.Redis,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Else each batch would send one message, and all the rest would be loaded again with each."""
+    """Otherwise each batch would send one message, and load all the others again."""
     app = make_app_with(broker_url=redis_url, redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
     for number in range(20):
         due(app, str(number))
@@ -110,10 +110,10 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
     scheduler.close()
 
 
-def test_a_load_that_takes_long_leaves_time_to_publish(
+def test_a_slow_load_leaves_time_to_publish(
     make_app_with: MakeApp, redis_url: str, proxy: Proxy, redis_client: redis.Redis
 ) -> None:
-    """Without a leader a batch goes within half of the claim timeout, or not at all."""
+    """Without a leader, a batch is sent within half of the claim timeout, or not at all."""
     app = make_app_with(
         broker_url=redis_url,
         redbeat_redis_url=proxy.url(),
@@ -145,10 +145,10 @@ def test_a_load_that_takes_long_leaves_time_to_publish(
         ("redis://broker.invalid", {}, None),
     ],
 )
-def test_rabbitmq_confirms_what_it_has_taken_unless_the_application_says_otherwise(
+def test_rabbitmq_confirms_messages_unless_the_application_says_otherwise(
     make_app_with: MakeApp, redis_url: str, url: str, options: dict[str, Any], expected: bool | None
 ) -> None:
-    """Else a message would be taken for sent that lies in the buffer of a socket."""
+    """Otherwise a message in the buffer of a socket would count as sent."""
     app = make_app_with(
         broker_url=url,
         broker_transport_options=options,
@@ -162,7 +162,7 @@ def test_rabbitmq_confirms_what_it_has_taken_unless_the_application_says_otherwi
 
 @pytest.fixture
 def folder_app(make_app_with: MakeApp, redis_url: str, tmp_path: Path) -> Celery:
-    """An application whose broker is a folder, which is not there yet."""
+    """An application whose broker is a folder, which does not exist yet."""
     folder = str(tmp_path / "broker")
     options = {"data_folder_in": folder, "data_folder_out": folder, "control_folder": folder}
     return make_app_with(
@@ -174,10 +174,10 @@ def folder_app(make_app_with: MakeApp, redis_url: str, tmp_path: Path) -> Celery
     )
 
 
-def test_a_broker_whose_folder_is_away_loses_no_run(
+def test_no_run_is_lost_while_the_folder_of_the_broker_is_missing(
     folder_app: Celery, tmp_path: Path, redis_client: redis.Redis
 ) -> None:
-    """Its errors name a file, as those of a task's own code may: they are the transport's."""
+    """Its errors look like those of a task's own code, but come from the transport."""
     names = [f"entry-{number}" for number in range(10)]
     scheduler = RedBeatScheduler(folder_app)
     for name in names:
@@ -206,14 +206,14 @@ class QuotaError(Exception):
     [(QuotaError("try later"), False), (OSError(28, "No space left"), False), (TypeError(), True)],
     ids=repr,
 )
-def test_what_fails_on_its_way_stays_due_unless_it_cannot_be_written(
+def test_a_message_that_fails_in_the_transport_stays_due_unless_it_cannot_be_serialised(
     make_app_with: MakeApp,
     redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
     is_counted: bool,
 ) -> None:
-    """A transport may raise whatever its library does."""
+    """A transport may raise any error of its library."""
     app = make_app_with(redbeat_redis_url=redis_url, redbeat_lock_key=None)
 
     def put(self: Any, queue: str, message: Any, **kwargs: Any) -> None:
@@ -229,13 +229,13 @@ def test_what_fails_on_its_way_stays_due_unless_it_cannot_be_written(
 
 
 class PulledPlugError(BaseException):
-    """Ends a tick where it stands, as a kill does: nothing is committed any more."""
+    """Ends a tick at once, as a kill does: nothing more is committed."""
 
 
-def test_where_messages_go_one_by_one_a_handful_is_in_doubt_at_the_most(
+def test_a_killed_beat_repeats_one_handful_of_messages_at_most(
     make_app_with: MakeApp, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A beat that is killed repeats what it has sent since the last commit."""
+    """Where messages are sent one by one: those since the last commit."""
     app = make_app_with(redbeat_redis_url=redis_url, redbeat_lock_key=None)
     names = [f"entry-{number}" for number in range(200)]
     for name in names:

@@ -1,4 +1,4 @@
-"""A beat that is busy runs what is due in pulses, and always in the same ones."""
+"""A busy beat runs due entries in pulses, which are always the same."""
 
 import gc
 import threading
@@ -25,7 +25,7 @@ UTC = timezone.utc
 
 @pytest.fixture
 def scheduler(app: Celery, redis_url: str) -> Iterator[RedBeatScheduler]:
-    """One that sleeps in its ticks, as under a running beat service."""
+    """A scheduler that sleeps in its ticks, as under a running beat service."""
     app.conf.update(broker_url=redis_url, redbeat_lock_key=None)
     scheduler = RedBeatScheduler(app)
     scheduler.join(is_service=True)
@@ -34,14 +34,14 @@ def scheduler(app: Celery, redis_url: str) -> Iterator[RedBeatScheduler]:
 
 
 def store(app: Celery, name: str, ran: datetime) -> None:
-    """An entry of every second that ran then."""
+    """Save an entry of every second that ran at this time."""
     RedBeatSchedulerEntry(name, "tasks.add", schedule(1), [name], app=app, last_run_at=ran).save()
 
 
 def test_entries_that_are_due_all_the_time_cost_no_more_ticks_than_pulses(
     scheduler: RedBeatScheduler, redis_client: redis.Redis
 ) -> None:
-    """And each of them runs."""
+    """Each of them runs."""
     now, count = datetime.now(UTC), 200
     for number in range(count):
         store(scheduler.app, str(number), now + timedelta(seconds=number / count))
@@ -53,10 +53,10 @@ def test_entries_that_are_due_all_the_time_cost_no_more_ticks_than_pulses(
     assert len({message.args[0] for message in read_messages(redis_client)}) == count
 
 
-def test_beat_wakes_for_a_lonely_entry_at_its_due_time(
+def test_beat_wakes_for_a_single_entry_at_its_due_time(
     scheduler: RedBeatScheduler, redis_client: redis.Redis
 ) -> None:
-    """It waits for no pulse."""
+    """It does not wait for a pulse."""
     due_at = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=2.301)
     store(scheduler.app, "a", due_at - timedelta(seconds=1))
     redis_client.zadd("redbeat::schedule", {"redbeat:a": due_at.timestamp()})
@@ -101,7 +101,7 @@ def test_what_is_due_soon_waits_for_the_pulse_that_follows_a_tick(
     assert outlook.wakes_at(now, longest=300) == second + pulse
 
 
-def test_an_interval_of_microseconds_leaves_beat_time_to_breathe() -> None:
+def test_an_interval_of_microseconds_does_not_keep_beat_busy() -> None:
     now = 1_800_000_000.0
     outlook = Outlook(wait=1e-6, first_due=now, ticked_at=now, first_again=now)
     assert outlook.wakes_at(now, longest=300) == now + SHORTEST_PULSE
@@ -159,10 +159,10 @@ def test_a_tick_reads_the_same_instant_whatever_clocks_show(
 
 
 @pytest.mark.parametrize(("late", "is_put_back"), [(0.0, True), (0.9, True), (1.1, False)])
-def test_a_tick_that_comes_a_little_late_counts_as_in_time(
+def test_a_tick_that_is_a_little_late_counts_as_in_time(
     scheduler: RedBeatScheduler, monkeypatch: pytest.MonkeyPatch, late: float, is_put_back: bool
 ) -> None:
-    """An entry that is due right after a pulse does not run in it, however late it comes."""
+    """An entry that is due right after a pulse does not run in it, however late the tick is."""
     pulse = 1_800_000_000.0
     now = datetime.fromtimestamp(pulse + late * PULSE, UTC)
     monkeypatch.setattr(scheduler.app, "now", lambda: now)
@@ -174,10 +174,10 @@ def test_a_tick_that_comes_a_little_late_counts_as_in_time(
     assert taken > 0
 
 
-def test_a_beat_that_sleeps_on_as_the_clock_was_set_back_is_not_wedged(
+def test_a_beat_that_sleeps_longer_since_the_clock_was_set_back_is_not_stalled(
     scheduler: RedBeatScheduler, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By less than is noticed: its entries are due when the clock says so, and it is alive."""
+    """If it was set back by less than beat notices, entries are due when the clock says so."""
     scheduler.parts.leadership.watchdog.stall_timeout = 0.1
     scheduler.app.redbeat_conf.poll_interval = 0.01
     store(scheduler.app, "a", datetime.now(UTC))

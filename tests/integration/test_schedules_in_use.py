@@ -1,4 +1,4 @@
-"""Schedules and values of every kind on their way through `save`, Redis and a tick."""
+"""Schedules and arguments of every kind pass through `save`, Redis and a tick."""
 
 import json
 from datetime import date, datetime, timedelta, timezone
@@ -43,7 +43,7 @@ def score_of(client: redis.Redis, name: str = "a") -> float:
 
 
 class Backoff(BaseSchedule):  # type: ignore[misc]  # Celery has no types
-    """A schedule of a user's own: due so many seconds after the last run."""
+    """A user-defined schedule: due so many seconds after the last run."""
 
     def __init__(self, seconds: float, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -69,10 +69,10 @@ register_codec(
 )
 
 
-def test_a_schedule_of_the_users_own_is_stored_loaded_and_run(
+def test_a_schedule_of_the_users_own_is_stored_loaded_and_runs(
     scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
-    """Through its codec, and by its own methods."""
+    """Through its codec and its own methods."""
     saved = overdue(app, "a", StoredBackoff(3600))
     definition: Any = redis_client.hget(saved.key, "definition")
     assert json.loads(definition)["schedule"] == {"__type__": "tests.backoff", "seconds": 3600}
@@ -82,10 +82,10 @@ def test_a_schedule_of_the_users_own_is_stored_loaded_and_run(
     assert score_of(redis_client) == pytest.approx((datetime.now(UTC) + HOUR).timestamp(), abs=3)
 
 
-def test_without_its_codec_such_an_entry_is_refused_and_a_stored_one_set_aside(
+def test_without_its_codec_an_entry_is_refused_and_a_stored_one_is_set_aside(
     scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
-    """A process that does not know the codec runs nothing wrong."""
+    """A process that does not know the codec runs nothing at a wrong time."""
     with pytest.raises(EntryError, match=r"'a'.*schedule.*Backoff.*register_codec"):
         entry(app, Backoff(3600)).save()
     definition = {"name": "a", "task": "t", "schedule": {"__type__": "tests.unknown", "seconds": 1}}
@@ -130,7 +130,7 @@ def test_arguments_of_every_type_reach_the_task_as_they_were(
 def test_an_argument_that_cannot_be_stored_is_named(
     app: Celery, redis_client: redis.Redis, fields: dict[str, Any], place: str
 ) -> None:
-    """With its entry, its field and its place in there; nothing is written."""
+    """With its entry, its field and its place within the field; nothing is written."""
     with pytest.raises(EntryError, match=rf"'a'.*its {place}"):
         entry(app, schedule(60), **fields).save()
     assert redis_client.keys("*") == []
@@ -139,19 +139,19 @@ def test_an_argument_that_cannot_be_stored_is_named(
 @pytest.mark.parametrize(
     "bad", [schedule(0), schedule(timedelta(seconds=-5)), celery_crontab([0.5])], ids=str
 )
-def test_a_schedule_that_cannot_be_is_refused_at_save(
+def test_an_impossible_schedule_is_refused_at_save(
     app: Celery, redis_client: redis.Redis, bad: Any
 ) -> None:
-    """With the name of the entry and of the field."""
+    """The error names the entry and the field."""
     with pytest.raises(EntryError, match=r"'a' cannot be stored.*its schedule"):
         entry(app, bad).save()
     assert redis_client.keys("*") == []
 
 
-def test_a_rule_that_is_over_leaves_the_due_range_and_keeps_its_history(
+def test_a_finished_rule_is_no_longer_due_and_keeps_its_history(
     scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
-    """Score -1 tells the tools that it is finished."""
+    """A score of -1 means finished."""
     start = datetime.now(UTC) - 2 * HOUR
     saved = entry(app, rrule("DAILY", dtstart=start, count=1), last_run_at=start - HOUR).save()
     for _ in range(3):
@@ -165,7 +165,7 @@ def test_a_rule_that_is_over_leaves_the_due_range_and_keeps_its_history(
 def test_a_disabled_entry_costs_one_load_per_slot(
     make_app_with: MakeApp, sent: list[str], proxy: Proxy, redis_client: redis.Redis
 ) -> None:
-    """The tick that comes to its slot loads it; the ticks until the next one do not."""
+    """Only the tick at its slot loads it."""
     app = make_app_with(redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
     app.conf.beat_max_loop_interval = 1
     scheduler = RedBeatScheduler(app)
@@ -182,10 +182,10 @@ def test_a_disabled_entry_costs_one_load_per_slot(
     assert sent == []
 
 
-def test_an_entry_that_is_enabled_again_waits_for_its_slot_and_a_save_may_run_it_at_once(
+def test_an_entry_enabled_in_its_hash_waits_for_its_slot_and_a_saved_one_runs_at_once(
     scheduler: RedBeatScheduler, sent: list[str], app: Celery, redis_client: redis.Redis
 ) -> None:
-    """Written by another language it waits; saved, it is due because its last run is long ago."""
+    """A saved entry is due at once if its last run was long ago."""
     saved = overdue(app, "a", schedule(3600), enabled=False)
     scheduler.tick()
     slot = score_of(redis_client)
@@ -201,10 +201,10 @@ def test_an_entry_that_is_enabled_again_waits_for_its_slot_and_a_save_may_run_it
     assert sent == ["tasks.a"]
 
 
-def test_an_entry_that_missed_runs_while_it_was_paused_makes_up_one_when_it_is_resumed(
+def test_an_entry_that_missed_runs_while_paused_makes_up_one_when_resumed(
     scheduler: RedBeatScheduler, sent: Sent, app: Celery
 ) -> None:
-    """And one that missed none waits for its slot."""
+    """One that missed none waits for its slot."""
     overdue(app, "a", schedule(600), enabled=False)
     timetable = Timetable(app)
     timetable["patient"] = {"task": "tasks.b", "schedule": 3600, "enabled": False}
@@ -241,7 +241,7 @@ def test_a_crontab_that_missed_its_starting_deadline_waits_for_its_next_slot(
 
 @pytest.mark.parametrize("enable_utc", [False, True])
 @pytest.mark.parametrize("zone", [None, "America/New_York", "Asia/Kathmandu"])
-def test_due_times_are_the_same_instants_whatever_the_settings_for_time(
+def test_due_times_do_not_depend_on_the_settings_for_time(
     make_app_with: MakeApp,
     sent: list[str],
     redis_url: str,
@@ -249,7 +249,7 @@ def test_due_times_are_the_same_instants_whatever_the_settings_for_time(
     enable_utc: bool,
     zone: str | None,
 ) -> None:
-    """Of an interval that is not due yet, of one that has run, and of what is stored of it."""
+    """Neither before a run nor after it, nor in Redis."""
     app = make_app_with(
         redbeat_redis_url=redis_url, redbeat_lock_key=None, enable_utc=enable_utc, timezone=zone
     )

@@ -1,4 +1,4 @@
-"""Whose clock and zone the schedule of an entry follows: the entry's application's, or its own."""
+"""Which clock and zone a schedule follows: those of the entry's application, or its own."""
 
 import copy
 import json
@@ -27,7 +27,7 @@ KEY = "redbeat:noon"
 
 
 def in_web_view(act: Callable[[], Any]) -> Any:
-    """What `act` returns in a thread that did not make the application."""
+    """Return the result of `act` in a thread that did not make the application."""
     results: list[Any] = []
     errors: list[BaseException] = []
 
@@ -70,7 +70,7 @@ def noon() -> Any:
 
 
 def used_noon() -> Any:
-    """A crontab that has been asked before, so that Celery keeps the default app's zone in it."""
+    """A crontab that was used before, so that Celery has cached the default app's zone in it."""
     used = noon()
     used.remaining_estimate(datetime.now(UTC))
     assert used.tz != TOKYO
@@ -98,7 +98,7 @@ NOONS: list[Callable[[], Any]] = [
 def test_an_assigned_schedule_follows_the_app_of_its_entry(
     tokyo: Celery, redis_client: redis.Redis, make: Callable[[], Any]
 ) -> None:
-    """Noon in Tokyo is 03:00Z, in a thread as well whose current application is another."""
+    """Noon in Tokyo is 03:00Z, also in a thread with another current application."""
 
     def assign() -> None:
         entry(tokyo).save()
@@ -113,7 +113,7 @@ def test_an_assigned_schedule_follows_the_app_of_its_entry(
 
 
 @pytest.mark.parametrize("make", NOONS)
-def test_a_schedule_that_an_entry_is_made_of_follows_its_app(
+def test_a_schedule_given_to_the_constructor_follows_the_app_of_the_entry(
     tokyo: Celery, redis_client: redis.Redis, make: Callable[[], Any]
 ) -> None:
     in_web_view(lambda: entry(tokyo, make()).save())
@@ -124,7 +124,7 @@ def test_a_schedule_that_an_entry_is_made_of_follows_its_app(
 def test_a_schedule_of_another_app_follows_the_app_of_its_entry(
     tokyo: Celery, berlin: Celery, redis_client: redis.Redis, make: Callable[[], Any]
 ) -> None:
-    """As Celery's `maybe_schedule` has it: the app that was given first does not count."""
+    """As in Celery's `maybe_schedule`, the app that it had before does not count."""
     taken = entry(berlin, make())
     assert taken.due_at
     in_web_view(lambda: entry(tokyo, taken.schedule).save())
@@ -171,7 +171,7 @@ def test_a_schedule_written_in_floating_text_follows_the_app_that_reads_it(
     assert found == datetime(2026, 1, 3, 3, tzinfo=UTC)
 
 
-def test_an_interval_that_is_relative_ends_with_the_day_of_its_app(
+def test_a_relative_interval_ends_with_the_day_of_its_app(
     tokyo: Celery, redis_client: redis.Redis
 ) -> None:
     def save() -> None:
@@ -194,7 +194,7 @@ def test_seconds_and_a_timedelta_that_are_assigned_become_an_interval(
     assert RedBeatSchedulerEntry.from_key(KEY, app=tokyo).schedule == schedule(90)
 
 
-def test_what_is_no_schedule_is_refused_when_it_is_saved(tokyo: Celery) -> None:
+def test_an_object_that_is_not_a_schedule_is_refused_at_save(tokyo: Celery) -> None:
     changed = entry(tokyo)
     changed.schedule = "every minute"
     with pytest.raises(ValueError, match="its schedule must be one of Celery's"):
@@ -202,7 +202,7 @@ def test_what_is_no_schedule_is_refused_when_it_is_saved(tokyo: Celery) -> None:
 
 
 def test_the_fields_of_an_entry_are_those_of_celery(tokyo: Celery) -> None:
-    """Of `vars` and of iterating Celery and subclasses make further entries."""
+    """Celery and subclasses copy entries by `vars` and by iterating."""
     rule = noon()
     made = entry(tokyo, rule)
     assert vars(made)["schedule"] is rule
@@ -211,7 +211,7 @@ def test_the_fields_of_an_entry_are_those_of_celery(tokyo: Celery) -> None:
 
 
 class Noted(RedBeatSchedulerEntry):
-    """A subclass with a field of its own, as applications have it."""
+    """A subclass with an extra field, as applications have them."""
 
     def __init__(self, *args: Any, note: str = "", **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -232,7 +232,7 @@ def test_entries_of_a_subclass_are_copied_and_advanced_with_their_schedules(toky
         lambda: read_rrule(r"DTSTART:20260101T120000\nRRULE:FREQ=DAILY", None),
     ],
 )
-def test_what_is_typed_without_a_zone_follows_the_app(
+def test_a_time_without_a_zone_follows_the_app(
     tokyo: Celery, redis_client: redis.Redis, read: Callable[[], Any]
 ) -> None:
     timetable = Timetable(tokyo)
@@ -251,7 +251,7 @@ class Tokyo(crontab):  # type: ignore[misc]  # Celery has no types
 
 
 class Branch(crontab):  # type: ignore[misc]  # Celery has no types
-    """A subclass that says its zone in a property."""
+    """A subclass whose zone is a property."""
 
     city = "Tokyo"
 
@@ -261,7 +261,7 @@ class Branch(crontab):  # type: ignore[misc]  # Celery has no types
 
 
 class Given(crontab):  # type: ignore[misc]  # Celery has no types
-    """A subclass that takes its zone."""
+    """A subclass whose constructor takes a zone."""
 
     def __init__(self, *args: Any, tz: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -284,10 +284,10 @@ OWN_ZONES: list[Callable[[], Any]] = [
 
 
 @pytest.mark.parametrize("make", OWN_ZONES)
-def test_a_crontab_keeps_a_zone_of_its_own(
+def test_a_crontab_keeps_its_own_zone(
     berlin: Celery, redis_client: redis.Redis, make: Callable[[], Any]
 ) -> None:
-    """It is stored as our crontab with a zone, and due by that zone before and after."""
+    """It is stored as our crontab with that zone."""
     in_web_view(lambda: entry(berlin, make()).save())
     assert stored_due(redis_client).hour == 3
     definition = json.loads(str(redis_client.hget(KEY, "definition")))
@@ -307,10 +307,8 @@ def test_a_zone_of_pytz_or_a_fixed_offset_is_kept_too(
         assert definition["schedule"]["tz"] == stored
 
 
-def test_a_zone_that_is_only_the_apps_is_not_stored(
-    berlin: Celery, redis_client: redis.Redis
-) -> None:
-    """Else 2.x could not read it, and it would not move with the application."""
+def test_the_zone_of_the_app_is_not_stored(berlin: Celery, redis_client: redis.Redis) -> None:
+    """Otherwise 2.x could not read the schedule, and it would not move with the application."""
     made = entry(berlin, noon())
     assert made.due_at
     assert made.schedule.tz == BERLIN
@@ -319,9 +317,7 @@ def test_a_zone_that_is_only_the_apps_is_not_stored(
     assert "tz" not in definition["schedule"]
 
 
-def test_a_relative_interval_keeps_a_zone_of_its_own(
-    berlin: Celery, redis_client: redis.Redis
-) -> None:
+def test_a_relative_interval_keeps_its_own_zone(berlin: Celery, redis_client: redis.Redis) -> None:
     day = with_zone(schedule(timedelta(days=1), relative=True), TOKYO)
     entry(berlin, day).save()
     assert stored_due(redis_client).time().isoformat() == "15:00:00"

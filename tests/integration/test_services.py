@@ -1,4 +1,4 @@
-"""Managed and proxied services, by real servers that refuse what those refuse."""
+"""Managed and proxied services: real servers that refuse what those refuse."""
 
 import logging
 from collections.abc import Iterator
@@ -129,7 +129,7 @@ def test_a_service_may_refuse_all_of_it_at_once(
     exercise(app, sent)
 
 
-def test_a_key_that_a_user_may_not_touch_is_not_taken_for_missing_scripts(
+def test_a_forbidden_key_is_not_taken_for_missing_scripts(
     start_redis: StartRedis, make_app_with: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
     """An ACL with too narrow a key pattern is an error, not a reason for weaker guarantees."""
@@ -141,14 +141,14 @@ def test_a_key_that_a_user_may_not_touch_is_not_taken_for_missing_scripts(
 
 
 @pytest.mark.parametrize("scripts", ["+@scripting", "-@scripting"])
-def test_a_proxy_before_a_cluster_is_met_by_changing_one_slot_at_a_time(
+def test_behind_a_proxy_of_a_cluster_one_slot_is_changed_at_a_time(
     cluster_node: RedisServer,
     make_app_with: MakeApp,
     sent: list[str],
     caplog: pytest.LogCaptureFixture,
     scripts: str,
 ) -> None:
-    """With one warning, which says how the prefix makes it atomic again."""
+    """One warning says which prefix makes changes atomic again."""
     with cluster_node.client() as client:
         client.execute_command(
             "ACL", "SETUSER", "guest", "on", ">pass", "~*", "&*", "+@all", scripts
@@ -166,7 +166,7 @@ def test_a_proxy_before_a_cluster_is_met_by_changing_one_slot_at_a_time(
 def test_a_hash_tagged_prefix_keeps_changes_atomic_behind_a_proxy(
     cluster_node: RedisServer, make_app_with: MakeApp, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """All keys share a slot, and nobody is warned."""
+    """All keys share a slot, and there is no warning."""
     app = make_app_with(redbeat_redis_url=cluster_node.url(), redbeat_key_prefix="{redbeat}:")
     entry = RedBeatSchedulerEntry("a", "tasks.a", schedule(60), app=app).save()
     assert entry.rank == 0
@@ -174,13 +174,13 @@ def test_a_hash_tagged_prefix_keeps_changes_atomic_behind_a_proxy(
     assert warnings_in(caplog) == []
 
 
-def test_a_key_without_the_hash_tag_hurts_no_other_behind_a_proxy(
+def test_a_key_without_the_hash_tag_affects_no_other_behind_a_proxy(
     cluster_node: RedisServer,
     make_app_with: MakeApp,
     sent: list[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """From then on keys are changed slot by slot, and somebody is told."""
+    """From then on keys are changed slot by slot, with one warning."""
     app = make_app_with(
         redbeat_redis_url=cluster_node.url(),
         redbeat_key_prefix="{redbeat}:",
@@ -201,10 +201,10 @@ def test_a_key_without_the_hash_tag_hurts_no_other_behind_a_proxy(
 
 
 @pytest.mark.parametrize("prefix", ["red{beat:", "red{}beat:", "red}b{eat:"])
-def test_a_brace_alone_is_no_hash_tag(
+def test_a_single_brace_is_not_a_hash_tag(
     cluster_node: RedisServer, make_app_with: MakeApp, prefix: str
 ) -> None:
-    """Redis looks for a pair with something in it."""
+    """Redis looks for a pair of braces with something in between."""
     app = make_app_with(redbeat_redis_url=cluster_node.url(), redbeat_key_prefix=prefix)
     for name in "abc":
         RedBeatSchedulerEntry(name, "tasks.a", schedule(60), app=app).save()
@@ -212,7 +212,7 @@ def test_a_brace_alone_is_no_hash_tag(
 
 
 class OldServer(redis.Redis):
-    """A client that is told an old version; no such server is to be had."""
+    """A client that sees an old version, since no such server is available."""
 
     def info(self, section: str | None = None, *args: str, **kwargs: Any) -> dict[str, Any]:
         told: dict[str, Any] = super().info(section, *args, **kwargs)
@@ -230,10 +230,10 @@ def test_a_server_that_is_too_old_keeps_beat_from_starting(
 
 
 @pytest.mark.parametrize("lock_key", [":lock", None])
-def test_a_server_that_was_away_and_is_too_old_is_refused_before_anything_is_stored(
+def test_a_server_that_comes_back_too_old_is_refused_before_anything_is_stored(
     make_app_with: MakeApp, start_redis: StartRedis, lock_key: str | None
 ) -> None:
-    """By the beat that is about to lead, or to share the work."""
+    """By a beat that is about to lead or to share the work."""
     server = start_redis()
     app = make_app_with(
         redbeat_redis_url=server.url(), redbeat_lock_key=lock_key, beat_schedule=STATIC
@@ -250,10 +250,10 @@ def test_a_server_that_was_away_and_is_too_old_is_refused_before_anything_is_sto
         assert client.keys() == []
 
 
-def test_a_server_that_was_away_and_may_evict_is_found_when_it_is_back(
+def test_a_server_that_comes_back_and_may_evict_keys_is_reported(
     make_app_with: MakeApp, start_redis: StartRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The beat that leads asks for it, once, and shows it in its banner."""
+    """The leader asks once, and shows the finding in its banner."""
     server = start_redis(maxmemory="100mb", maxmemory_policy="allkeys-lru")
     app = make_app_with(redbeat_redis_url=server.url())
     server.stop()
@@ -269,10 +269,10 @@ def test_a_server_that_was_away_and_may_evict_is_found_when_it_is_back(
     assert len([line for line in warnings_in(caplog) if finding in line]) == 1
 
 
-def test_a_server_that_was_asked_at_the_start_is_not_asked_again(
+def test_a_server_that_was_checked_at_the_start_is_not_checked_again(
     make_app_with: MakeApp, proxy: Proxy
 ) -> None:
-    """However often it takes the lead."""
+    """However often the beat takes the lead."""
     app = make_app_with(redbeat_redis_url=proxy.url())
     scheduler = lead(app)
     with proxy.counting() as traffic:
@@ -286,6 +286,6 @@ def test_a_server_that_was_asked_at_the_start_is_not_asked_again(
 
 
 def test_the_server_of_these_tests_is_new_enough(app: Celery) -> None:
-    """What is said to be supported is what is tested."""
+    """The tests run on a supported version."""
     RedBeatScheduler(app)
     assert get_redis(app).info("server")["redis_version"]

@@ -59,7 +59,7 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
 def test_the_static_entries_of_another_application_are_left_alone(
     start: Start, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However often either of them starts; each warning names both, and the mend."""
+    """However often they start; each warning names both applications, and says what to do."""
     for _ in range(2):
         start("one", MINE)
         start("other", YOURS)
@@ -71,10 +71,10 @@ def test_the_static_entries_of_another_application_are_left_alone(
         assert word in warnings[0]
 
 
-def test_what_an_application_had_itself_goes_with_its_schedule(
+def test_an_application_removes_its_own_old_static_entries(
     start: Start, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """That it owns it is no reason to keep it."""
+    """Owning an entry is not a reason to keep it."""
     start("one", MINE)
     start("other", YOURS)
     start("one", {})
@@ -83,10 +83,10 @@ def test_what_an_application_had_itself_goes_with_its_schedule(
 
 
 @pytest.mark.parametrize("main", ["one", None, "__main__"])
-def test_what_nobody_owns_goes_as_it_always_did(
+def test_old_static_entries_without_an_owner_are_removed(
     start: Start, client: redis.Redis, main: str | None
 ) -> None:
-    """Static entries that celery-redbeat 2.x has stored, or an application without a name."""
+    """2.x or an application without a name stored them."""
     client.sadd("redbeat::statics", "old")
     client.hset("redbeat:old", "definition", "{}")
     client.zadd("redbeat::schedule", {"redbeat:old": 5})
@@ -97,7 +97,7 @@ def test_what_nobody_owns_goes_as_it_always_did(
 
 
 def test_an_application_without_a_name_owns_nothing(start: Start, client: redis.Redis) -> None:
-    """Nor does it take away what another one owns."""
+    """Nor does it take entries from their owner."""
     start("one", MINE)
     start(None, YOURS)
     assert statics(client) == {"mine", "yours"}
@@ -105,10 +105,10 @@ def test_an_application_without_a_name_owns_nothing(start: Start, client: redis.
     assert client.hget("redbeat:yours", "owner") is None
 
 
-def test_an_entry_that_both_have_belongs_to_who_wrote_it_last(
+def test_an_entry_of_both_applications_belongs_to_the_last_one_that_wrote_it(
     start: Start, client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With a warning; what Celery adds to every application is nobody's quarrel."""
+    """With a warning, except for the entries that Celery adds to every application."""
     both: dict[str, Any] = {"mine": {"task": "tasks.other", "schedule": 30}}
     start("one", MINE, result_expires=60)
     start("other", both, result_expires=60)
@@ -120,8 +120,8 @@ def test_an_entry_that_both_have_belongs_to_who_wrote_it_last(
     assert client.exists("redbeat:mine", "redbeat:celery.backend_cleanup") == 2
 
 
-def test_the_owner_is_kept_where_2x_does_not_look(start: Start, client: redis.Redis) -> None:
-    """Neither in the definition nor in meta, and saving an entry anew keeps it."""
+def test_the_owner_is_stored_where_2x_does_not_look(start: Start, client: redis.Redis) -> None:
+    """Neither in the definition nor in meta; saving the entry again keeps it."""
     app = start("one", MINE).app
     entry = RedBeatSchedulerEntry.from_key("redbeat:mine", app=app)
     entry.save()
@@ -131,13 +131,13 @@ def test_the_owner_is_kept_where_2x_does_not_look(start: Start, client: redis.Re
 
 
 def test_an_entry_that_cannot_be_built_gets_no_owner(start: Start, client: redis.Redis) -> None:
-    """A hash with nothing else in it would be no entry."""
+    """A hash with nothing else in it would not be an entry."""
     start("one", {"bad": {"schedule": 30}, **MINE})
     assert not client.exists("redbeat:bad")
 
 
 def test_a_restored_static_entry_gets_its_owner_back(start: Start, client: redis.Redis) -> None:
-    """As it was when it was stored first."""
+    """The one from when it was first stored."""
     scheduler = start("one", MINE)
     client.delete("redbeat:mine")
     client.zadd("redbeat::schedule", {"redbeat:mine": 1})
@@ -145,8 +145,8 @@ def test_a_restored_static_entry_gets_its_owner_back(start: Start, client: redis
     assert client.hget("redbeat:mine", "owner") == "one"
 
 
-def test_a_key_that_is_no_entry_has_no_owner(client_app: Celery, client: redis.Redis) -> None:
-    """Whatever somebody has put there."""
+def test_a_key_that_is_not_an_entry_has_no_owner(client_app: Celery, client: redis.Redis) -> None:
+    """Whatever is stored there."""
     client.set("redbeat:text", "x")
     client.hset("redbeat:half", "owner", "one")
     client.hset("redbeat:whole", mapping={"definition": "{}", "owner": "one"})
@@ -156,10 +156,10 @@ def test_a_key_that_is_no_entry_has_no_owner(client_app: Celery, client: redis.R
     assert storage.notes.read_owners([]) == {}
 
 
-def test_naming_the_owner_of_an_entry_that_was_deleted_does_not_bring_its_hash_back(
+def test_naming_the_owner_of_a_deleted_entry_does_not_create_a_hash(
     client_app: Celery, client: redis.Redis
 ) -> None:
-    """A hash with an owner and no definition would be no entry; others get their owner."""
+    """A hash with an owner and no definition is not an entry; others get their owner."""
     client.hset("redbeat:whole", "definition", "{}")
     client.hset("redbeat:half", "meta", "{}")
     get_storage(client_app).notes.write_owner(
@@ -170,8 +170,8 @@ def test_naming_the_owner_of_an_entry_that_was_deleted_does_not_bring_its_hash_b
     assert client.hgetall("redbeat:half") == {"meta": "{}"}
 
 
-def test_naming_owners_costs_what_it_says(make_app_with: Any, proxy: Proxy) -> None:
-    """One round trip, however many there are; none for none."""
+def test_naming_owners_costs_one_round_trip(make_app_with: Any, proxy: Proxy) -> None:
+    """However many entries there are; none without entries."""
     storage = get_storage(make_app_with(redbeat_redis_url=proxy.url()))
     storage.notes.write_owner(["redbeat:none"], "one")
     with proxy.counting() as traffic:

