@@ -108,7 +108,8 @@ def offset_at(moment: datetime, zone: tzinfo) -> timedelta:
 def instants_of(wall: datetime, zone: tzinfo) -> tuple[datetime, ...]:
     """The one or two instants at which the clock shows ``wall``; the gap's end if it is skipped."""
     reading = wall.replace(tzinfo=UTC)
-    fixed = zone.utcoffset(None)
+    # Other zones may give their winter's offset here, though it changes.
+    fixed = zone.utcoffset(None) if isinstance(zone, (timezone, ZoneInfo)) else None
     if fixed is not None:
         return (reading - fixed,)
     before, after = offset_at(reading - DAY, zone), offset_at(reading + DAY, zone)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -157,6 +157,27 @@ def test_a_zone_is_given_by_name_or_as_an_object_of_any_library() -> None:
     zones = ["Europe/Berlin", ZoneInfo("Europe/Berlin"), pytz.timezone("Europe/Berlin")]
     assert all(crontab(5, tz=zone) == crontab(5, tz="Europe/Berlin") for zone in zones)
     assert next_due(celery_crontab(0, 9, app=app(timezone=zones[2])), NOW, NOW) == at(7, day=2)
+
+
+class Summery(tzinfo):
+    """A zone such as one finds in Python's documentation."""
+
+    def utcoffset(self, moment: datetime | None) -> timedelta:
+        return self.dst(moment)
+
+    def dst(self, moment: datetime | None) -> timedelta:
+        is_summer = moment is not None and 4 <= moment.month < 10
+        return timedelta(hours=1 if is_summer else 0)
+
+    def tzname(self, moment: datetime | None) -> str:
+        return "summery"
+
+
+def test_a_zone_may_be_a_tzinfo_of_ones_own() -> None:
+    schedule = crontab(0, 9, tz=Summery(), app=app())
+    for month, hour in (1, 9), (7, 8):
+        midnight = datetime(2024, month, 1, tzinfo=UTC)
+        assert next_due(schedule, midnight, midnight) == midnight + timedelta(hours=hour)
 
 
 def test_crontabs_of_different_zones_differ() -> None:
