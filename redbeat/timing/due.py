@@ -7,7 +7,7 @@ asked by Celery's methods, if it is of any other class.
 from __future__ import annotations
 
 from datetime import datetime, timedelta, tzinfo
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from celery.schedules import BaseSchedule, crontab, schedstate
 from celery.schedules import schedule as interval
@@ -111,21 +111,13 @@ def own_now(schedule: Any, now: datetime) -> datetime:
     return as_utc(schedule.now()) if has_clock else now
 
 
-class _Rule(Protocol):
-    """How a schedule says when it is due; the arguments are those of ``next_due``."""
-
-    def due_after(self, last_run_at: datetime | None, now: datetime) -> datetime | None: ...
-
-    def state(self, last_run_at: datetime | None, now: datetime) -> schedstate: ...
-
-
-def _rule_of(schedule: Any) -> _Rule:
+def _rule_of(schedule: Any) -> Calendar | _Interval | _Asked:
     if answers_for_itself(schedule):
         return _Asked(schedule)
     if type(schedule) is interval:
         return _Interval(schedule)
-    rule: _Rule = CrontabCalendar(schedule) if type(schedule) is crontab else schedule
-    return rule
+    calendar: Calendar = CrontabCalendar(schedule) if type(schedule) is crontab else schedule
+    return calendar
 
 
 class _Interval:

@@ -52,10 +52,10 @@ class Recurrence:
         """The first occurrence after the UTC instant ``moment``; ``None`` if there is none."""
         if self.end is not None and moment >= self.end:
             return None
-        if moment < self.start and self._starts_with_an_occurrence:
-            found: datetime | None = self.start
-        elif self.counts_elapsed_time:
+        if self.counts_elapsed_time:
             found = self._elapsed_after(moment)
+        elif moment < self.start and self._walls.first == self._walls.start:
+            found = self.start
         else:
             found = first_instant_after(max(moment, self.start), self.zone, self._walls)
         is_over = found is not None and self.end is not None and found > self.end
@@ -65,14 +65,12 @@ class Recurrence:
     def _walls(self) -> RuleWalls:
         return rule_walls(self.rule, wall_at(self.start, self.zone))
 
-    @cached_property
-    def _starts_with_an_occurrence(self) -> bool:
-        return self.counts_elapsed_time or self._walls.first == self._walls.start
-
     def _elapsed_after(self, moment: datetime) -> datetime | None:
+        if moment < self.start:
+            return self.start
         try:
             step: timedelta = UNITS[self.rule["freq"]] * self.rule["interval"]
-            number = max((moment - self.start) // step + 1, 0)
+            number = (moment - self.start) // step + 1
             if self.rule["count"] is not None and number >= self.rule["count"]:
                 return None
             return self.start + number * step
