@@ -26,11 +26,8 @@ from ..beat.holder import Holder, read_holder
 from ..beat.losses import lost_at
 from ..beat.reports import Report, decode_reports
 from ..errors import EntryError
-from ..schedulers import (
-    RedBeatScheduler,
-    RedBeatSchedulerEntry,
-)
-from ..store.keys import SET_ASIDE
+from ..schedulers import RedBeatScheduler, RedBeatSchedulerEntry
+from ..store.keys import FINISHED, SET_ASIDE
 from ..store.records import Member, Seen
 from ..store.retrying import is_of_one_key
 from ..store.storage import Storage
@@ -166,15 +163,11 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self.replace(self._named(name, entry) for name, entry in given.items())
 
     def replace(self, entries: Iterable[RedBeatSchedulerEntry], deleted: Iterable[str] = ()) -> int:
-        """Store entries and remove those named in ``deleted``, as one change.
+        """Store entries and remove those named in ``deleted``, as one change; how many are removed.
 
         In a cluster, and where their class has its own ``save``, entries are stored one by one.
         Raises ``EntryError``, and changes nothing, if an entry cannot be stored, or if the key of a
         name is one of ours. Two round trips at most.
-
-        Returns:
-            The number of removed entries, without those that a first try removed before its
-            connection broke.
         """
         entries = list(entries)
         own = [entry for entry in entries if editing.saves_itself(entry)]
@@ -193,11 +186,9 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         program wrote an entry that never ran, unless its schedule changes. Entries whose class has
         its own ``save`` are saved by that, one by one, and replace whatever is stored by then.
 
-        Two round trips, one more if an entry never ran, and as many again whenever others changed
-        an entry in between.
-
+        Two round trips, one more if an entry never ran, and all again after changes by others.
         Raises ``KeyError`` if a name is unknown, and ``EntryError`` if an entry cannot be read or
-        stored; then nothing is changed, except in a repetition because of others.
+        stored; then nothing is changed, except entries stored before others changed the rest.
         """
         editing.edit(self._reader, names, change)
 
@@ -246,13 +237,10 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return {keys[each.key]: each.entry for each in found if each.state != "gone"}
 
     def listings(self, match: str = "*", task: str | None = None) -> Iterator[Listing]:
-        """Every entry, readable or not, in the order of due times.
+        """Every entry, readable or not, whose name and task match these patterns, as in a shell.
 
-        Two round trips per page of 500, one where no name matches; with ``task`` one more.
-
-        Args:
-            match: only names that match this pattern, as in a shell.
-            task: only tasks that match this pattern. Entries that cannot be read have none.
+        In the order of due times; entries that cannot be read have no task. Two round trips per
+        page of 500, one where no name matches; with ``task`` one more.
         """
         return self._reader.matching(match, task)
 
@@ -267,7 +255,12 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
     def listing(self, name: str) -> Listing:
         """One entry, readable or not; two round trips. Raises ``KeyError`` if there is none."""
-        return self._reader.look_up_one(name)
+        key = self._reader.key(name)
+        (score,) = self._storage.read_scores([key])
+        (stored,) = self._storage.read_entries([key])
+        if score is None and stored.is_gone:
+            raise KeyError(name)
+        return self._reader.listing(Member(key, FINISHED if score is None else score), stored)
 
     def overdue(self) -> Iterator[Listing]:
         """The entries that are due and have not run yet."""
@@ -309,12 +302,11 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         """Send the entry's task to the broker now; its schedule does not change.
 
         It is sent as the scheduler in the setting ``beat_scheduler`` would send it. If that has its
-        own ``apply_async`` or ``send_task``, one is built for this: it takes no lock and stores
-        nothing, but it checks the server.
+        own ``apply_async`` or ``send_task``, one is built for this, which only checks the server.
 
-        Returns Celery's ``AsyncResult``. One round trip to Redis, three with a scheduler that is
-        built for it, and what publishing costs. Raises ``KeyError``, and
-        ``celery.beat.SchedulingError`` if the message cannot be sent.
+        Returns Celery's ``AsyncResult``. One round trip to Redis, three if a scheduler is built,
+        and what publishing costs. Raises ``KeyError``, and ``celery.beat.SchedulingError`` if the
+        message cannot be sent.
         """
         entry = take_lazy_functions(self[name], self._reader.conf.schedule)
         return _sender_of(self.app)(self.app, lazy=True).apply_async(entry, advance=False)

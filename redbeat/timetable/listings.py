@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from ..beat.failing import MOST_FAILING
 from ..schedulers import RedBeatConfig, RedBeatSchedulerEntry, ensure_conf, get_storage
-from ..store.keys import FINISHED, SET_ASIDE
+from ..store.keys import SET_ASIDE
 from ..store.records import Member, Stored
 from ..store.storage import Storage
 from ..timing.instants import as_utc
@@ -154,15 +154,6 @@ class Reader:
             last_run_at = listing.entry.last_run_at
             if last_run_at is None or as_utc(last_run_at).timestamp() <= failed_at[listing.key]:
                 yield listing
-
-    def look_up_one(self, name: str) -> Listing:
-        """One entry, also without a place in the schedule; two round trips. Raises ``KeyError``."""
-        key = self.key(name)
-        (score,) = self.storage.read_scores([key])
-        (stored,) = self.storage.read_entries([key])
-        if score is None and stored.is_gone:
-            raise KeyError(name)
-        return self.listing(Member(key, FINISHED if score is None else score), stored)
 
     def listing(self, member: Member, stored: Stored) -> Listing:
         """An entry that has been read, with its state."""
