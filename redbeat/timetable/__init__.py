@@ -7,7 +7,6 @@ later time and may be met again there; none is left out.
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from collections.abc import ItemsView as ItemsViewBase
@@ -19,7 +18,6 @@ from typing import Any
 from celery.app import app_or_default
 from celery.beat import Scheduler
 from kombu.utils.imports import symbol_by_name
-from redis.exceptions import ResponseError
 
 from ..beat.entries import store, take_lazy_functions
 from ..beat.holder import Holder, read_holder
@@ -29,7 +27,6 @@ from ..errors import EntryError
 from ..schedulers import RedBeatScheduler, RedBeatSchedulerEntry
 from ..store.keys import FINISHED, SET_ASIDE
 from ..store.records import Member, Seen
-from ..store.retrying import is_of_one_key
 from ..store.storage import Storage
 from ..timing.instants import as_utc
 from . import agenda, editing
@@ -73,7 +70,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
     def __contains__(self, name: object) -> bool:
         """Whether ``[name]`` finds an entry, readable or not; one round trip at most.
 
-        A place in the schedule alone is not an entry: see `listing`.
+        A place in the schedule alone is not an entry: see ``listing``.
         """
         if not isinstance(name, str) or self._reader.key(name) in self._reader.conf.own_keys:
             return False
@@ -114,11 +111,11 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         self._storage.change_entries([], [key])
 
     def values(self) -> ValuesView:
-        """The entries, in order; those that cannot be read are left out. See `listings`."""
+        """The entries, in order; those that cannot be read are left out. See ``listings``."""
         return ValuesView(self)
 
     def items(self) -> ItemsView:
-        """Names and entries, in order; what cannot be read is left out. See `listings`."""
+        """Names and entries, in order; what cannot be read is left out. See ``listings``."""
         return ItemsView(self)
 
     def clear(self) -> None:
@@ -126,16 +123,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
 
         If Redis refuses to remove some, it raises the first refusal once the others are gone.
         """
-        refusal: ResponseError | None = None
-        for page in self._reader.pages():
-            try:
-                self._storage.change_entries([], [member.key for member in page])
-            except ResponseError as exc:
-                if not is_of_one_key(exc):
-                    raise
-                refusal = refusal or exc
-        if refusal is not None:
-            raise refusal
+        editing.clear(self._reader)
 
     # Storing entries
 
@@ -158,7 +146,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         return self[name]
 
     def update(self, other: Any = (), /, **named: Any) -> None:
-        """Store all of these entries or none, see `replace`; takes them as ``[name] = entry``."""
+        """Store all of these entries or none, see ``replace``; takes them as ``[name] = entry``."""
         given = {**dict(other), **named}
         self.replace(self._named(name, entry) for name, entry in given.items())
 
@@ -193,29 +181,19 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         editing.edit(self._reader, names, change)
 
     def pause(self, *names: str) -> None:
-        """Do not run these entries until they are resumed; costs and raises what `edit` does."""
+        """Do not run these entries until they are resumed; costs and raises what ``edit`` does."""
         self.edit(names, lambda entry: setattr(entry, "enabled", False))
 
     def resume(self, *names: str) -> None:
-        """Run these entries again; costs and raises what `edit` does.
+        """Run these entries again; costs and raises what ``edit`` does.
 
         One that missed runs while it was paused runs once, at once.
         """
         self.edit(names, lambda entry: setattr(entry, "enabled", True))
 
     def _named(self, name: str, entry: Any) -> RedBeatSchedulerEntry:
-        if isinstance(entry, Mapping):
-            return self.build(name, entry)
-        if not isinstance(entry, RedBeatSchedulerEntry):
-            raise EntryError(
-                f"Entry {name!r} must be a RedBeatSchedulerEntry or a dict as in beat_schedule, "
-                f"got {entry!r}"
-            )
-        if entry.name == name:
-            return entry
-        named = copy.copy(entry)
-        named.name = name
-        return named
+        is_dict = isinstance(entry, Mapping)
+        return self.build(name, entry) if is_dict else editing.named(name, entry)
 
     def build(self, name: str, fields: Mapping[str, Any]) -> RedBeatSchedulerEntry:
         """Make an entry of a dict as in ``beat_schedule``, unstored. Raises ``EntryError``."""
@@ -330,7 +308,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         )
 
     def prune(self) -> list[str]:
-        """Remove entries that will never run again, see `prunable`; returns their names."""
+        """Remove entries that will never run again, see ``prunable``; returns their names."""
         return self.discard(list(self.prunable()))
 
     def discard(self, listings: Iterable[Listing]) -> list[str]:

@@ -6,13 +6,18 @@ entry is read again, and changed again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from redis.exceptions import ResponseError
 
 from ..errors import EntryError
 from ..schedulers import RedBeatSchedulerEntry, encode_json
 from ..store.keys import may_be_written
 from ..store.records import Draft
+from ..store.retrying import is_of_one_key
 from ..timing.instants import as_utc
 from .listings import Reader
 
@@ -20,7 +25,7 @@ Change = Callable[[RedBeatSchedulerEntry], object]
 
 
 def edit(reader: Reader, names: Iterable[str], change: Change) -> None:
-    """Call ``change`` with each entry, and store what it leaves; see `Timetable.edit`."""
+    """Call ``change`` with each entry, and store what it leaves; see ``Timetable.edit``."""
     pending = list(dict.fromkeys(names))
     while pending:
         pending = _try_edit(reader, pending, change)
@@ -82,6 +87,34 @@ def store_new(reader: Reader, entry: RedBeatSchedulerEntry) -> bool:
         if not conflict:
             return conflict is not None
         meta = conflict
+
+
+def named(name: str, entry: Any) -> RedBeatSchedulerEntry:
+    """The entry, or a copy of it if it has another name; raises ``EntryError`` if it is not one."""
+    if not isinstance(entry, RedBeatSchedulerEntry):
+        raise EntryError(
+            f"Entry {name!r} must be a RedBeatSchedulerEntry or a dict as in beat_schedule, "
+            f"got {entry!r}"
+        )
+    if entry.name == name:
+        return entry
+    named = copy.copy(entry)
+    named.name = name
+    return named
+
+
+def clear(reader: Reader) -> None:
+    """Remove all entries; see ``Timetable.clear``."""
+    refusal: ResponseError | None = None
+    for page in reader.pages():
+        try:
+            reader.storage.change_entries([], [member.key for member in page])
+        except ResponseError as exc:
+            if not is_of_one_key(exc):
+                raise
+            refusal = refusal or exc
+    if refusal is not None:
+        raise refusal
 
 
 def saves_itself(entry: RedBeatSchedulerEntry) -> bool:
