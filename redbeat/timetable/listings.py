@@ -51,6 +51,10 @@ class Listing:
     entry: RedBeatSchedulerEntry | None = None
     reason: str = ""
 
+    def has_task(self, pattern: str) -> bool:
+        """Whether the entry can be read, and its task matches a pattern as in a shell."""
+        return self.entry is not None and fnmatchcase(str(self.entry.task), pattern)
+
 
 class Reader:
     """Reads entries of one class from the schedule of an application."""
@@ -113,9 +117,8 @@ class Reader:
             if task is None:
                 yield from self._read(named)
                 continue
-            for listing in self._read(self._with_task(named, task)):
-                if listing.entry is not None and fnmatchcase(str(listing.entry.task), task):
-                    yield listing
+            candidates = self._read(self._with_task(named, task))
+            yield from (listing for listing in candidates if listing.has_task(task))
 
     def _with_task(self, page: list[Member], pattern: str) -> list[Member]:
         """The members that may have such a task; one round trip.

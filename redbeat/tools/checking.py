@@ -128,22 +128,13 @@ CHECKS: dict[str, Callable[[Checks], str]] = {
 
 @click.command(cls=Command)
 @click.option(
-    "--max-delay",
-    type=Duration(),
-    default="60s",
-    show_default=True,
-    metavar="DURATION",
-    help="How late an entry may be.",
+    "--max-delay", type=Duration(), default="60s", show_default=True, help="How late runs may be."
 )
 @click.option(
-    "--ignore",
-    "ignored",
-    type=click.Choice(list(CHECKS)),
-    multiple=True,
-    help="Skip this check; can be given several times.",
+    "--ignore", type=click.Choice(list(CHECKS)), multiple=True, help="Skip this check; repeatable."
 )
 @with_session
-def check(session: Session, max_delay: timedelta, ignored: Sequence[str]) -> None:
+def check(session: Session, max_delay: timedelta, ignore: Sequence[str]) -> None:
     """Check whether all is well.
 
     For probes: exits with 0, or with 1 and the reasons in one line. A beat of this application must
@@ -153,7 +144,7 @@ def check(session: Session, max_delay: timedelta, ignored: Sequence[str]) -> Non
     --max-delay. Paused entries do not count. No beat needs to run on this host.
     """
     checks = Checks(session, max_delay)
-    found = (look(checks) for name, look in CHECKS.items() if name not in ignored)
+    found = (look(checks) for name, look in CHECKS.items() if name not in ignore)
     if troubles := [trouble for trouble in found if trouble]:
         raise click.ClickException("; ".join(troubles))
     delays = [report.worst_delay for report in read_reports(session).values()]

@@ -54,7 +54,7 @@ def list_(
     found = (
         listing
         for listing in map(writable, _candidates(session.timetable, state, match, task))
-        if (state is None or listing.state == state) and (task is None or _has_task(listing, task))
+        if state in (None, listing.state) and (task is None or listing.has_task(task))
     )
     listings = islice(found, limit)
     if as_json:
@@ -76,10 +76,6 @@ def _candidates(
     if state not in ranges:
         return timetable.listings(match, task)
     return (listing for listing in ranges[state]() if fnmatchcase(listing.name, match))
-
-
-def _has_task(listing: Listing, pattern: str) -> bool:
-    return listing.entry is not None and fnmatchcase(str(listing.entry.task), pattern)
 
 
 def _listing_row(listing: Listing, console: Console) -> tuple[str, ...]:

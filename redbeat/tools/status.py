@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -24,11 +25,7 @@ from .terminal import counted, distance, duration, isoformat, local, to_json
 @click.command(cls=Command)
 @click.option("--watch", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
-    "--interval",
-    type=Duration(),
-    default="2s",
-    show_default=True,
-    help="How often --watch repeats.",
+    "--interval", type=Duration(), default="2s", show_default=True, help="Time between updates."
 )
 @as_json
 @with_session
@@ -72,17 +69,14 @@ def _read_status(session: Session) -> dict[str, Any]:
         "failing": [listing.name for listing in timetable.failing()],
         "overdue_for": max(time.time() - overdue.score, 0.0) if overdue else 0.0,
         "beats": {
-            name: {
-                "version": report.version,
-                "runs": report.runs,
-                "failures": report.failures,
-                "worst_delay": report.worst_delay,
-                "since": datetime.fromtimestamp(report.since, timezone.utc).isoformat(),
-                "at": datetime.fromtimestamp(report.at, timezone.utc).isoformat(),
-            }
+            name: asdict(report) | {"since": _time(report.since), "at": _time(report.at)}
             for name, report in read_reports(session).items()
         },
     }
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat()
 
 
 def _leader_record(leader: Holder) -> dict[str, Any]:
