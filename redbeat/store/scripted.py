@@ -61,8 +61,8 @@ class ScriptedSteps:
         removals = [scripts.delete(group, *where) for group in self.topology.groups(deleted)]
         if len(saves) > 1:
             # Each of several scripts would find too late that another one cannot store its entries.
-            keys = [draft.key for draft in drafts]
-            checks = [scripts.check(group) for group in self.topology.groups(keys)]
+            keys = [raw(draft.key) for draft in drafts]
+            checks = [Call(scripts.CHECK, group) for group in self.topology.groups(keys)]
             scripts.run(self._client, checks, self.topology)
         replies = self._results(
             scripts.run(self._client, saves + removals, self.topology, as_one=True)
@@ -72,8 +72,8 @@ class ScriptedSteps:
         ]
         if self._schedule_beside is None:
             # A stand-in for a client, as applications' tests inject, replies nothing.
-            told = zip(drafts, conflicts, strict=False)
-            self._move_members([draft for draft, conflict in told if conflict == ""], deleted)
+            pairs = zip(drafts, conflicts, strict=False)
+            self._move_members([draft for draft, conflict in pairs if conflict == ""], deleted)
         return Changed(conflicts, sum(replies[len(saves) :]))
 
     def discard(self, seen: Sequence[Seen]) -> list[bool]:
@@ -91,14 +91,16 @@ class ScriptedSteps:
 
     def reschedule(self, key: str, meta: str, score: float) -> None:
         """Store a run, whatever was stored; publish it."""
-        call = scripts.reschedule(key, meta, score, self._schedule_beside, self._channel)
+        keys = [key] if self._schedule_beside is None else [key, self._schedule_beside]
+        call = Call(scripts.RESCHEDULE, keys, (meta, repr(score), self._channel))
         self._results([self.run(call)])
         if self._schedule_beside is None:
             self._client.zadd(self._schedule_key, {key: repr(score)})
 
     def own(self, keys: Sequence[str], owner: str) -> None:
         """Note the owner of entries, as far as they are there."""
-        calls = [scripts.own(group, owner) for group in self.topology.groups(keys)]
+        groups = self.topology.groups(list(map(raw, keys)))
+        calls = [Call(scripts.OWN, group, [owner]) for group in groups]
         scripts.run(self._client, calls, self.topology)
 
     def find_refused(self, keys: Sequence[str]) -> dict[str, ResponseError]:

@@ -1,8 +1,9 @@
 """The Lua scripts: what must be atomic, how a call is made, and how it is run on a client.
 
-Each file in ``lua/`` states its keys, its arguments and its result. Each function here makes a
-:class:`Call` of one script; :func:`run` runs calls on any client. A script is called by its digest,
-and sent whole when the server does not know it.
+Each file in ``lua/`` states its keys, its arguments and its result. A :class:`Call` is a script
+with keys and arguments; functions here make the calls whose arguments need encoding. :func:`run`
+runs calls on any client: each by the digest of its script, and with the whole script if the server
+does not know that.
 
 A script that changes entries also publishes the change. It replies with a pair: its result, and why
 publishing was refused, ``""`` if it was not.
@@ -84,11 +85,6 @@ RELEASE = load_script("release", "release the lock")
 TAKE_OVER = load_script("take_over", "take over the lock")
 
 
-def check(keys: Sequence[str]) -> Call:
-    """Raise the error with which Redis refuses one of the hashes, if it does."""
-    return Call(CHECK, list(map(raw, keys)))
-
-
 def claim(schedule_key: str, wanted: Wanted) -> Call:
     """Lease due entries; :func:`claimed` reads the reply."""
     now, lease, limit, horizon, most_bytes, from_end = wanted
@@ -167,17 +163,6 @@ def _change(
 ) -> Call:
     schedule = [] if schedule_key is None else [schedule_key]
     return Call(script, [*map(raw, keys), *schedule], [channel, len(keys), *arguments])
-
-
-def reschedule(key: str, meta: str, score: float, schedule_key: str | None, channel: str) -> Call:
-    """Store a run, whatever was stored; ``schedule_key`` as for :func:`save`."""
-    schedule = [] if schedule_key is None else [schedule_key]
-    return Call(RESCHEDULE, [key, *schedule], (meta, repr(score), channel))
-
-
-def own(keys: Sequence[str], owner: str) -> Call:
-    """Note which application has these entries."""
-    return Call(OWN, list(map(raw, keys)), [owner])
 
 
 def run(client: Any, calls: Sequence[Call], topology: Topology, as_one: bool = False) -> list[Any]:

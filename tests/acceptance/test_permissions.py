@@ -248,4 +248,4 @@ def test_check_cannot_tell_whether_beats_without_a_leader_are_alive(
     guest.project.configure(**guest.project.settings, redbeat_lock_key=None)
     line = error_of(run_in(guest.project, "check"), 1)
     assert "HGETALL" in line
-    assert "not known" in line
+    assert "unknown" in line
