@@ -484,7 +484,7 @@ def make_entry(cls: Any, key: str, stored: Stored, app: Any) -> Any:
         entry = cls.from_stored(key, stored, app=app)
     else:
         entry = cls.from_key(key, app=app)
-    return entries.take_lazy_functions(entry, ensure_conf(app).schedule)
+    return entries.take_lazy_functions(entry, ensure_conf(app))
 
 
 def json_decoder() -> Any:

@@ -20,6 +20,7 @@ from ..errors import EntryError, MissingEntryError
 from ..store.commands import text
 from ..store.records import Draft, Stored
 from ..store.storage import Storage
+from .settings import Settings
 
 #: Longest definition or meta, in characters: one entry must not hold up all others.
 LONGEST_FIELD = 2**25
@@ -254,11 +255,11 @@ def _lazy_read(value: Any) -> Any:
     return StoredLazyFunc(str(value.get("function"))) if is_left else value
 
 
-def take_lazy_functions(entry: Any, beat_schedule: Mapping[Any, Any]) -> Any:
+def take_lazy_functions(entry: Any, conf: Settings) -> Any:
     """The entry, with the functions of its lazy arguments, as far as ``beat_schedule`` has them."""
     names = [name for name in ("args", "kwargs") if _has_lazy(getattr(entry, name))]
     if names:
-        static = [given for name, given in beat_schedule.items() if str(name) == entry.name]
+        static = [given for name, given in conf.schedule.items() if str(name) == entry.name]
         given = static[0] if static else None
         get = given.get if isinstance(given, Mapping) else partial(getattr, given)
         for name in names:

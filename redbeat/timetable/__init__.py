@@ -286,7 +286,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         and what publishing costs. Raises ``KeyError``, and ``celery.beat.SchedulingError`` if the
         message cannot be sent.
         """
-        entry = take_lazy_functions(self[name], self._reader.conf.schedule)
+        entry = take_lazy_functions(self[name], self._reader.conf)
         return _sender_of(self.app)(self.app, lazy=True).apply_async(entry, advance=False)
 
     def statics(self) -> set[str]:
