@@ -26,7 +26,7 @@ def own_zone(schedule: Any) -> tzinfo | None:
 
 
 def follows_zone_of_app(schedule: Any) -> bool:
-    """Whether it depends on the zone of its app when ``schedule`` is due."""
+    """Whether the due times of ``schedule`` depend on the zone of its app."""
     names_times = isinstance(schedule, crontab) or (
         isinstance(schedule, interval) and schedule.relative
     )

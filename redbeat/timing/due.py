@@ -1,7 +1,7 @@
 """When a schedule is due: pure functions of a schedule, its last run and the clock's reading.
 
-A schedule says so itself (``Calendar``), is calculated here (Celery's crontab and interval), or is
-asked by Celery's methods, if it is of any other class.
+Our own schedules calculate this themselves (``Calendar``); Celery's crontab and interval are
+calculated here; a schedule of any other class is asked through Celery's methods.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Calendars: schedules made of slots that can be looked up one after another."""
+"""Calendars: schedules whose slots can be looked up one after another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .instants import TICK, as_utc, later, seconds_until
 
 
 class Calendar:
-    """A schedule made of slots, each an instant."""
+    """A schedule whose slots are instants, found one after another."""
 
     def following(self, moment: datetime) -> datetime | None:
         """The first slot after the UTC instant ``moment``; ``None`` if there is none."""

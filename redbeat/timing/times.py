@@ -27,7 +27,7 @@ class TimesOfDay:
 
     @classmethod
     def of(cls, rule: Mapping[str, Any], start: datetime) -> TimesOfDay:
-        """Those of a rule that starts at ``start``; those that ``bysetpos`` leaves below a day."""
+        """The times of a rule that starts at ``start``; below a day, those of ``bysetpos``."""
         freq, positions = rule["freq"], frozenset(part_values(rule["bysetpos"]))
 
         def named(part: str, at_start: int, number: int, unit: int) -> tuple[int, ...]:

@@ -108,7 +108,7 @@ def offset_at(moment: datetime, zone: tzinfo) -> timedelta:
 def instants_of(wall: datetime, zone: tzinfo) -> tuple[datetime, ...]:
     """The one or two instants at which the clock shows ``wall``; the gap's end if it is skipped."""
     reading = wall.replace(tzinfo=UTC)
-    # Other zones may give their winter's offset here, though it changes.
+    # A zone of any other class may answer with an offset although it has several.
     fixed = zone.utcoffset(None) if isinstance(zone, (timezone, ZoneInfo)) else None
     if fixed is not None:
         return (reading - fixed,)
