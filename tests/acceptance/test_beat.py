@@ -80,10 +80,10 @@ def test_beat_stores_its_static_schedule_and_dispatches_from_redis(
     assert redis_client.sismember("redbeat::statics", "static")
 
 
-def test_a_terminated_beat_ends_well_and_leaves_no_lock(
+def test_a_terminated_beat_exits_with_0_and_releases_the_lock(
     make_project: MakeProject, redis_client: redis.Redis, broker: redis.Redis
 ) -> None:
-    """SIGTERM ends beat with status 0, and the next one need not wait for a lock."""
+    """The next beat need not wait for the lock."""
     project = make_project(beat_schedule={"static": every_second(1, 2)})
     beat = project.beat()
     wait_for_sent(broker, 1, 2)
@@ -95,7 +95,7 @@ def test_a_terminated_beat_ends_well_and_leaves_no_lock(
 def test_a_closed_terminal_ends_beat_as_well(
     make_project: MakeProject, redis_client: redis.Redis, broker: redis.Redis
 ) -> None:
-    """SIGHUP, as an SSH session that breaks off sends it, is no crash."""
+    """SIGHUP, as sent when an SSH session breaks off, is not a crash."""
     project = make_project(beat_schedule={"static": every_second(1, 2)})
     beat = project.beat()
     wait_for_sent(broker, 1, 2)
@@ -104,10 +104,10 @@ def test_a_closed_terminal_ends_beat_as_well(
     assert not redis_client.exists("redbeat::lock")
 
 
-def test_a_beat_that_was_started_to_outlive_its_terminal_does(
+def test_a_beat_started_with_nohup_outlives_its_terminal(
     make_project: MakeProject, broker: redis.Redis
 ) -> None:
-    """With `nohup`, which lets it ignore the signal."""
+    """`nohup` makes it ignore the signal."""
     project = make_project(beat_schedule={"static": every_second(1, 2)})
     beat = project.beat(prefix=["nohup"])
     wait_for_sent(broker, 1, 2)
@@ -116,10 +116,10 @@ def test_a_beat_that_was_started_to_outlive_its_terminal_does(
 
 
 @pytest.mark.parametrize("moment", ["setup_schedule", "tick"])
-def test_a_beat_ends_though_python_drops_what_the_signal_handler_raised(
+def test_a_beat_ends_though_python_drops_the_exception_of_the_signal_handler(
     make_project: MakeProject, moment: str
 ) -> None:
-    """SIGTERM in a destructor, while beat is built and while it works: it ends with status 0."""
+    """SIGTERM in a destructor, while beat starts and while it works: it exits with 0."""
     project = make_project(beat_schedule={"static": every_second(1, 2)})
     (project.directory / "dropping.py").write_text(DROPPING.format(moment=moment))
     beat = project.beat(scheduler="dropping.Scheduler")
@@ -139,7 +139,7 @@ def test_a_worker_with_an_embedded_beat_runs_the_tasks(
 def test_an_entry_added_while_beat_runs_is_dispatched(
     project: Project, broker: redis.Redis
 ) -> None:
-    """Beat starts with an empty schedule, and takes up what another process saves."""
+    """Beat starts with an empty schedule, and picks up what another process saves."""
     beat = project.beat()
     beat.wait_for_line("Acquired lock")
     project.script(SAVE.format(name="added", args=[1, 2]))
@@ -149,7 +149,7 @@ def test_an_entry_added_while_beat_runs_is_dispatched(
 def test_an_entry_edited_while_beat_runs_is_dispatched_as_edited(
     project: Project, broker: redis.Redis
 ) -> None:
-    """Once the new arguments have run, the old ones do so no more."""
+    """Once the new arguments have run, the old ones no longer do."""
     project.script(SAVE.format(name="edited", args=[1, 2]))
     project.beat()
     wait_for_sent(broker, 1, 2)
@@ -160,10 +160,10 @@ def test_an_entry_edited_while_beat_runs_is_dispatched_as_edited(
     assert count_sent(broker, 1, 2) == of_old
 
 
-def test_an_entry_removed_while_beat_runs_is_dispatched_no_more(
+def test_an_entry_removed_while_beat_runs_is_no_longer_dispatched(
     project: Project, redis_client: redis.Redis, broker: redis.Redis
 ) -> None:
-    """Its neighbour goes on, and nothing of the removed entry stays or comes back."""
+    """Other entries go on, and nothing of the removed one stays or comes back."""
     project.script(SAVE.format(name="removed", args=[1, 2]))
     project.script(SAVE.format(name="neighbour", args=[3, 4]))
     project.beat()
@@ -177,7 +177,7 @@ def test_an_entry_removed_while_beat_runs_is_dispatched_no_more(
     assert redis_client.zscore("redbeat::schedule", "redbeat:removed") is None
 
 
-def test_of_two_beats_one_dispatches_and_the_other_says_that_it_waits(
+def test_one_of_two_beats_dispatches_and_the_other_waits(
     make_project: MakeProject, broker: redis.Redis
 ) -> None:
     """The second beat logs that it waits, sends nothing, and takes over when the first one ends."""
@@ -203,10 +203,10 @@ def sent_by(project: Project, broker: redis.Redis, scheduler: str) -> Message:
     return read_messages(broker)[0]
 
 
-def test_a_run_carries_what_celery_s_own_beat_gives_it_and_nothing_else(
+def test_a_message_has_the_headers_and_properties_of_celery_s_own_beat(
     make_project: MakeProject, broker: redis.Redis
 ) -> None:
-    """Headers and properties are those of Celery's scheduler, `celery_beat_task` included."""
+    """And no others; `celery_beat_task` is included."""
     entry = every_second(1, 2, headers={"mine": "yes"})
     project = make_project(beat_schedule={"static": entry})
     theirs = sent_by(project, broker, "celery.beat.PersistentScheduler")

@@ -40,7 +40,7 @@ def new_entry(app: Celery, name: str) -> RedBeatSchedulerEntry:
 
 
 @pytest.mark.usefixtures("sleeping")
-def test_a_saved_entry_ends_the_sleep_of_beat(app: Celery, broker: redis.Redis) -> None:
+def test_saving_an_entry_wakes_beat(app: Celery, broker: redis.Redis) -> None:
     """At once, not at the next poll: ten in a row take less than one poll interval each."""
     began = time.monotonic()
     for number in range(10):
@@ -50,10 +50,10 @@ def test_a_saved_entry_ends_the_sleep_of_beat(app: Celery, broker: redis.Redis) 
 
 
 @pytest.mark.usefixtures("sleeping")
-def test_an_entry_written_without_telling_is_noticed_by_polling(
+def test_an_entry_written_without_a_notification_is_noticed_by_polling(
     redis_client: redis.Redis, broker: redis.Redis
 ) -> None:
-    """HSET and ZADD, as any language can: within a poll interval."""
+    """HSET and ZADD, as from any language, are noticed within a poll interval."""
     definition = {"name": "raw", "task": "proj.record", "args": ["raw"], "schedule": SECONDS}
     redis_client.hset("redbeat:raw", "definition", json.dumps(definition))
     redis_client.zadd(SCHEDULE, {"redbeat:raw": 0})
@@ -61,7 +61,7 @@ def test_an_entry_written_without_telling_is_noticed_by_polling(
 
 
 @pytest.mark.usefixtures("sleeping")
-def test_a_paused_entry_stops_and_a_resumed_one_goes_on(
+def test_a_paused_entry_stops_and_a_resumed_one_runs_again(
     app: Celery, broker: redis.Redis, redis_client: redis.Redis
 ) -> None:
     """Saved with `enabled=False`, it does not run; saved with `True`, it does."""
@@ -80,10 +80,10 @@ def score(client: redis.Redis, entry: RedBeatSchedulerEntry) -> float:
     return 0.0 if found is None else float(found)
 
 
-def test_an_idle_beat_leaves_redis_in_peace(
+def test_an_idle_beat_sends_few_commands_to_redis(
     sleeping: Program, app: Celery, redis_client: redis.Redis
 ) -> None:
-    """At most 40 commands a minute, those of scripts too; an entry is due far ahead."""
+    """At most 40 a minute, including those in scripts; the next entry is far ahead."""
     new_entry(app, "far").reschedule()
     let_pass(5)
     before = commands(redis_client)

@@ -17,14 +17,14 @@ PATCHES = {
 
 @pytest.mark.parametrize("library", PATCHES)
 @pytest.mark.parametrize("way", ["terminate", "interrupt"])
-def test_a_patched_beat_that_is_told_to_end_ends_well(
+def test_a_beat_patched_by_gevent_or_eventlet_exits_with_0(
     make_project: MakeProject,
     redis_client: redis.Redis,
     broker: redis.Redis,
     library: str,
     way: str,
 ) -> None:
-    """Its signal handler runs in an event loop that must not block."""
+    """Its signal handler runs in an event loop, which must not block."""
     project = make_project(beat_schedule=STATIC, beat_max_loop_interval=None)
     module = project.directory / "proj.py"
     module.write_text(f"{PATCHES[library]}\n{module.read_text()}")
@@ -35,7 +35,7 @@ def test_a_patched_beat_that_is_told_to_end_ends_well(
     assert "Traceback" not in beat.log
 
 
-def test_a_patched_standby_that_is_told_to_end_ends_well(
+def test_a_standby_patched_by_gevent_exits_with_0(
     make_project: MakeProject, redis_client: redis.Redis
 ) -> None:
     redis_client.set("redbeat::lock", "another")
@@ -58,7 +58,7 @@ def test_a_patched_standby_that_is_told_to_end_ends_well(
 def test_a_transport_that_cannot_be_imported_ends_beat(
     make_project: MakeProject, broker_url: str, told: str
 ) -> None:
-    """It is no outage that passes: the last line says what to install."""
+    """This is not a temporary outage: the last line says what to install."""
     beat = make_project(broker_url=broker_url).quiet_beat()
     assert beat.wait_for_exit() == 1
     assert beat.wait_for_line(f"Error: .*{told}")

@@ -1,4 +1,4 @@
-"""What the broker's settings stand in for is what it is in 2.x, so that no schedule moves."""
+"""The broker's settings are the default in the same way as in 2.x, so no schedule moves."""
 
 import json
 import subprocess
@@ -27,8 +27,8 @@ def fallbacks(python: str) -> tuple[str, dict[str, list[Any]]]:
     return version, found
 
 
-def test_the_schedule_stays_where_2x_has_it_however_the_broker_was_configured(peer: str) -> None:
-    """With `CELERY_BROKER_URL` set; where 2.x has no URL at all, that names the server."""
+def test_the_schedule_is_where_2x_keeps_it_however_the_broker_was_configured(peer: str) -> None:
+    """`CELERY_BROKER_URL` is set, and names the server only where 2.x finds no URL."""
     version, ours = fallbacks(sys.executable)
     peer_version, expected = fallbacks(peer)
     if version != peer_version:

@@ -1,4 +1,4 @@
-"""Names and texts that others put into Redis, as beat and the commands print them."""
+"""Names and texts that others put into Redis forge no lines in logs and output."""
 
 import json
 import re
@@ -57,10 +57,10 @@ def field(project: Project, redis_client: redis.Redis) -> Project:
     return project
 
 
-def test_beat_writes_its_own_lines_only(
+def test_no_entry_can_forge_a_line_of_the_log(
     field: Project, redis_client: redis.Redis, broker: redis.Redis
 ) -> None:
-    """Whatever is wrong with an entry, or nothing, also where all is told that is known."""
+    """Whatever is wrong with the entry, also at debug."""
     redis_client.sadd("redbeat::statics", f"old {FORGED}")
     redis_client.hset("redbeat::reports", FORGED, "{}")
     beat = field.beat(level="debug")
@@ -77,7 +77,7 @@ def test_beat_writes_its_own_lines_only(
     [FORGED, f"{FORGED}:1:0123456789abcdef:5000:5000:{int(time.time())}".replace("\n", " ")],
     ids=["2.x", "ours"],
 )
-def test_a_standby_tells_of_a_holder_in_one_line(
+def test_a_standby_names_the_holder_in_one_line(
     project: Project, redis_client: redis.Redis, token: str
 ) -> None:
     """In its banner, too."""
@@ -92,8 +92,8 @@ def test_a_standby_tells_of_a_holder_in_one_line(
     assert all(line.isprintable() for line in (status.stdout + checked.stderr).split("\n"))
 
 
-def test_the_commands_print_their_own_lines_only(field: Project, redis_client: redis.Redis) -> None:
-    """Also as JSON, which says the same when it is read."""
+def test_no_entry_can_forge_a_line_of_a_command(field: Project, redis_client: redis.Redis) -> None:
+    """JSON output keeps its meaning."""
     redis_client.hset("redbeat::reports", FORGED, report(FORGED))
     redis_client.zadd("redbeat::failing", {f"redbeat:good {FORGED}": 1})
     name = f"good {FORGED}"
@@ -130,7 +130,7 @@ def report(version: str) -> str:
     return json.dumps(told | {"failures": 0, "worst_delay": 0.0})
 
 
-def test_an_entry_shows_itself_in_one_line(project: Project) -> None:
+def test_the_repr_of_an_entry_is_one_line(project: Project) -> None:
     """As programs print it."""
     source = f"""
 from redbeat import RedBeatSchedulerEntry

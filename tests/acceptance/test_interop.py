@@ -54,7 +54,7 @@ def run_beat_until_all_ran(project: Project, broker: redis.Redis, python: str) -
 
 
 @pytest.mark.parametrize("writer_is_peer", [True, False], ids=["2.x-writes", "ours-writes"])
-def test_a_schedule_survives_the_way_to_this_package_and_back(
+def test_a_schedule_survives_moving_to_this_package_and_back(
     project: Project,
     broker: redis.Redis,
     redis_client: redis.Redis,
@@ -88,10 +88,10 @@ def test_both_packages_write_the_same_bytes(
     assert texts[0] == texts[1]
 
 
-def test_of_a_beat_of_each_package_one_dispatches(
+def test_one_of_a_2_x_beat_and_ours_dispatches(
     project: Project, broker: redis.Redis, peer: str
 ) -> None:
-    """While a 2.x beat holds the lock ours waits, and goes on with the schedule when that ends."""
+    """While a 2.x beat holds the lock, ours waits; when that ends, ours continues."""
     project.script(WRITE, python=peer)
     theirs = project.beat(python=peer)
     wait_until(lambda: names_sent(broker), 20, "the first run")
@@ -139,7 +139,7 @@ for name in ["open", "ended"]:
 def test_2_x_runs_a_rule_in_a_zone_and_saves_it_without_harm(
     project: Project, broker: redis.Redis, peer: str
 ) -> None:
-    """It reads the offset, and what it leaves is read by ours with the zone."""
+    """It reads the offset, and ours still reads the zone from what it saved."""
     project.script(WRITE_ZONED)
     beat = project.beat(python=peer)
     wait_until(lambda: {"open", "ended"} <= set(names_sent(broker)), 60, "a run of each entry")

@@ -25,8 +25,8 @@ def test_every_link_on_the_page_of_an_index_leads_somewhere(index_page: str) -> 
     assert all(target.startswith("https://") for target in targets)
 
 
-def test_the_page_of_an_index_says_where_its_pages_are(index_page: str) -> None:
-    """The README links them, and on an index they are only named."""
+def test_the_page_of_an_index_says_where_the_docs_are(index_page: str) -> None:
+    """The README links them; on an index they are only named."""
     linked = re.findall(r"\[([^\]]+)\]\(docs/[^)]+\)", (ROOT / "README.md").read_text())
 
     assert linked

@@ -12,13 +12,13 @@ STATIC = {"static": {"task": "proj.add", "schedule": 1, "args": [1, 2]}}
 
 
 @pytest.mark.parametrize("options", [{}, {"max_connections": 1}, {"cluster": True}])
-def test_beat_says_in_single_lines_that_redis_is_away_and_begins_once_it_is_there(
+def test_beat_logs_single_lines_while_redis_is_unavailable_and_starts_once_it_is_there(
     make_project: MakeProject,
     start_redis: StartRedis,
     broker: redis.Redis,
     options: dict[str, object],
 ) -> None:
-    """No traceback, and one line of the hook's."""
+    """No traceback, and one line from the hook."""
     server = start_redis()
     server.stop()
     project = make_project(

@@ -1,4 +1,4 @@
-"""A real beat on every Redis that people run, while the master of its schedule is killed.
+"""A real beat on every kind of Redis, while the master of its schedule is killed.
 
 Some entries tick: they are due each second. Others are due once in the test, in a wave that lasts
 for three seconds, and the strike comes with the first message of the wave.
@@ -160,10 +160,10 @@ def strike_in_mid_wave(scene: Scene, strike: Callable[[str], object]) -> None:
 
 
 @pytest.mark.parametrize("name", ["single", "tls"])
-def test_beat_outlives_a_server_that_is_killed_and_comes_back(
+def test_beat_survives_a_server_that_is_killed_and_comes_back(
     make_scene: MakeScene, name: str
 ) -> None:
-    """With its data: then no run is lost, and none happens twice."""
+    """With its data, no run is lost and none happens twice."""
     scene = make_scene(name)
     strike_in_mid_wave(scene, scene.topology.lose_master_of)
     assert not scene.repeated()
@@ -171,8 +171,8 @@ def test_beat_outlives_a_server_that_is_killed_and_comes_back(
 
 
 @pytest.mark.parametrize("name", ["sentinel", "tls-sentinel", "cluster", "tagged-cluster"])
-def test_beat_outlives_a_master_that_is_killed_for_good(make_scene: MakeScene, name: str) -> None:
-    """No run is lost; what the replica had not heard of, at most a batch, is repeated."""
+def test_beat_survives_a_master_that_is_killed_for_good(make_scene: MakeScene, name: str) -> None:
+    """No run is lost; what the replica had not received, a batch at most, is repeated."""
     scene = make_scene(name)
     strike_in_mid_wave(scene, scene.topology.lose_master_of)
     assert len(scene.repeated()) <= BATCH_SIZE
@@ -181,7 +181,7 @@ def test_beat_outlives_a_master_that_is_killed_for_good(make_scene: MakeScene, n
 
 @pytest.mark.parametrize("name", ["cluster", "tagged-cluster"])
 def test_beat_follows_the_schedule_to_another_node(make_scene: MakeScene, name: str) -> None:
-    """Its slot is moved there key by key: no run is lost, and none happens twice."""
+    """Its slot is moved key by key: no run is lost, and none happens twice."""
     scene = make_scene(name)
     topology = scene.topology
     assert isinstance(topology, Cluster)
@@ -203,7 +203,7 @@ def sentinel(start_topology: StartTopology) -> Sentinel:
 def test_idle_beats_leave_a_master_that_was_replaced_within_two_seconds(
     sentinel: Sentinel, make_project: MakeProject
 ) -> None:
-    """The leader and the standby, long before the old master is told that it is none any more."""
+    """Leader and standby do, long before the old master is demoted."""
     hourly = {"hourly": {"task": "proj.record", "schedule": 3600, "args": ["hourly"]}}
     defaults = {"beat_max_loop_interval": None, "redbeat_lock_timeout": None}
     project = make_project(beat_schedule=hourly, **defaults, **sentinel.settings)
@@ -227,7 +227,7 @@ def test_idle_beats_leave_a_master_that_was_replaced_within_two_seconds(
 
 @pytest.mark.parametrize("strike", ["kill", "freeze"])
 def test_beat_goes_on_while_no_sentinel_answers(make_scene: MakeScene, strike: str) -> None:
-    """With the master that it knows; and as long as one of them answers, nothing is said."""
+    """With the master that it knows; while one sentinel answers, nothing is logged."""
     scene = make_scene("sentinel")
     assert isinstance(scene.topology, Sentinel)
     first, *others = scene.topology.sentinels

@@ -1,4 +1,4 @@
-"""What is warned of while settings are read stands in beat's log, which is set up later."""
+"""Warnings about settings are in beat's log, which is set up after they are read."""
 
 from pathlib import Path
 from typing import Any
@@ -67,10 +67,10 @@ def test_warnings_about_settings_are_in_the_log_of_beat_once(
         assert "WARNING" in line
 
 
-def test_a_value_that_is_taken_as_the_default_is_in_the_log_of_beat(
+def test_a_setting_that_is_replaced_by_its_default_is_in_the_log_of_beat(
     make_project: MakeProject,
 ) -> None:
-    """Though it is no line of its own when the settings are read."""
+    """Although the settings are read before there is a log."""
     project = make_project(redbeat_key_expiry_check="loud")
     log = project.directory / "celery.log"
     project.beat("-f", str(log))

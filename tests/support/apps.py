@@ -39,7 +39,7 @@ class TidyApp(Celery):  # type: ignore[misc]  # Celery has no types
 
 
 def disconnect(client: Any) -> None:
-    """Close all connections of a client, if there is one; it connects anew with the next command.
+    """Close all connections of a client, if there is one; it connects again on the next command.
 
     Its own `close` spares those of pools that were made from a URL.
     """
@@ -55,7 +55,7 @@ def disconnect(client: Any) -> None:
 
 
 def make_app(**settings: Any) -> Celery:
-    """An application that is nobody's current one, on a broker in memory unless told otherwise.
+    """An application that is not the current one, with a broker in memory by default.
 
     Results never expire in it, so that Celery adds no clean-up entry of its own.
     """

@@ -13,7 +13,7 @@ CLI_PROGRAMS = ("redis-cli", "valkey-cli")
 
 
 class Block(NamedTuple):
-    """A fenced code block: the language that its first line names, and what stands in it."""
+    """A fenced code block: the language that its first line names, and its content."""
 
     language: str
     text: str

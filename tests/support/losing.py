@@ -9,7 +9,7 @@ from support.servers import RedisServer
 
 
 class LosingClient(redis.Redis):
-    """The server does what it is told, and answers to `EVALSHA` get lost, as many as `losses`."""
+    """The server executes each command, and the answers to the next `losses` EVALSHA are lost."""
 
     losses = 0
 

@@ -18,7 +18,7 @@ EVERYTHING = "~* &* +@all"
 
 @dataclass(frozen=True)
 class Users:
-    """The URLs of a server for a user whose rights are known, and for one who may do all."""
+    """The URLs of a server for a user with limited rights, and for one with all rights."""
 
     guest_url: str
     admin_url: str

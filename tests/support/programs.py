@@ -37,7 +37,7 @@ def add(x, y):
 def environment(**variables: str) -> dict[str, str]:
     """That of this process, with more variables, for programs that import what tests write.
 
-    Without bytecode: a module that is written anew within a second, at the same length, passes for
+    Without bytecode: a module that is rewritten within a second, at the same length, passes for
     the one that it was compiled from. Without a buffer: a log has what a killed program printed.
     """
     settings = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
@@ -95,7 +95,7 @@ class Program:
         return line
 
     def wait_for_exit(self, timeout: float = 30) -> int:
-        """The exit status of a process that ends of itself."""
+        """The exit status of a process that ends without a signal from the test."""
         return self._process.wait(timeout)
 
     def terminate(self, timeout: float = 30) -> int:
@@ -146,7 +146,7 @@ class Project:
         self.configure(**settings)
 
     def configure(self, **settings: Any) -> None:
-        """Write the module anew; programs that start later see it."""
+        """Rewrite the module; programs that start later see it."""
         self.settings = settings
         source = PROJECT.format(main=self.main, settings=settings, runs_key=RUNS_KEY)
         (self.directory / "proj.py").write_text(source)

@@ -143,7 +143,7 @@ class RedisServer:
         raise RuntimeError(f"no Redis server could be started:\n{self.log}")
 
     def stop(self) -> None:
-        """Let the server end in its own time; it saves what it was told to save."""
+        """Let the server shut down, and save what it is configured to save."""
         self._end_by(signal.SIGTERM)
 
     def kill(self) -> None:

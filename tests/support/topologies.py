@@ -172,7 +172,7 @@ class Certificates:
     """Those of servers on the loopback address and of their clients, which must have one.
 
     Attributes:
-        authority: The file with the certificate of who has issued them.
+        authority: The file with the certificate of their issuer.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -187,7 +187,7 @@ class Certificates:
 
     @property
     def directives(self) -> dict[str, Any]:
-        """What servers are told; as replicas and sentinels they speak TLS to each other, too."""
+        """Directives of servers; replicas and sentinels use TLS among themselves, too."""
         return {
             "tls_cert_file": self._server,
             "tls_key_file": self._server,
@@ -198,7 +198,7 @@ class Certificates:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What clients are told."""
+        """Options of clients."""
         return {
             "ssl_ca_certs": str(self.authority),
             "ssl_certfile": str(self._client),
@@ -310,7 +310,7 @@ class Sentinel(Topology):
     def promote(self, by: int = 0) -> RedisServer:
         """Have a sentinel replace the master, which lives; gives the new one, named by all.
 
-        The old one is told to become a replica some ten seconds later, and takes writes until then.
+        The old one becomes a replica some ten seconds later, and takes writes until then.
         """
         (old,) = self.masters()
         with self.sentinels[by].client() as client:

@@ -1,4 +1,4 @@
-"""A network that drops, delays, truncates and blackholes what passes, for minutes on end."""
+"""A network that drops, delays, truncates and swallows what passes, for minutes."""
 
 import contextlib
 import time
@@ -47,18 +47,18 @@ def dispatch_in(chaos: Chaos, field: Field, strike: Strike, **settings: Any) -> 
 
 
 @pytest.mark.timeout(1200)
-def test_no_run_is_lost_or_doubled_in_a_chaos_before_the_schedule(make_field: MakeField) -> None:
-    """The same beat goes through with it, with every kind of trouble."""
+def test_no_run_is_lost_or_doubled_on_a_bad_network_to_the_schedule(make_field: MakeField) -> None:
+    """The same beat survives every kind of trouble."""
     field = make_field(**WITH_A_LEADER)
     with chaos_before(field.schedule_server) as chaos:
         dispatch_in(chaos, field, NO_STRIKE)
 
 
 @pytest.mark.timeout(1200)
-def test_no_run_is_lost_in_a_chaos_before_the_schedule_and_the_broker(
+def test_no_run_is_lost_on_a_bad_network_to_the_schedule_and_the_broker(
     make_field: MakeField,
 ) -> None:
-    """Of a batch that the broker did not answer, nobody knows what arrived: it is sent again."""
+    """A batch that the broker did not acknowledge may have arrived in part: it is sent again."""
     field = make_field(**WITH_A_LEADER)
     any_run = Strike(frozenset(), frozenset(field.runs.names))
     with chaos_before(field.schedule_server) as chaos, chaos_before(field.broker_server) as other:

@@ -73,7 +73,7 @@ def app(make_app_with: MakeApp, field: Field) -> Celery:
 
 @pytest.mark.timeout(300)
 def test_entries_deleted_while_they_are_dispatched_stay_deleted(field: Field, app: Celery) -> None:
-    """No member and no hash of 400 entries comes back, and none of them runs any more."""
+    """No member and no hash of 400 entries comes back, and none of them runs again."""
     names = [f"deleted-{number:03d}" for number in range(DELETED)]
     for name in [*names, "neighbour"]:
         save(app, name, 1, OFTEN)

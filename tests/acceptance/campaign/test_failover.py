@@ -1,4 +1,4 @@
-"""Planned failovers: the sentinels replace a master that lives, and takes writes for a while."""
+"""Planned failovers: sentinels replace a live master, which takes writes for a while."""
 
 import json
 from collections import Counter
@@ -127,7 +127,7 @@ def fail_over_and_over(scene: Scene, by: int = 0) -> int:
 def test_no_run_is_lost_or_doubled_by_planned_failovers_of_a_guarded_master(
     make_scene: MakeScene, book: list[Tally], shares_broker: bool
 ) -> None:
-    """One that takes no writes without a replica: `min-replicas-to-write`."""
+    """The master refuses writes without a replica: `min-replicas-to-write`."""
     scene = make_scene("guarded-sentinel", shares_broker=shares_broker)
     fail_over_and_over(scene)
     tally = scene.tally()
@@ -139,7 +139,7 @@ def test_no_run_is_lost_or_doubled_by_planned_failovers_of_a_guarded_master(
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("lock_key", ["redbeat::lock", None], ids=["a leader", "no lock"])
 @pytest.mark.parametrize("by", [0, 2], ids=["listed", "not listed"])
-def test_planned_failovers_double_what_is_due_in_two_seconds_at_most(
+def test_planned_failovers_double_runs_of_two_seconds_at_most(
     make_scene: MakeScene, book: list[Tally], by: int, lock_key: str | None
 ) -> None:
     """Where the leading sentinel is not listed, beat learns of the new master from others.
@@ -156,10 +156,10 @@ def test_planned_failovers_double_what_is_due_in_two_seconds_at_most(
 
 
 @pytest.mark.timeout(1200)
-def test_no_message_stays_behind_on_a_broker_that_is_no_master_any_more(
+def test_no_message_stays_behind_on_a_broker_that_was_demoted(
     make_scene: MakeScene, book: list[Tally]
 ) -> None:
-    """Schedule and broker on the same master: what is counted as run is with the new one."""
+    """Schedule and broker share a master: the new one has the messages of all counted runs."""
     scene = make_scene("sentinel", shares_broker=True)
     fail_over_and_over(scene)
     tally = scene.tally()

@@ -54,7 +54,7 @@ def test_no_run_is_lost_or_doubled_when_a_leader_is_frozen_and_thaws(
 def test_no_run_is_lost_or_doubled_when_one_of_two_sharing_beats_is_frozen_and_thaws(
     field: Field,
 ) -> None:
-    """Without a leader the other beat gets the frozen one's claims when they run out."""
+    """Without a leader, the other beat gets the frozen one's claims when they expire."""
     other = field.start_beat()
     for _ in range(take_share(0.3)):
         beat = field.start_beat()

@@ -36,7 +36,7 @@ def strike_in_mid_tick(field: Field) -> None:
 def test_no_run_is_lost_when_beat_is_killed_at_a_random_moment(
     make_field: MakeField, size: int
 ) -> None:
-    """Without a leader: the next beat finds the claims of the dead one when they run out."""
+    """Without a leader, the next beat gets the claims of the dead one when they expire."""
     field = make_field(FEW if size else ENTRIES, size=size)
     for _ in range(ROUNDS):
         strike_in_mid_tick(field)
@@ -44,17 +44,17 @@ def test_no_run_is_lost_when_beat_is_killed_at_a_random_moment(
 
 @pytest.mark.timeout(1200)
 def test_no_run_is_lost_when_the_leader_is_killed_and_started_again(make_field: MakeField) -> None:
-    """With a lock: the next beat takes over, and what the dead one had claimed is due."""
+    """With a lock, the next beat takes over, and what the dead one had claimed is due."""
     field = make_field(**WITH_A_LEADER)
     for _ in range(take_share(0.5)):
         strike_in_mid_tick(field)
 
 
 @pytest.mark.timeout(1200)
-def test_no_run_is_lost_when_the_leader_is_killed_before_the_eyes_of_a_standby(
+def test_no_run_is_lost_when_the_leader_is_killed_while_a_standby_waits(
     make_field: MakeField,
 ) -> None:
-    """The standby goes on where the leader was killed, round after round."""
+    """The standby continues where the leader was killed, round after round."""
     field = make_field(**WITH_A_LEADER)
     leader = field.start_beat()
     leader.wait_for_line("Acquired lock")
@@ -98,7 +98,7 @@ def strike_at_request(field: Field, tripwire: Tripwire, nth: int) -> None:
 def test_no_run_is_lost_when_beat_is_killed_between_any_two_requests(
     make_field: MakeField, make_tripwire: MakeTripwire, wire: str
 ) -> None:
-    """Every state in which another program can find beat's work is one between two requests."""
+    """Other programs can see beat's work only as it is between two requests."""
     field = make_field()
     server = field.schedule_server if wire == "redbeat_redis_url" else field.broker_server
     tripwire = make_tripwire(server)

@@ -202,7 +202,7 @@ def field(make_field: MakeField) -> Field:
 
 @pytest.mark.timeout(300)
 def test_good_entries_run_on_time_beside_unusable_ones(field: Field) -> None:
-    """Bad ones are logged with their keys, and not again and again."""
+    """Bad ones are logged with their keys, and not repeatedly."""
     store_bad(field, UNUSABLE)
     beat = field.start_beat()
     run_good_ones(field)
@@ -214,7 +214,7 @@ def test_good_entries_run_on_time_beside_unusable_ones(field: Field) -> None:
 
 @pytest.mark.timeout(300)
 def test_good_entries_run_on_time_beside_entries_that_cannot_be_sent(field: Field) -> None:
-    """They are logged with their names, counted as run, and not tried in a hot loop."""
+    """Those are logged with their names, counted as run, and not retried at once."""
     store_bad(field, UNSENDABLE)
     beat = field.start_beat()
     run_good_ones(field)
@@ -227,7 +227,7 @@ def test_good_entries_run_on_time_beside_entries_that_cannot_be_sent(field: Fiel
 
 @pytest.mark.timeout(300)
 def test_good_entries_run_on_time_beside_doubtful_ones(field: Field) -> None:
-    """Whatever becomes of those, it comes to an end, the others run, and beat lives."""
+    """Whatever happens to those ends, the others run, and beat survives."""
     store_bad(field, DOUBTFUL)
     beat = field.start_beat()
     run_good_ones(field)
@@ -236,8 +236,8 @@ def test_good_entries_run_on_time_beside_doubtful_ones(field: Field) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_malformed_entry_runs_as_soon_as_it_is_mended(field: Field) -> None:
-    """A new definition brings back an entry that had been set aside, and a new score does too."""
+def test_a_malformed_entry_runs_as_soon_as_it_is_repaired(field: Field) -> None:
+    """An entry that was set aside comes back with a new definition, or with a new score."""
     store_bad(field, {"mended": UNUSABLE["broken-json"]})
     beat = field.start_beat()
     beat.wait_for_line(rf"ERROR.*{PREFIX}mended")
@@ -248,8 +248,8 @@ def test_a_malformed_entry_runs_as_soon_as_it_is_mended(field: Field) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_good_entries_run_on_time_beside_members_that_are_no_entries(field: Field) -> None:
-    """Keys of another type, keys that are gone, members that are not even text."""
+def test_good_entries_run_on_time_beside_members_that_are_not_entries(field: Field) -> None:
+    """Keys of another type, missing keys, and members that are not text."""
     store_strange_members(field)
     beat = field.start_beat()
     run_good_ones(field)
@@ -270,10 +270,10 @@ def store_garbage(field: Field, count: int) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_good_entries_run_on_time_behind_thousands_of_members_that_are_no_entries(
+def test_good_entries_run_on_time_behind_thousands_of_members_that_are_not_entries(
     make_field: MakeField,
 ) -> None:
-    """Each page of those costs two lines at the most, but for the last, which is not full."""
+    """Each full page of those costs two log lines at most."""
     field = make_field(entries=GOOD, redbeat_batch_size=PAGE)
     store_garbage(field, GARBAGE)
     beat = field.start_beat()
@@ -288,7 +288,7 @@ def test_good_entries_run_on_time_behind_thousands_of_members_that_are_no_entrie
 
 @pytest.mark.timeout(300)
 def test_good_entries_run_on_time_beside_ones_that_may_not_be_written(field: Field) -> None:
-    """Each of those is sent once, told in one line, and set aside; a restart sends none again."""
+    """Each of those is sent once, logged in one line, and set aside, also across a restart."""
     names = [f"ro-{number}" for number in range(20)]
     store_bad(field, {name: {"definition": json.dumps(definition("bad"))} for name in names})
     rights = ["resetkeys", "%R~redbeat:ro-*", "~redbeat:entry-*", "~redbeat::*"]

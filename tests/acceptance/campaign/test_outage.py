@@ -34,7 +34,7 @@ def times_of_trouble(beat: Program) -> list[datetime]:
 
 @pytest.mark.timeout(1200)
 def test_no_run_is_lost_when_the_broker_is_killed_in_mid_batch(field: Field) -> None:
-    """It comes back with its data; of the batch without an answer nobody knows what arrived."""
+    """It comes back with its data; a batch without an answer may have arrived in part."""
     beat = field.start_beat()
     for _ in range(take_share(0.5)):
         field.runs.arm()
@@ -52,7 +52,7 @@ def test_no_run_is_lost_when_the_broker_is_killed_in_mid_batch(field: Field) -> 
 def test_no_run_is_lost_or_doubled_when_the_schedule_s_redis_is_killed_in_mid_batch(
     field: Field,
 ) -> None:
-    """It comes back with its data, and beat, which knows what it has published, commits it."""
+    """It comes back with its data, and beat commits what it has published."""
     beat = field.start_beat()
     for _ in range(take_share(0.5)):
         field.runs.arm()
@@ -101,8 +101,8 @@ def cut_at_request(field: Field, tripwire: Tripwire, nth: int) -> None:
 
 
 @pytest.mark.timeout(600)
-def test_beat_waits_for_a_broker_that_is_away_and_consumes_nothing(field: Field) -> None:
-    """One line per pause, pauses that grow, the same process, and no run lost or doubled."""
+def test_beat_waits_for_an_unavailable_broker_without_using_up_runs(field: Field) -> None:
+    """With growing pauses and one line each; it stays alive, and no run is lost or doubled."""
     beat = field.start_beat()
     field.broker_server.stop()
     field.runs.arm()
@@ -129,7 +129,7 @@ def is_all_due(field: Field) -> bool:
 def test_no_run_is_lost_or_doubled_when_a_server_is_frozen_past_the_claims(
     field: Field, frozen: str
 ) -> None:
-    """One beat alone: what it had claimed is still its own, since nobody else has claimed it."""
+    """A single beat keeps its claims, since no other beat has claimed them."""
     server = getattr(field, frozen)
     beat = field.start_beat()
     for _ in range(take_share(0.2)):
@@ -173,10 +173,10 @@ REFUSALS = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("refusal", REFUSALS)
 @pytest.mark.parametrize("server", ["broker", "schedule"])
-def test_no_run_is_lost_when_a_server_answers_and_takes_no_writes(
+def test_no_run_is_lost_when_a_server_refuses_writes(
     field: Field, server: str, refusal: str
 ) -> None:
-    """A server that is full or demoted has taken no message, so no run leaves the schedule."""
+    """A full or demoted server has taken no message, so no run is counted."""
     refuse, accept = REFUSALS[refusal]
     client = getattr(field, server)
     beat = field.start_beat()
@@ -204,7 +204,7 @@ def wait_for_trouble_or_the_end(field: Field, beat: Program) -> None:
 
 @pytest.mark.timeout(300)
 def test_no_run_is_lost_or_doubled_when_the_scripts_are_flushed(field: Field) -> None:
-    """SCRIPT FLUSH in mid-tick, again and again: scripts are loaded anew."""
+    """SCRIPT FLUSH in the middle of ticks, repeatedly: the scripts are loaded again."""
     beat = field.start_beat()
     field.runs.arm()
 

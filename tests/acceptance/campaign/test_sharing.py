@@ -21,7 +21,7 @@ def test_each_run_is_dispatched_by_exactly_one_of_several_beats(field: Field, be
 
 @pytest.mark.timeout(1200)
 def test_no_run_is_lost_when_one_of_two_sharing_beats_is_killed(field: Field) -> None:
-    """The survivor goes on at once with what is due, and with the rest when its lease runs out."""
+    """The survivor continues at once with what is due, and with the rest when the lease expires."""
     survivor = field.start_beat()
     for _ in range(take_share(0.25)):
         victim = field.start_beat()

@@ -1,4 +1,4 @@
-"""A static schedule that beat was killed over."""
+"""A beat that is killed while it stores its static schedule."""
 
 import random
 from typing import Any
@@ -50,10 +50,10 @@ def count_requests(field: Field, tripwire: Tripwire) -> int:
 
 
 @pytest.mark.timeout(1200)
-def test_a_static_schedule_is_complete_after_a_beat_that_was_killed_over_it(
+def test_a_static_schedule_is_complete_though_beat_was_killed_while_storing_it(
     field: Field, make_tripwire: MakeTripwire
 ) -> None:
-    """Killed between any two requests of its start; the next beat stores what is missing."""
+    """Between any two requests: the next beat stores what is missing."""
     tripwire = make_tripwire(field.schedule_server)
     count_requests(field, tripwire)
     field.schedule.flushall()
@@ -69,10 +69,8 @@ def test_a_static_schedule_is_complete_after_a_beat_that_was_killed_over_it(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("command", ["zrem", "delete", "srem", "meta"])
-def test_a_static_schedule_of_which_a_part_is_missing_is_completed(
-    field: Field, command: str
-) -> None:
-    """Whatever tore it: a place in the schedule, a hash or a name is stored again at the start."""
+def test_an_incomplete_static_schedule_is_completed(field: Field, command: str) -> None:
+    """Whether a member, a hash or a name is missing, it is stored again at the start."""
     complete_schedule(field)
     tear = {
         "zrem": lambda: field.schedule.zrem(SCHEDULE_KEY, f"{PREFIX}{STATICS[0]}"),

@@ -72,10 +72,10 @@ def test_a_terminated_beat_commits_what_it_published_and_gives_the_rest_back(
 
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("size", [0, LARGE], ids=["small", "1 MB"])
-def test_a_beat_that_is_told_twice_sets_nothing_aside(
+def test_a_beat_that_gets_sigterm_twice_sets_nothing_aside(
     make_field: MakeField, make_tripwire: MakeTripwire, size: int
 ) -> None:
-    """Two SIGTERMs within 50 ms, wherever they find it: what had no turn is as it was claimed."""
+    """Two SIGTERMs within 50 ms, at any point: entries that were not reached stay as claimed."""
     count = FEW if size else 500
     field = make_field(count, size=size, **(WITH_A_LEADER | {"redbeat_batch_size": count}))
     tripwire = make_tripwire(field.schedule_server)
@@ -97,8 +97,10 @@ def test_a_beat_that_is_told_twice_sets_nothing_aside(
 
 
 @pytest.mark.timeout(1200)
-def test_a_standby_goes_on_when_the_leader_is_terminated_in_mid_tick(make_field: MakeField) -> None:
-    """Nothing is lost or doubled on the way from one to the other."""
+def test_a_standby_continues_when_the_leader_is_terminated_in_mid_tick(
+    make_field: MakeField,
+) -> None:
+    """Nothing is lost or doubled in between."""
     field = make_field(**WITH_A_LEADER)
     leader = field.start_beat()
     leader.wait_for_line("Acquired lock")
@@ -112,7 +114,7 @@ def test_a_standby_goes_on_when_the_leader_is_terminated_in_mid_tick(make_field:
 
 @pytest.mark.timeout(300)
 def test_a_beat_that_waits_for_its_broker_ends_in_time(field: Field) -> None:
-    """SIGTERM in the pause between two trials: every run is given back."""
+    """SIGTERM in the pause between two tries: every run is given back."""
     beat = field.start_beat()
     field.broker_server.stop()
     field.runs.arm()
@@ -127,7 +129,7 @@ def test_a_beat_that_waits_for_its_broker_ends_in_time(field: Field) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("frozen", ["broker_server", "schedule_server"])
-def test_a_beat_whose_server_answers_nothing_ends_all_the_same(field: Field, frozen: str) -> None:
+def test_a_beat_whose_server_does_not_answer_ends_in_time(field: Field, frozen: str) -> None:
     """SIGTERM while a server is frozen: beat does not wait for the answer, and no run is lost."""
     server = getattr(field, frozen)
     beat = field.start_beat()
