@@ -71,6 +71,14 @@ class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
             raise BadSettingError(hint + exc.message) from exc
         except EntryError as exc:
             raise click.ClickException(one_line(str(exc))) from exc
+        except click.ClickException as exc:
+            # It may name entries, whose names other programs choose.
+            if exc.message.isprintable():
+                raise
+            message = one_line(exc.format_message())
+            if isinstance(exc, click.UsageError):
+                raise click.UsageError(message, exc.ctx) from exc
+            raise click.ClickException(message) from exc
         except OSError as exc:
             # Click deals with other errors, such as that of a closed pipe.
             if exc.errno != errno.ENOSPC:
