@@ -66,7 +66,7 @@ class Memory:
         """
         now = self._look()
         # What emptied the database took the note of an earlier loss with it.
-        is_reported = now.told not in (None, self._seen.told)
+        is_reported = now.loss not in (None, self._seen.loss)
         if self._seen.members and not is_reported and self._is_loss(now, empty_is_loss):
             return True
         self._seen = now
@@ -78,18 +78,18 @@ class Memory:
         One round trip, two if an earlier loss was reported less than ``LIFETIME`` seconds ago.
         """
         note = f"{time.time():.0f} {beat}"
-        return self._get_storage().notes.note_loss(note, LIFETIME, self._seen.told)
+        return self._get_storage().notes.note_loss(note, LIFETIME, self._seen.loss)
 
     def _look(self) -> Trace:
         self._looked_at = time.monotonic()
         return self._get_storage().notes.read_trace(MOST_REMEMBERED)
 
     def _is_loss(self, now: Trace, empty_is_loss: bool) -> bool:
-        if self._seen.has_note and not now.has_note:
+        if self._seen.has_zone and not now.has_zone:
             return True
         if now.members:
             return False
-        if not self._seen.has_note and empty_is_loss:
+        if not self._seen.has_zone and empty_is_loss:
             return True
         keys = dict.fromkeys([*self._seen.members, *self._static_keys()])
         return any(self._get_storage().read_definitions(list(keys)[:MOST_REMEMBERED]))

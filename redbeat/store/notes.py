@@ -172,9 +172,9 @@ class Notes:
             ask(pipe, "GET", keys.lost_key)
             reply = pipe.execute()
         # A stand-in for a client, as applications' tests inject, has nothing to lose.
-        first, zone, told = reply if isinstance(reply, list) else ([], None, None)
-        has_note = keys.zone_key is not None and zone is not None
-        return Trace(list(map(text, first)), has_note, optional_text(told))
+        first, zone, loss = reply if isinstance(reply, list) else ([], None, None)
+        has_zone = keys.zone_key is not None and zone is not None
+        return Trace(list(map(text, first)), has_zone, optional_text(loss))
 
     @unit
     def note_loss(self, note: str, seconds: int, known: str | None) -> bool:

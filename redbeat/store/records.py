@@ -168,10 +168,10 @@ class Written(NamedTuple):
 class Trace(NamedTuple):
     """What shows whether Redis has lost the schedule.
 
-    ``members`` are the first of the schedule, ``has_note`` says whether a leader's time zone is
-    noted, and ``told`` is the note about a loss, ``None`` if there is none.
+    ``members`` are the first of the schedule, ``has_zone`` says whether a leader's time zone is
+    noted, and ``loss`` is the note about a loss, ``None`` if there is none.
     """
 
     members: list[str]
-    has_note: bool
-    told: str | None
+    has_zone: bool
+    loss: str | None
