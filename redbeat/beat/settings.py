@@ -38,14 +38,14 @@ SETTINGS = {
             None,
             "text",
             is_a(object),
-            "Where the schedule lives; default: broker_url.",
+            "URL of the Redis that keeps the schedule; default: broker_url.",
         ),
         Setting(
             "redbeat_redis_options",
             None,
             "a dict",
             is_a(Mapping),
-            "Keyword arguments of the client, and our own; default: broker_transport_options.",
+            "Options for the Redis client, and our own; default: broker_transport_options.",
             is_secret=True,
         ),
         Setting(
@@ -54,21 +54,21 @@ SETTINGS = {
             "True, False or a dict of ssl_* options",
             # Environment variables are often read as numbers.
             lambda value: isinstance(value, (bool, Mapping)) or value in (0, 1),
-            "TLS options of rediss:// URLs; default: broker_use_ssl.",
+            "TLS options for rediss:// URLs; default: broker_use_ssl.",
             is_secret=True,
         ),
-        Setting("redbeat_key_prefix", "redbeat:", "text", is_a(str), "The start of every key."),
+        Setting("redbeat_key_prefix", "redbeat:", "text", is_a(str), "What every key starts with."),
         Setting(
             "redbeat_lock_key",
             ":lock",
             "text, or None for no lock",
             is_a(str),
-            "The lock that the leader holds, after the prefix; None: beats share the work.",
+            "The key of the leader's lock, after the prefix; None: beats share the work.",
         ),
         _seconds(
             "redbeat_lock_timeout",
             None,
-            "Time to live of the lock; default, and 0: five times the longest sleep between ticks.",
+            "Time to live of the lock; None or 0: five times the longest sleep between ticks.",
             at_least=0.1,
         ),
         Setting(
@@ -76,7 +76,7 @@ SETTINGS = {
             DEFAULT_KEY_EXPIRY_CHECK,
             f"one of {', '.join(KEY_EXPIRY_CHECK_MODES)}",
             is_a(object),
-            "What to do if the server may evict the schedule.",
+            "What to do if Redis may evict the schedule.",
         ),
         _seconds(
             "redbeat_failover_timeout",
@@ -93,12 +93,12 @@ SETTINGS = {
             True,
             "True or False",
             is_a(bool),
-            "Whether a beat whose main thread hangs exits when no other beat can take over.",
+            "Whether a beat whose main thread hangs exits if no other beat takes over.",
         ),
         _seconds(
             "redbeat_poll_interval",
             5,
-            "How soon a sleeping beat notices changes of which it was not notified.",
+            "How soon a sleeping beat notices a change that was not announced to it.",
         ),
         _seconds(
             "redbeat_claim_timeout",
