@@ -355,7 +355,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         task, something that JSON cannot hold or that can never be sent, or a name whose key is
         reserved.
         """
-        entries.store(get_storage(self.app), [self], as_utc(app_or_default(self.app).now()))
+        entries.store(lambda: get_storage(self.app), [self], as_utc(app_or_default(self.app).now()))
         return self
 
     def draft(self, now: datetime, seen_meta: str = "") -> Draft:
@@ -371,7 +371,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         ensure_conf(self.app).refuse_own_key(self.name, self.key)
         return entries.draft(self, now, seen_meta)
 
-    def is_stored_as(self, stored: RedBeatSchedulerEntry) -> bool:
+    def _is_stored_as(self, stored: RedBeatSchedulerEntry) -> bool:
         """Whether saving would change nothing; never, if a subclass has a ``save`` of its own."""
         return (
             type(self).save is RedBeatSchedulerEntry.save
@@ -385,7 +385,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         ours, its = RedBeatSchedulerEntry, type(self)
         return its.score is not ours.score or its.due_at is not ours.due_at
 
-    def score_at(self, now: datetime) -> int:
+    def _score_at(self, now: datetime) -> int:
         """What :attr:`score` is at ``now``, for many entries with one reading of the clock.
 
         An interval is due a whole interval after its last run, however long ago ``now`` was read.
@@ -432,7 +432,7 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     def _store_run(self) -> None:
         ensure_conf(self.app).refuse_own_key(self.name, self.key)
-        score = self.score_at(as_utc(app_or_default(self.app).now()))
+        score = self._score_at(as_utc(app_or_default(self.app).now()))
         get_storage(self.app).write_run(self.key, self.encode_meta(), score)
 
     # JSON
@@ -548,12 +548,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     ) -> None:
         conf = ensure_conf(app)
         self.lock_key = lock_key or conf.lock_key
-        self.parts = Parts(
+        self.redbeat_parts = Parts(
             self,
-            conf,
+            lambda: ensure_conf(app),
             lambda: get_redis(app),
             lambda: get_storage(app),
             lambda key, stored: make_entry(self.Entry, key, stored, app),
+            logger,
         )
         super().__init__(app, lazy=True, **kwargs)
         self.Producer: Any = batching(self.Producer)
@@ -562,15 +563,19 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         if not lazy:
             # Celery's handlers would build a second scheduler in the middle of this one.
             with hold_back_signals():
-                self.parts.statics.store_at_start()
-        if self._may_connect and self.parts.server.is_reached is None:
-            self.parts.server.check()
+                self.redbeat_parts.statics.store_at_start()
+        if self._may_connect and self.redbeat_parts.server.is_reached is None:
+            self.redbeat_parts.server.check()
         self._is_built = True
 
     @property
     def key_expiry_findings(self) -> list[str]:
         """What the server may do to the schedule; see :func:`redbeat.checks.check_key_expiry`."""
-        return self.parts.server.findings
+        return self.redbeat_parts.server.findings
+
+    @key_expiry_findings.setter
+    def key_expiry_findings(self, findings: list[str]) -> None:
+        self.redbeat_parts.server.findings = findings
 
     @property
     def info(self) -> str:
@@ -608,25 +613,26 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         stored. That is the leader's business.
         """
         conf = ensure_conf(self.app)
-        if self.parts.server.is_reached is None:
-            self.parts.server.check()
+        if self.redbeat_parts.server.is_reached is None:
+            self.redbeat_parts.server.check()
         self.install_default_entries(conf.schedule)
         if not self._is_built and (leader := self._read_leader()):
-            self.parts.statics.stage = Stage.DEFERRED
+            self.redbeat_parts.statics.stage = Stage.DEFERRED
             logger.info(
                 "beat: beat_schedule is not stored: %s leads. This beat stores its own as soon as "
                 "it leads.",
                 leader,
             )
             return
-        self.parts.statics.store(may_remove=self._is_built)
+        self.redbeat_parts.statics.store(may_remove=self._is_built)
 
     def update_from_dict(self, dict_: Mapping[str, Any]) -> None:
         """Store entries given as in ``beat_schedule``; one that cannot be built is left out."""
-        scores = self.parts.statics.read_scores(dict_)
+        scores = self.redbeat_parts.statics.read_scores(dict_)
         for name, fields in dict_.items():
             try:
-                self.parts.statics.store_one(name, fields, scores.get(name))
+                entry = self.redbeat_parts.statics.store_one(name, fields, scores.get(name))
+                logger.debug("beat: Stored entry: %s", entry)
             except Exception as exc:
                 if isinstance(exc, REDIS_ERRORS) and not is_of_one_key(exc):
                     raise
@@ -642,13 +648,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """
         now = as_utc(self.app.now()).timestamp()
         members = get_storage(self.app).read_due(now, now + self.max_interval)
-        return {entry.name: entry for entry in self.parts.loader.load(members)}
+        return {entry.name: entry for entry in self.redbeat_parts.loader.load(members)}
 
     @schedule.setter
     def schedule(self, schedule: Any) -> None:
         """Celery's base class assigns one; ours is in Redis."""
 
-    def own_schedule(self) -> dict[str, Any] | None:
+    def _own_schedule(self) -> dict[str, Any] | None:
         """What a ``schedule`` of a subclass shows, by key; ``None`` if it is ours.
 
         Such a class decides there what may run, as it could with 2.x.
@@ -665,47 +671,49 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         A beat that does not lead runs nothing. While Redis or the broker is away, what is due stays
         due, and the pauses grow up to half a minute.
         """
-        self.end_if_closed()
-        self.parts.leadership.watchdog.expect(0)
-        with patience(self.parts.leadership.patience()):
+        self._end_if_closed()
+        self.redbeat_parts.leadership.watchdog.expect(0)
+        with patience(self.redbeat_parts.leadership.patience()):
             outlook = self.outlook = self._work(min)
-        self.parts.leadership.watchdog.expect(outlook.wait)
+        self.redbeat_parts.leadership.watchdog.expect(outlook.wait)
         return outlook.wait
 
     def _work(self, min_: Callable[..., Any]) -> Outlook:
-        self.parts.broker.begin_tick()
+        parts = self.redbeat_parts
+        parts.broker.begin_tick()
         try:
-            if not self.parts.masters.are_sure():
+            if not parts.masters.are_sure():
                 return Outlook(HOLDING_INTERVAL)
-            self.parts.dispatcher.settle()
-            if not self.parts.office.lead():
+            parts.dispatcher.settle()
+            if not parts.office.lead():
                 return Outlook(STANDBY_INTERVAL)
-            outlook = self.parts.dispatcher.run_due(self.parts.rest.read_now(self.app.now()), min_)
+            logger.debug("beat: Selecting tasks")
+            outlook = parts.dispatcher.run_due(parts.rest.read_now(self.app.now()), min_)
         except LockNotOwnedError:
             # Only for a lock that was assigned by hand: there is no campaign that could go on.
             raise
         except REDIS_ERRORS as exc:
-            return self.parts.pauses.after(exc)
+            return parts.pauses.after(exc)
         except BrokerAwayError as exc:
-            self.parts.broker.disconnect()
-            return self.parts.pauses.after(exc)
-        self.parts.pauses.end()
-        self.parts.broker.end_tick()
+            parts.broker.disconnect()
+            return parts.pauses.after(exc)
+        parts.pauses.end()
+        parts.broker.end_tick()
         return outlook
 
-    def current_tick(self) -> tuple[Callable[[], Any], bool]:
+    def _current_tick(self) -> tuple[Callable[[], Any], bool]:
         """The tick that a beat service calls now, and whether it is ours: people replace it."""
         if self._assigned_tick is not None:
             return self._assigned_tick, False
         return partial(type(self).tick, self), type(self).tick is _TICK
 
-    def end_if_closed(self) -> None:
+    def _end_if_closed(self) -> None:
         """End a beat service whose scheduler is closed.
 
         Celery's signal handler closes it and raises ``SystemExit`` wherever the program happens to
         be. In a destructor Python drops that, and beat would go on for ever.
         """
-        if self.parts.office.is_of_service and self._is_closed:
+        if self.redbeat_parts.office.is_of_service and self._is_closed:
             raise SystemExit
 
     # One entry's turn
@@ -720,7 +728,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         """The connection to the broker, with time-outs."""
         return connection_for_sending(self.app)
 
-    def forget_producer(self) -> None:
+    def _forget_producer(self) -> None:
         """Make a new producer, with a new channel, on the next use."""
         self.__dict__.pop("producer", None)
 
@@ -736,9 +744,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         claim = getattr(entry, "claim", None)
         if claim is not None:
             claim.was_due = is_due
-        elif self.parts.office.is_of_service and not (
+        elif self.redbeat_parts.office.is_of_service and not (
             # A beat that was frozen in its own loop finds out here that another one leads.
-            self.parts.office.may_send(in_time=True) and self.parts.masters.are_sure()
+            self.redbeat_parts.office.is_trusted() and self.redbeat_parts.masters.are_sure()
         ):
             return wait
         if is_due:
@@ -751,13 +759,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             result = self.apply_async(entry, **kwargs)
         except Exception as exc:
             if claim is not None:
-                self.parts.broker.require_own_fault(entry, exc)
+                self.redbeat_parts.broker.require_own_fault(entry, exc)
                 # A message that cannot be built counts as a run, and is not tried again and again.
                 claim.failure = exc
                 if claim.advanced is None:
                     self.reserve(entry)
             about = ("message", entry.name, type(raised_first(exc)))
-            self.parts.log.error(about, exc, "Scheduler: Message Error: %s", exc)
+            self.redbeat_parts.log.error(about, exc, "Scheduler: Message Error: %s", exc)
         else:
             if result is not None and hasattr(result, "id"):
                 logger.debug("Scheduler: %s sent. id->%s", entry.task, result.id)
@@ -776,13 +784,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         ``is_service``: a running beat service drives the ticks, so a heartbeat keeps the lock, and
         what Celery looks up for each message is put where it is found at once, into ``app.conf``.
         """
-        if is_service and not self.parts.office.is_of_service:
-            self.parts.office.is_of_service = True
+        if is_service and not self.redbeat_parts.office.is_of_service:
+            self.redbeat_parts.office.is_of_service = True
             self._assigned_tick = vars(self).get("tick")
             # Celery's service looks it up at each turn.
-            self.__dict__["tick"] = self.parts.loop.turn
-            prepare_process(self.app, self.parts.leadership.watchdog)
-        self.parts.leadership.campaign(with_heartbeat=is_service)
+            self.__dict__["tick"] = self.redbeat_parts.loop.turn
+            prepare_process(ensure_conf(self.app), self.redbeat_parts.leadership.watchdog)
+        self.redbeat_parts.leadership.campaign(with_heartbeat=is_service)
 
     def close(self) -> None:
         """Release the lock, if it is ours, and what Celery's scheduler holds; safe to repeat.
@@ -791,13 +799,13 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
         was not committed may repeat. Called by a signal handler in the event loop of gevent or
         eventlet, it does nothing: the service closes once more when it ends.
         """
-        if self.parts.office.is_of_service and is_in_event_loop():
+        if self.redbeat_parts.office.is_of_service and is_in_event_loop():
             return
         self._is_closed = True
-        self.parts.closing.run()
-        self.parts.office.leave()
-        self.parts.rest.close()
-        self.parts.masters.close()
+        self.redbeat_parts.closing.run()
+        self.redbeat_parts.office.leave()
+        self.redbeat_parts.rest.close()
+        self.redbeat_parts.masters.close()
         super().close()
 
 
@@ -838,4 +846,4 @@ def acquire_distributed_beat_lock(sender: Any = None, **kwargs: Any) -> None:
 def _keep_embedded_beat(sender: Any = None, **kwargs: Any) -> None:
     """Never end the process of a worker: nobody would start the beat in it again."""
     if isinstance(sender.scheduler, RedBeatScheduler):
-        sender.scheduler.parts.leadership.watchdog.end_process = None
+        sender.scheduler.redbeat_parts.leadership.watchdog.end_process = None

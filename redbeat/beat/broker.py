@@ -34,7 +34,7 @@ class Sender(Protocol):
     @property
     def _maybe_due_kwargs(self) -> dict[str, Any]: ...
 
-    def forget_producer(self) -> None:
+    def _forget_producer(self) -> None:
         """Make a new producer, with a new channel, on the next use."""
 
 
@@ -73,7 +73,7 @@ class Broker:
     def connect(self) -> dict[str, Any]:
         """The keywords for ``maybe_due``, connecting if need be; raises `BrokerAwayError`."""
         try:
-            kwargs = self._sender._maybe_due_kwargs  # noqa: SLF001  # 2.x users override it
+            kwargs = self._sender._maybe_due_kwargs
             self.channel = getattr(kwargs.get("producer"), "channel", None)
         except Exception as exc:
             raise broker_away(exc) from exc
@@ -87,7 +87,7 @@ class Broker:
 
     def _forget_channel(self) -> None:
         self.channel = None
-        self._sender.forget_producer()
+        self._sender._forget_producer()
 
     # Batches
 

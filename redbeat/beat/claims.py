@@ -85,12 +85,12 @@ class Claims:
 
     def __init__(
         self,
-        conf: Settings,
+        get_conf: Callable[[], Settings],
         get_storage: Callable[[], Storage],
         master: Master,
         log: Repeats,
     ) -> None:
-        self._conf = conf
+        self._get_conf = get_conf
         self._get_storage = get_storage
         self._master = master
         self._log = log
@@ -102,13 +102,13 @@ class Claims:
 
     def take(self, moment: Moment, horizon: float, from_end: bool) -> Batch:
         """Claim a batch; one round trip. See :meth:`Batch.claim`."""
-        timeout = self._conf.claim_timeout
+        timeout = self._get_conf().claim_timeout
         sent_by = time.monotonic() + timeout * PUBLISHING_SHARE
         # Noted first: a signal may end this process before the claim comes back.
         self._lease = unique_lease(as_utc(moment.now).timestamp() + moment.age, timeout)
         before = self._master.address
         batch = Batch(self._get_storage(), moment.now, self._lease, sent_by, self._log)
-        batch.claim(self._conf.batch_size, horizon, from_end)
+        batch.claim(self._get_conf().batch_size, horizon, from_end)
         self._claimed_on = before or self._master.address
         return batch
 
@@ -119,7 +119,7 @@ class Claims:
         entries are small.
         """
         if time.monotonic() >= self._retries_at:
-            self._retries_at = time.monotonic() + self._conf.poll_interval
+            self._retries_at = time.monotonic() + self._get_conf().poll_interval
             self._retried = retry_set_aside(self._get_storage(), now, self._retried)
 
     @property
@@ -138,7 +138,7 @@ class Claims:
         leased = [
             member
             for score in (self._lease, self._lease + OTHER_LEASE)
-            for member in self._get_storage().read_page(score, score, self._conf.batch_size)
+            for member in self._get_storage().read_page(score, score, self._get_conf().batch_size)
         ]
         due = now.timestamp()
         self._get_storage().move(

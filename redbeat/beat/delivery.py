@@ -154,15 +154,11 @@ class Delivery:
                 about = ("unclaimed", getattr(entry, "name", None))
                 self._log.error(about, exc, "beat: %s did not run: %r", entry, exc)
 
-    def settle(self, batch: Batch) -> None:
-        """Take note of the messages that the broker accepted."""
-        if runs := batch.runs():
-            self._broker.note_runs(run.key for run in runs)
-
     def _may_send(self, batch: Batch) -> bool:
         """Whether no other beat can run these entries."""
         return (
-            self._office.may_send(batch.may_be_sent)
+            self._office.is_trusted()
+            and (self._office.leads_alone or batch.may_be_sent)
             and self._masters.are_sure()
             and self._claims.are_on_master
         )

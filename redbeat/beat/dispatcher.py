@@ -11,14 +11,16 @@ from typing import Any, Protocol
 from celery.utils.log import get_logger
 
 from .batch import Batch
+from .broker import Broker
 from .claims import Claims, Moment
 from .delivery import Delivery
 from .interrupts import HeldBack, hold_back_signals
 from .ledger import Ledger
-from .loader import Loader, report_gone
+from .loader import Loader
 from .masters import Masters
 from .office import Office
 from .rest import PULSE, Outlook
+from .statics import StaticEntries
 
 logger = get_logger("celery.beat")
 
@@ -28,7 +30,7 @@ class Hooks(Protocol):
 
     max_interval: float
 
-    def own_schedule(self) -> dict[str, Any] | None:
+    def _own_schedule(self) -> dict[str, Any] | None:
         """What a ``schedule`` of a subclass shows, by key; ``None``: it has none of its own."""
 
 
@@ -51,6 +53,7 @@ class Findings:
         """Add what a committed batch leaves behind."""
         self.first_due = min(self.first_due, batch.first_due())
         self.first_again = min(self.first_again, batch.first_again(PULSE))
+        # What was retried in an earlier batch is no longer set aside.
         self.has_set_aside = batch.has_set_aside
 
     def continue_at_once(self) -> None:
@@ -73,27 +76,30 @@ class Dispatcher:
         self,
         hooks: Hooks,
         office: Office,
+        statics: StaticEntries,
         masters: Masters,
         claims: Claims,
         loader: Loader,
         delivery: Delivery,
+        broker: Broker,
         ledger: Ledger,
     ) -> None:
         self._hooks = hooks
         self._office = office
+        self._statics = statics
         self._masters = masters
         self._claims = claims
         self._loader = loader
         self._delivery = delivery
+        self._broker = broker
         self._ledger = ledger
         #: A batch that was sent and not yet committed.
         self._uncommitted: Batch | None = None
 
     def run_due(self, now: datetime, min_: Callable[..., Any] = min) -> Outlook:
         """Run all that is due at ``now`` (in the application's time zone)."""
-        logger.debug("beat: Selecting tasks")
         moment = Moment.read(now)
-        found = Findings(moment.timestamp, self._hooks.own_schedule())
+        found = Findings(moment.timestamp, self._hooks._own_schedule())
         from_end = False
         while True:
             with hold_back_signals() as stop:
@@ -128,7 +134,8 @@ class Dispatcher:
         batch.commit()
         self._uncommitted = None
         self._claims.settle()
-        self._delivery.settle(batch)
+        if runs := batch.runs():
+            self._broker.note_runs(run.key for run in runs)
         self._ledger.note(batch)
         batch.announce(self._hooks)
 
@@ -139,7 +146,7 @@ class Dispatcher:
             loaded, gone = batch.load(self._loader.build), batch.gone()
             if found.shown is not None:
                 loaded = batch.restrict(found.shown)
-            report_gone(gone)
+            self._loader.report_gone(gone)
             if loaded:
                 logger.debug("beat: Loading %d tasks", len(loaded))
                 found.waits += self._delivery.deliver(batch, loaded, stop)
@@ -148,7 +155,7 @@ class Dispatcher:
             self.settle()
             raise
         self.settle()
-        self._office.restore(gone)
+        self._statics.restore(gone)
         if batch.peeked and found.shown is None:
             found.waits.append(self._look_ahead(batch))
 
@@ -158,5 +165,5 @@ class Dispatcher:
         if not peeked.is_gone:
             return self._delivery.look_ahead(peeked)
         if self._loader.drop(peeked.key, peeked.score):
-            self._office.restore([peeked.key])
+            self._statics.restore([peeked.key])
         return 0.0

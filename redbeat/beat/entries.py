@@ -152,7 +152,7 @@ def draft(entry: Any, now: datetime, seen_meta: str = "") -> Draft:
     is_readable = not seen_meta or _adopt_runs(entry, seen_meta)
     definition, meta = entry.encode_definition(), entry.encode_meta()
     _require_runnable(entry)
-    score, zones = entry.score_at(now), entry.encode_zones()
+    score, zones = entry._score_at(now), entry.encode_zones()
     return Draft(entry.key, definition, seen_meta, meta, score, not is_readable, zones=zones)
 
 
@@ -171,7 +171,10 @@ def _adopt_runs(entry: Any, meta: str) -> bool:
 
 
 def store(
-    storage: Storage, entries: Sequence[Any], now: datetime, deleted: Sequence[str] = ()
+    get_storage: Callable[[], Storage],
+    entries: Sequence[Any],
+    now: datetime,
+    deleted: Sequence[str] = (),
 ) -> int:
     """Store entries and remove those at the keys ``deleted``, as one change; how many went.
 
@@ -182,6 +185,8 @@ def store(
         EntryError: An entry cannot be stored.
     """
     drafts = [entry.draft(now) for entry in entries]
+    # Asked for last: it may connect, and what cannot be stored is refused before.
+    storage = get_storage()
     changed = storage.change_entries(drafts, deleted)
     while any(changed.conflicts):
         seen = zip(entries, changed.conflicts, strict=True)

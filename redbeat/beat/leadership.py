@@ -116,6 +116,7 @@ class Leadership:
     def campaign(self, with_heartbeat: bool) -> None:
         """Begin to try for the lock: once now, and then at every tick; up to two round trips."""
         self._is_campaigning = True
+        self.watchdog.watch_this_thread()
         self._has_heartbeat = self._has_heartbeat or with_heartbeat
         if self.candidate.lock_key and self.candidate.lock is None:
             self.acquire(self.candidate.lock_key)

@@ -5,15 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from celery.utils.log import get_logger
-
 from ..errors import EntryError
 from ..store.records import Member, Outcome, Stored
 from ..store.storage import Storage
 from .batch import NAMED, Build, fingerprint, first_names
 from .repeats import Repeats
-
-logger = get_logger("celery.beat")
 
 
 class Loader:
@@ -57,18 +53,18 @@ class Loader:
         """
         was_there = self._get_storage().commit(score, [Outcome(key, None)]) > 0
         if was_there:
-            report_gone([key])
+            self.report_gone([key])
         return was_there
 
-
-def report_gone(keys: Sequence[str]) -> None:
-    """Log that members of the schedule have no hash and are removed; many of them in one line."""
-    if len(keys) > NAMED:
-        logger.error(
-            "beat: Failed to load %d entries: their hashes are gone: %s and others. Removing them.",
-            len(keys),
-            first_names(keys),
-        )
-        return
-    for key in keys:
-        logger.error("beat: Failed to load %s: its hash is gone. Removing it.", key)
+    def report_gone(self, keys: Sequence[str]) -> None:
+        """Log that members have no hash and are removed; many of them in one line."""
+        if len(keys) > NAMED:
+            self._log.logger.error(
+                "beat: Failed to load %d entries: their hashes are gone: %s and others. Removing "
+                "them.",
+                len(keys),
+                first_names(keys),
+            )
+            return
+        for key in keys:
+            self._log.logger.error("beat: Failed to load %s: its hash is gone. Removing it.", key)

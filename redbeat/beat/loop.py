@@ -20,11 +20,13 @@ from redis.exceptions import LockNotOwnedError
 from ..store.access import REDIS_ERRORS
 from ..store.sentinels import HOLDING_INTERVAL
 from .interrupts import end_on_hang_up
+from .leadership import Leadership
 from .masters import Masters
 from .office import Office
 from .pauses import Pauses
 from .publishing import require_transport, settle_settings
 from .rest import Outlook, Rest
+from .settings import Settings
 from .watchdog import Watchdog
 
 #: Seconds between a standby's attempts to become leader.
@@ -39,10 +41,10 @@ class Ticker(Protocol):
     #: What the last tick left behind; ``None``: an override did not call ours.
     outlook: Outlook | None
 
-    def current_tick(self) -> tuple[Callable[[], Any], bool]:
+    def _current_tick(self) -> tuple[Callable[[], Any], bool]:
         """The tick to call, and whether it is ours, which finds out by itself who leads."""
 
-    def end_if_closed(self) -> None:
+    def _end_if_closed(self) -> None:
         """Raise ``SystemExit`` if the scheduler is closed."""
 
 
@@ -53,12 +55,14 @@ class Loop:
         self,
         ticker: Ticker,
         office: Office,
+        leadership: Leadership,
         masters: Masters,
         pauses: Pauses,
         rest: Rest,
     ) -> None:
         self._ticker = ticker
         self._office = office
+        self._leadership = leadership
         self._masters = masters
         self._pauses = pauses
         self._rest = rest
@@ -67,7 +71,7 @@ class Loop:
 
     def turn(self) -> float:
         """Tick and rest; returns 0, the seconds that Celery's service is to sleep."""
-        self._ticker.end_if_closed()
+        self._ticker._end_if_closed()
         if self._requires_transport:
             require_transport(self._ticker.app)
             self._requires_transport = False
@@ -76,8 +80,9 @@ class Loop:
         return 0.0
 
     def _take_turn(self) -> Outlook:
-        self._office.begin_turn()
-        tick, is_ours = self._ticker.current_tick()
+        # An earlier loss ended the last rest, and must not end the one after this turn.
+        self._leadership.lost.clear()
+        tick, is_ours = self._ticker._current_tick()
         try:
             if not is_ours and not self._masters.are_sure():
                 return Outlook(HOLDING_INTERVAL)
@@ -86,7 +91,7 @@ class Loop:
             self._ticker.outlook = None
             answer = tick()
         except LockNotOwnedError as exc:
-            if not self._office.lose(str(exc)):
+            if not self._leadership.lose_own(str(exc)):
                 raise
             return Outlook(0.0)
         except REDIS_ERRORS as exc:
@@ -98,15 +103,15 @@ class Loop:
         return Outlook(answer or 0.0, first_due=time.time() + (answer or 0.0))
 
 
-def prepare_process(app: Any, watchdog: Watchdog) -> None:
+def prepare_process(conf: Settings, watchdog: Watchdog) -> None:
     """Make this process one of beat's own: its signals, its garbage, and how it ends.
 
     What Celery looks up for each message is put where it is found at once, into ``app.conf``.
     """
-    settle_settings(app.conf)
+    settle_settings(conf.app.conf)
     end_on_hang_up()
     is_main_thread = threading.current_thread() is threading.main_thread()
-    if app.redbeat_conf.exit_when_stalled and is_main_thread:
+    if conf.exit_when_stalled and is_main_thread:
         watchdog.end_process = os._exit
     freeze_garbage_collector()
 

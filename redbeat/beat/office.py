@@ -8,7 +8,7 @@ office notices when Redis loses the schedule, leaves, and takes office again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -49,7 +49,7 @@ class Office:
     def __init__(
         self,
         holder: Officer,
-        conf: Settings,
+        get_conf: Callable[[], Settings],
         get_storage: Callable[[], Storage],
         build: Build,
         leadership: Leadership,
@@ -58,7 +58,7 @@ class Office:
         ledger: Ledger,
     ) -> None:
         self._holder = holder
-        self._conf = conf
+        self._get_conf = get_conf
         self._get_storage = get_storage
         self._build = build
         self._leadership = leadership
@@ -84,7 +84,7 @@ class Office:
             self.leave()
         if not leads:
             self._statics.stage = Stage.DEFERRED
-            if self.memory.age >= self._conf.poll_interval:
+            if self.memory.age >= self._get_conf().poll_interval:
                 # Remembered for the day on which this beat leads.
                 self.memory.finds_loss(empty_is_loss=False)
             return False
@@ -104,26 +104,18 @@ class Office:
         with patience(self._leadership.patience()):
             return self.lead()
 
-    def begin_turn(self) -> None:
-        """Forget an earlier loss of the lock: it ended the last rest, and must not end the next."""
-        self._leadership.lost.clear()
+    def is_trusted(self) -> bool:
+        """Whether this beat still leads for certain; a round trip if its lock is no longer fresh.
 
-    def lose(self, why: str) -> bool:
-        """Go back to standby because the lock is lost; ``False`` if a program assigned it."""
-        return self._leadership.lose_own(why)
-
-    def may_send(self, in_time: bool) -> bool:
-        """Whether no other beat can run what this one has claimed.
-
-        Where one beat leads, only that one claims. Without a lock, the leases decide: ``in_time``
-        says whether they last long enough.
+        A beat without a lock always does: the leases decide what it may send.
         """
         self._leadership.watchdog.expect(0)
-        return self._leadership.ensure_trusted() if self._holder.lock_key else in_time
+        return self._leadership.ensure_trusted()
 
-    def restore(self, keys: Iterable[str]) -> None:
-        """Store again the static entries among the keys of entries that are gone."""
-        self._statics.restore(keys)
+    @property
+    def leads_alone(self) -> bool:
+        """Whether a lock lets one beat lead, so that nobody else claims anything."""
+        return bool(self._holder.lock_key)
 
     def leave(self) -> None:
         """Leave the office, if it is taken."""
@@ -153,9 +145,9 @@ class Office:
         ``found_nothing``: nothing was due, and nothing will be within the longest sleep. Up to two
         round trips then; a beat without a lock looks once per poll interval.
         """
-        has_lock, has_statics = bool(self._holder.lock_key), bool(self._conf.schedule)
+        has_lock, has_statics = bool(self._holder.lock_key), bool(self._get_conf().schedule)
         # A lost database takes the lock with it, which is noticed without looking for it.
-        is_time = not has_lock and self.memory.age >= self._conf.poll_interval
+        is_time = not has_lock and self.memory.age >= self._get_conf().poll_interval
         if not found_nothing and not (is_time and self.is_of_service):
             return False
         if not self.is_of_service and (has_lock or not has_statics):
@@ -174,7 +166,7 @@ class Office:
             logger.error(
                 "beat: Redis has lost the schedule %s. The entries of beat_schedule are stored "
                 "again; those that programs had saved are gone.",
-                self._conf.schedule_key,
+                self._get_conf().schedule_key,
             )
         if is_back or self._statics.stage in (Stage.NOTHING, Stage.DEFERRED):
             self._holder.setup_schedule()
@@ -194,8 +186,8 @@ class Office:
         return Realignment(
             self._get_storage(),
             as_utc(self._holder.app.now()),
-            self._conf.claim_timeout,
-            self._conf.batch_size,
+            self._get_conf().claim_timeout,
+            self._get_conf().batch_size,
             self._build,
         )
 

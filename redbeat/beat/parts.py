@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from logging import Logger
 from typing import Any
-
-from celery.utils.log import get_logger
 
 from ..store.storage import Storage
 from ..timing.instants import as_utc
@@ -32,28 +31,28 @@ from .server import ServerCheck
 from .settings import Settings, application_name
 from .statics import StaticEntries
 
-logger = get_logger("celery.beat")
-
 
 class Parts:
     """What a scheduler consists of.
 
     The scheduler itself serves as the hooks that each part calls, all looked up at each use.
-    ``get_client`` and ``get_storage`` give what the application has now; ``make`` builds an entry
-    from what is stored.
+    ``get_conf``, ``get_client`` and ``get_storage`` give what the application has now; ``make``
+    builds an entry from what is stored; ``logger`` logs what is wrong with entries.
     """
 
     def __init__(
         self,
         scheduler: Any,
-        conf: Settings,
+        get_conf: Callable[[], Settings],
         get_client: Callable[[], Any],
         get_storage: Callable[[], Storage],
         make: Build,
+        logger: Logger,
     ) -> None:
+        conf = get_conf()
         app, application = conf.app, application_name(conf.app)
         self.log = log = Repeats(logger)
-        self.pauses = Pauses(conf)
+        self.pauses = Pauses(get_conf)
         self.broker = Broker(scheduler, self.pauses)
         self.masters = Masters(
             lambda: getattr(app, "redbeat_redis", None), lambda: self.broker.channel
@@ -66,14 +65,18 @@ class Parts:
             application,
             Errands(self.ledger.reporter.write, self.masters.of_schedule.look),
         )
-        self.server = ServerCheck(conf, get_client, get_storage)
+        self.server = ServerCheck(get_conf, get_client, get_storage)
         self.loader = Loader(make, get_storage, log)
         self.statics = StaticEntries(
-            scheduler, conf, get_storage, application, lambda: self.leadership.watchdog.expect(0)
+            scheduler,
+            get_conf,
+            get_storage,
+            application,
+            lambda: self.leadership.watchdog.expect(0),
         )
         self.office = Office(
             scheduler,
-            conf,
+            get_conf,
             get_storage,
             self.loader.build,
             self.leadership,
@@ -81,13 +84,23 @@ class Parts:
             self.server,
             self.ledger,
         )
-        self.rest = Rest(conf, get_storage, self.leadership, WallClock())
-        claims = Claims(conf, get_storage, self.masters.of_schedule, log)
+        self.rest = Rest(get_conf, get_storage, self.leadership, WallClock())
+        claims = Claims(get_conf, get_storage, self.masters.of_schedule, log)
         delivery = Delivery(scheduler, self.office, self.masters, claims, self.broker, log)
         self.dispatcher = Dispatcher(
-            scheduler, self.office, self.masters, claims, self.loader, delivery, self.ledger
+            scheduler,
+            self.office,
+            self.statics,
+            self.masters,
+            claims,
+            self.loader,
+            delivery,
+            self.broker,
+            self.ledger,
         )
-        self.loop = Loop(scheduler, self.office, self.masters, self.pauses, self.rest)
+        self.loop = Loop(
+            scheduler, self.office, self.leadership, self.masters, self.pauses, self.rest
+        )
         self.closing = Closing(
             self.dispatcher,
             claims,

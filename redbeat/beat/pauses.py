@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from celery.utils.log import get_logger
 
 from .faults import BrokerAwayError
@@ -17,8 +19,8 @@ MAX_PAUSE = 30.0
 class Pauses:
     """The pauses of one beat: between tries of Redis, a poll interval at most."""
 
-    def __init__(self, conf: Settings) -> None:
-        self._conf = conf
+    def __init__(self, get_conf: Callable[[], Settings]) -> None:
+        self._get_conf = get_conf
         #: Tries in a row that failed.
         self._redis = 0
         self._broker = 0
@@ -29,7 +31,7 @@ class Pauses:
             failed, longest = self._broker, MAX_PAUSE
             self._broker += 1
         else:
-            failed, longest = self._redis, self._conf.poll_interval
+            failed, longest = self._redis, self._get_conf().poll_interval
             self._redis += 1
         pause = min(2.0 ** min(failed, 10), longest)
         message = str(exc).rstrip(".")

@@ -36,7 +36,7 @@ Decide = Callable[[Member, Stored, Any], Outcome | None]
 class Realignment:
     """One pass over the schedule at ``now`` (aware, UTC), ``page`` entries at a time.
 
-    ``claimed_until`` is the highest score that a claim of another beat may have.
+    Claims of other beats last ``claim_timeout`` seconds. ``build`` builds entries.
     """
 
     def __init__(

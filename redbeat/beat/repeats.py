@@ -18,7 +18,7 @@ class Repeats:
     """Logs each error of an entry once an hour; ``clock`` gives seconds that only grow."""
 
     def __init__(self, logger: logging.Logger, clock: Callable[[], float] = time.monotonic) -> None:
-        self._logger = logger
+        self.logger = logger
         self.clock = clock
         self._logged_at: OrderedDict[Hashable, float] = OrderedDict()
 
@@ -29,11 +29,11 @@ class Repeats:
         """
         now = self.clock()
         if now < self._logged_at.get(about, float("-inf")) + SILENCE:
-            self._logger.debug(message, *args, exc_info=exc, stacklevel=2)
+            self.logger.debug(message, *args, exc_info=exc, stacklevel=2)
             return
         self._logged_at[about] = now
         self._logged_at.move_to_end(about)
         if len(self._logged_at) > MOST_REMEMBERED:
             self._logged_at.popitem(last=False)
-        self._logger.error(message, *args, stacklevel=2)
-        self._logger.debug("beat: The traceback of this error:", exc_info=exc, stacklevel=2)
+        self.logger.error(message, *args, stacklevel=2)
+        self.logger.debug("beat: The traceback of this error:", exc_info=exc, stacklevel=2)

@@ -84,12 +84,12 @@ class Rest:
 
     def __init__(
         self,
-        conf: Settings,
+        get_conf: Callable[[], Settings],
         get_storage: Callable[[], Storage],
         leadership: Leadership,
         clock: WallClock,
     ) -> None:
-        self._conf = conf
+        self._get_conf = get_conf
         self._get_storage = get_storage
         self._leadership = leadership
         self.clock = clock
@@ -131,7 +131,7 @@ class Rest:
         while (remaining := wakes_at - time.time()) > 0 and not lost.is_set():
             # Each time: the clock may have been set back.
             expect(remaining)
-            pause = min(remaining, self._conf.poll_interval)
+            pause = min(remaining, self._get_conf().poll_interval)
             if self.listen(pause, wakes_at) or self.clock.has_jumped():
                 return
             if pause < remaining and (outlook.may_find_more or self._is_due_early()):

@@ -25,9 +25,12 @@ class ServerCheck:
     """
 
     def __init__(
-        self, conf: Settings, get_client: Callable[[], Any], get_storage: Callable[[], Storage]
+        self,
+        get_conf: Callable[[], Settings],
+        get_client: Callable[[], Any],
+        get_storage: Callable[[], Storage],
     ) -> None:
-        self._conf = conf
+        self._get_conf = get_conf
         self._get_client = get_client
         self._get_storage = get_storage
         self.is_reached: bool | None = None
@@ -39,14 +42,16 @@ class ServerCheck:
             client = self._get_client()
         except REDIS_ERRORS as exc:
             # Of a cluster: other clients connect with their first command.
-            if self._conf.key_expiry_check == "raise":
+            if self._get_conf().key_expiry_check == "raise":
                 raise
             logger.error(
-                "beat: Redis at %s is unavailable: %s", sanitized(self._conf.redis_url), exc
+                "beat: Redis at %s is unavailable: %s", sanitized(self._get_conf().redis_url), exc
             )
             self.is_reached, self.findings = False, []
             return
         check_options(client)
         with self._get_storage().access.turn():
-            self.is_reached = check_version(client)
-            self.findings = check_key_expiry(client, self._conf.key_expiry_check)
+            is_reached = check_version(client)
+            findings = check_key_expiry(client, self._get_conf().key_expiry_check)
+        # Only now: a check that raises is made again.
+        self.is_reached, self.findings = is_reached, findings

@@ -61,13 +61,13 @@ class StaticEntries:
     def __init__(
         self,
         owner: Owner,
-        conf: Settings,
+        get_conf: Callable[[], Settings],
         get_storage: Callable[[], Storage],
         application: str,
         progress: Callable[[], None],
     ) -> None:
         self._owner = owner
-        self._conf = conf
+        self._get_conf = get_conf
         self._get_storage = get_storage
         self._application = application or None
         self._progress = progress
@@ -75,7 +75,7 @@ class StaticEntries:
 
     @property
     def _schedule(self) -> Mapping[str, Any]:
-        return self._conf.schedule
+        return self._get_conf().schedule
 
     def _key(self, name: Any) -> str:
         key: str = self._owner.Entry.generate_key(self._owner.app, str(name))
@@ -92,7 +92,7 @@ class StaticEntries:
         except REDIS_ERRORS as exc:
             logger.error(
                 "beat: Redis at %s is unavailable, so beat_schedule was not stored: %s",
-                sanitized(self._conf.redis_url),
+                sanitized(self._get_conf().redis_url),
                 exc,
             )
             return
@@ -133,15 +133,15 @@ class StaticEntries:
         found = self._get_storage().read_scores(list(keys.values()))
         return dict(zip(keys, found, strict=False))
 
-    def store_one(self, name: Any, fields: Any, score: float | None) -> None:
-        """Store an entry as the code has it, with what Redis knows of its runs.
+    def store_one(self, name: Any, fields: Any, score: float | None) -> Any:
+        """Store an entry as the code has it, with what Redis knows of its runs; returns it.
 
         ``score`` is the stored one, ``None`` if there is none. One round trip, three if the entry
         has to be written. An entry that a user paused stays paused, unless the code says whether it
         is enabled.
         """
         self._progress()
-        entry = self._owner._maybe_entry(name, fields)  # noqa: SLF001  # Celery's name
+        entry = self._owner._maybe_entry(name, fields)
         try:
             stored = self._owner.Entry.from_key(entry.key, app=self._owner.app)
         except (KeyError, TypeError, ValueError):
@@ -158,9 +158,9 @@ class StaticEntries:
                         entry.name,
                     )
         is_in_place = score is not None and self._may_stay(entry, score)
-        if stored is None or not is_in_place or not entry.is_stored_as(stored):
+        if stored is None or not is_in_place or not entry._is_stored_as(stored):
             entry.save()
-        logger.debug("beat: Stored entry: %s", entry)
+        return entry
 
     def _may_stay(self, entry: Any, score: float) -> bool:
         """Whether a stored score is what the entry's schedule says.
@@ -171,7 +171,7 @@ class StaticEntries:
         if score < 0:
             return score != SET_ASIDE and entry.score < 0
         now = as_utc(self._owner.app.now())
-        claimed_until = latest_lease(now.timestamp(), self._conf.claim_timeout)
+        claimed_until = latest_lease(now.timestamp(), self._get_conf().claim_timeout)
         if not claimed_until < score < float("inf") or entry.has_own_score:
             return True
         if not follows_calendar(entry.schedule):
@@ -236,7 +236,7 @@ class StaticEntries:
             "delete these entries if that application no longer exists.",
             ", ".join(map(repr, owners)),
             ", ".join(sorted({repr(owner) for owner in owners.values()})),
-            self._conf.key_prefix,
+            self._get_conf().key_prefix,
             repr(self._application) if self._application else "this one, which has no name",
             what_happens,
         )

@@ -35,7 +35,7 @@ EXIT_STALLED = os.EX_SOFTWARE
 
 
 class Watchdog:
-    """Watches the thread that calls :meth:`expect`.
+    """Watches the thread that makes it, unless another calls :meth:`watch_this_thread`.
 
     ``stall_timeout`` and ``failover_timeout`` are seconds; ``clock`` gives seconds that only grow.
     ``is_replaced`` tells whether another beat leads by now. ``end_process`` is called with an exit
@@ -57,9 +57,12 @@ class Watchdog:
         self._expected_at = float("inf")
         self._thread = threading.get_ident()
 
-    def expect(self, seconds: float) -> None:
-        """Note that the calling thread is alive, and will be back within so many seconds."""
+    def watch_this_thread(self) -> None:
+        """Take the calling thread for the main thread."""
         self._thread = threading.get_ident()
+
+    def expect(self, seconds: float) -> None:
+        """Note that the main thread is alive, and will be back within so many seconds."""
         self._expected_at = self.clock() + seconds
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from ..store import scripts
+from . import scripts
 from .access import Access
 from .commands import ask, ask_for_each, optional_text, raw, refusals
 from .keys import OwnKeys

@@ -1,14 +1,14 @@
 """The schedule in Redis.
 
 An entry is a hash (``records.py``), the schedule one sorted set of the keys of these hashes by due
-time (``scores.py``). Everything else that a schedule keeps in Redis is a note (``notes.py``), the
+time (``keys.py``). Everything else that a schedule keeps in Redis is a note (``notes.py``), the
 leader's lock (``lock.py``) or the channel on which changes are published (``listening.py``).
 
 A change goes from :class:`Storage` to the steps that this server runs (``changes.py``): scripts
 (``scripted.py``, ``scripts.py``), since what they do must be atomic, or plain commands
 (``plain.py``). Which keys a step may touch together depends on where they live (``topology.py``).
 Each method is a unit that is done again after an outage (``access.py``), and a key that Redis
-refuses does not keep the others from being changed (``refusals.py``).
+refuses does not keep the others from being changed (``changes.py``).
 """
 
 from __future__ import annotations

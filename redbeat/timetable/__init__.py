@@ -161,7 +161,7 @@ class Timetable(MutableMapping[str, RedBeatSchedulerEntry]):
         own = [entry for entry in entries if editing.saves_itself(entry)]
         rest = [entry for entry in entries if not editing.saves_itself(entry)]
         keys = list(map(self._reader.removable_key, deleted))
-        removed = store(self._storage, rest, as_utc(self.app.now()), keys)
+        removed = store(lambda: self._storage, rest, as_utc(self.app.now()), keys)
         for entry in own:
             entry.save()
         return removed

@@ -87,8 +87,8 @@ def test_beat_survives_bytes_that_are_not_text(
     )
     scheduler = RedBeatScheduler(app)
     acquire_distributed_beat_lock(mock.Mock(scheduler=scheduler))
-    scheduler.parts.rest.listen(0.01, before=0)
+    scheduler.redbeat_parts.rest.listen(0.01, before=0)
     redis_client.publish("redbeat::changed", b"\xff")
-    assert scheduler.parts.rest.listen(5, before=0)
+    assert scheduler.redbeat_parts.rest.listen(5, before=0)
     scheduler.tick()
     assert scheduler.lock is not None

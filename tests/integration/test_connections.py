@@ -66,7 +66,7 @@ def test_refused_subscriptions_leave_no_connection_behind(
     )
     scheduler = RedBeatScheduler(app)
     for _ in range(20):
-        scheduler.parts.rest.listen(0.01, before=0)
+        scheduler.redbeat_parts.rest.listen(0.01, before=0)
     with server.client() as client:
         assert len(client.client_list()) <= 4
 

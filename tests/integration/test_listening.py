@@ -133,7 +133,7 @@ def test_a_subscription_that_died_silently_is_replaced(
     app: Celery, make_app_with: MakeApp, proxy: Proxy
 ) -> None:
     """Beat looks for what it has missed, and hears of the next change at once."""
-    rest = RedBeatScheduler(make_app_with(redbeat_redis_url=proxy.url())).parts.rest
+    rest = RedBeatScheduler(make_app_with(redbeat_redis_url=proxy.url())).redbeat_parts.rest
     assert not rest.listen(0.1, before=0)
     proxy.mute()
     entry(app, every=10).save()

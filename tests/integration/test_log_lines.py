@@ -49,7 +49,7 @@ def test_a_message_that_fails_on_every_run_is_logged_once_an_hour(
 ) -> None:
     """In one line at error; in between, and with tracebacks, at debug. Each entry has its own."""
     clock = [0.0]
-    scheduler.parts.log.clock = lambda: clock[0]
+    scheduler.redbeat_parts.log.clock = lambda: clock[0]
     names = ("bad", "worse")
     for _ in range(3):
         for name in names:

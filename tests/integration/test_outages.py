@@ -501,7 +501,7 @@ def test_a_run_whose_commit_was_delayed_is_signalled_once_with_its_own_delay(
     scheduler.tick()
     assert len(dispatched) == 1
     assert 60 <= dispatched[0] <= delay_by_now
-    assert scheduler.parts.ledger.reporter.runs == 1
+    assert scheduler.redbeat_parts.ledger.reporter.runs == 1
 
 
 def test_the_runs_before_the_broker_broke_off_are_signalled(
@@ -518,7 +518,7 @@ def test_the_runs_before_the_broker_broke_off_are_signalled(
         patch.setattr(RedBeatScheduler, "apply_async", sending_until_it_dies(broker))
         scheduler.tick()
     broker.start()
-    assert len(dispatched) == scheduler.parts.ledger.reporter.runs == len(sent(broker)) == 1
+    assert len(dispatched) == scheduler.redbeat_parts.ledger.reporter.runs == len(sent(broker)) == 1
 
 
 @pytest.mark.parametrize("batch_size", [10, 500])

@@ -89,7 +89,7 @@ def test_an_override_that_caps_the_wait_is_called_again_after_that_time(
     for _ in range(3):
         began = time.time()
         assert scheduler.tick() == 0.0
-        assert scheduler.parts.rest.wakes_at - began < 60
+        assert scheduler.redbeat_parts.rest.wakes_at - began < 60
     assert scheduler.answers == [pytest.approx(300, abs=5)] * 3
 
 
@@ -106,7 +106,7 @@ def test_an_override_that_returns_a_longer_wait_does_not_delay_due_entries(
     entry = due(app, "a")
     entry.reschedule(datetime.now(timezone.utc) - timedelta(seconds=3598))
     scheduler.tick()
-    assert scheduler.parts.rest.wakes_at < time.time() + 50
+    assert scheduler.redbeat_parts.rest.wakes_at < time.time() + 50
 
 
 @pytest.mark.parametrize("is_assigned", [False, True], ids=["defined", "assigned"])
@@ -174,7 +174,7 @@ def test_a_beat_that_was_frozen_in_an_overridden_tick_stops_sending(
         def maybe_due(self, *args: Any, **kwargs: Any) -> Any:
             wait = super().maybe_due(*args, **kwargs)
             redis_client.set(LOCK, "another")
-            self.parts.leadership.clock = lambda: time.monotonic() + 60
+            self.redbeat_parts.leadership.clock = lambda: time.monotonic() + 60
             return wait
 
     scheduler = serve(Frozen)
@@ -199,12 +199,12 @@ def test_an_assigned_lock_is_renewed_by_ticks_only(
 
     scheduler = serve(ByHand)
     scheduler.lock_timeout = 100
-    heartbeat = threading.Thread(target=scheduler.parts.leadership.heartbeat.beat)
+    heartbeat = threading.Thread(target=scheduler.redbeat_parts.leadership.heartbeat.beat)
     heartbeat.start()
     heartbeat.join()
     assert redis_client.ttl("redbeat:mine") <= 50
     for _ in range(3):
-        scheduler.parts.rest.take = lambda *args: None  # type: ignore[method-assign]  # no time to rest
+        scheduler.redbeat_parts.rest.take = lambda *args: None  # type: ignore[method-assign]  # no time to rest
         scheduler.tick()
         assert 90 < redis_client.ttl("redbeat:mine") <= 100
     assert not redis_client.exists(LOCK)
@@ -307,7 +307,7 @@ def test_an_overridden_schedule_decides_what_runs_and_how(
         lambda self, name, args, *others, **options: sent.append((name, args)),
     )
     scheduler: Any = serve(Choosing)
-    scheduler.parts.rest.take = lambda *args: None
+    scheduler.redbeat_parts.rest.take = lambda *args: None
     due(app, "a")
     due(app, "b")
     scheduler.held_back = frozenset({"b"})
@@ -336,7 +336,7 @@ def test_a_calendar_entry_without_a_history_runs_with_an_overridden_schedule(
     redis_client.zadd("redbeat::schedule", {entry.key: slot.timestamp()})
     scheduler: Any = serve(Choosing)
     scheduler.held_back = frozenset({"made-up"})
-    scheduler.parts.rest.take = lambda *args: None
+    scheduler.redbeat_parts.rest.take = lambda *args: None
     scheduler.tick()
     assert sent == ["tasks.a"]
 
@@ -359,9 +359,11 @@ def test_entries_that_ran_while_the_clock_was_ahead_are_corrected(
         each.key: redis_client.zscore("redbeat::schedule", each.key) for each in (over, right)
     }
     offset = [0.0]
-    scheduler.parts.rest.clock = WallClock(lambda: time.monotonic() + offset[0], time.monotonic)
+    scheduler.redbeat_parts.rest.clock = WallClock(
+        lambda: time.monotonic() + offset[0], time.monotonic
+    )
     offset[0] = -3600.0
-    scheduler.parts.rest.take = lambda *args: None  # type: ignore[method-assign]  # no time to rest
+    scheduler.redbeat_parts.rest.take = lambda *args: None  # type: ignore[method-assign]  # no time to rest
     scheduler.tick()
     for name in schedules:
         entry = RedBeatSchedulerEntry.from_key(f"redbeat:{name}", app=app)
@@ -381,12 +383,12 @@ def test_a_late_signal_of_the_heartbeat_does_not_end_the_sleep(
     scheduler = serve(Capped)
     old = scheduler.lock
     redis_client.delete(LOCK)
-    scheduler.parts.leadership.lose(old, "deleted")
+    scheduler.redbeat_parts.leadership.lose(old, "deleted")
     scheduler.tick()
     assert scheduler.lock is not None
-    scheduler.parts.leadership.lose(old, "deleted")
-    assert not scheduler.parts.leadership.lost.is_set()
-    scheduler.parts.leadership.lost.set()
+    scheduler.redbeat_parts.leadership.lose(old, "deleted")
+    assert not scheduler.redbeat_parts.leadership.lost.is_set()
+    scheduler.redbeat_parts.leadership.lost.set()
     scheduler.tick()
-    assert not scheduler.parts.leadership.lost.is_set()
-    assert time.time() >= scheduler.parts.rest.wakes_at
+    assert not scheduler.redbeat_parts.leadership.lost.is_set()
+    assert time.time() >= scheduler.redbeat_parts.rest.wakes_at

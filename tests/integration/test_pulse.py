@@ -61,7 +61,7 @@ def test_beat_wakes_for_a_single_entry_at_its_due_time(
     store(scheduler.app, "a", due_at - timedelta(seconds=1))
     redis_client.zadd("redbeat::schedule", {"redbeat:a": due_at.timestamp()})
     scheduler.tick()
-    assert scheduler.parts.rest.wakes_at == due_at.timestamp()
+    assert scheduler.redbeat_parts.rest.wakes_at == due_at.timestamp()
     assert not read_messages(redis_client)
     scheduler.tick()
     assert len(read_messages(redis_client)) == 1
@@ -152,8 +152,8 @@ def test_a_tick_reads_the_same_instant_whatever_clocks_show(
     meant = datetime.fromisoformat(change).replace(tzinfo=UTC) + timedelta(hours=hour)
     read = (meant + timedelta(seconds=late)).astimezone(ZoneInfo("Europe/Berlin"))
     monkeypatch.setattr(scheduler.app, "now", lambda: read)
-    scheduler.parts.rest.wakes_at = meant.timestamp()
-    taken = scheduler.parts.rest.read_now(scheduler.app.now())
+    scheduler.redbeat_parts.rest.wakes_at = meant.timestamp()
+    taken = scheduler.redbeat_parts.rest.read_now(scheduler.app.now())
     assert abs(taken.astimezone(UTC) - meant) < timedelta(microseconds=10)
     assert taken.tzinfo == read.tzinfo
 
@@ -166,9 +166,10 @@ def test_a_tick_that_is_a_little_late_counts_as_in_time(
     pulse = 1_800_000_000.0
     now = datetime.fromtimestamp(pulse + late * PULSE, UTC)
     monkeypatch.setattr(scheduler.app, "now", lambda: now)
-    scheduler.parts.rest.wakes_at = pulse
+    scheduler.redbeat_parts.rest.wakes_at = pulse
     taken = (
-        scheduler.parts.rest.read_now(scheduler.app.now()) - datetime.fromtimestamp(pulse, UTC)
+        scheduler.redbeat_parts.rest.read_now(scheduler.app.now())
+        - datetime.fromtimestamp(pulse, UTC)
     ).total_seconds()
     assert taken == pytest.approx(0 if is_put_back else late * PULSE, abs=1e-5)
     assert taken > 0
@@ -178,7 +179,7 @@ def test_a_beat_that_sleeps_longer_since_the_clock_was_set_back_is_not_stalled(
     scheduler: RedBeatScheduler, redis_client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If it was set back by less than beat notices, entries are due when the clock says so."""
-    scheduler.parts.leadership.watchdog.stall_timeout = 0.1
+    scheduler.redbeat_parts.leadership.watchdog.stall_timeout = 0.1
     scheduler.app.redbeat_conf.poll_interval = 0.01
     store(scheduler.app, "a", datetime.now(UTC))
     redis_client.zadd("redbeat::schedule", {"redbeat:a": time.time() + 1})
@@ -186,12 +187,12 @@ def test_a_beat_that_sleeps_longer_since_the_clock_was_set_back_is_not_stalled(
     monkeypatch.setattr(time, "time", lambda: clock() + offset[0])
     sleeper = threading.Thread(target=scheduler.tick)
     sleeper.start()
-    wait_until(lambda: scheduler.parts.rest.wakes_at, 5, "the sleep")
-    wakes_at = scheduler.parts.rest.wakes_at
+    wait_until(lambda: scheduler.redbeat_parts.rest.wakes_at, 5, "the sleep")
+    wakes_at = scheduler.redbeat_parts.rest.wakes_at
     offset[0] = -1.5
     wait_until(lambda: clock() > wakes_at + 0.5, 5, "the time at which it would have been wedged")
     assert sleeper.is_alive()
-    assert not scheduler.parts.leadership.watchdog.is_stalled
+    assert not scheduler.redbeat_parts.leadership.watchdog.is_stalled
     offset[0] = 1000.0
     sleeper.join(5)
     assert not sleeper.is_alive()

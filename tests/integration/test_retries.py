@@ -261,9 +261,9 @@ def test_a_standby_and_a_heartbeat_do_not_wait_for_redis(
     for scheduler in (leader, standby):
         acquire_distributed_beat_lock(Hook(scheduler))
     assert standby.lock is None
-    leader.parts.leadership.clock = lambda: time.monotonic() + 3600
+    leader.redbeat_parts.leadership.clock = lambda: time.monotonic() + 3600
     proxy.refuse()
-    assert leader.parts.leadership.heartbeat.beat() == RETRY_INTERVAL
+    assert leader.redbeat_parts.leadership.heartbeat.beat() == RETRY_INTERVAL
     assert standby.tick() == 1
 
 
@@ -303,11 +303,11 @@ def test_a_subscription_that_breaks_off_wakes_beat_to_look(
     app.conf.redbeat_lock_key = None
     scheduler = RedBeatScheduler(app)
     channel = get_storage(app).keys.channel
-    assert not scheduler.parts.rest.listen(0.1, before=0)
+    assert not scheduler.redbeat_parts.rest.listen(0.1, before=0)
     wait_until(lambda: redis_client.pubsub_numsub(channel) == [(channel, 1)])
     proxy.drop()
-    assert scheduler.parts.rest.listen(60, before=0)
-    assert not scheduler.parts.rest.listen(0.1, before=0)
+    assert scheduler.redbeat_parts.rest.listen(60, before=0)
+    assert not scheduler.redbeat_parts.rest.listen(0.1, before=0)
     scheduler.close()
 
 

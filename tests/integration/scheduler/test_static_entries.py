@@ -273,15 +273,15 @@ def test_storing_a_long_beat_schedule_does_not_count_as_a_stall(
 ) -> None:
     """Each entry is a sign of life."""
     now, stalls = [0.0], []
-    scheduler.parts.leadership.watchdog.clock = lambda: now[0]
+    scheduler.redbeat_parts.leadership.watchdog.clock = lambda: now[0]
 
     class Slow(RedBeatSchedulerEntry):
         def save(self) -> RedBeatSchedulerEntry:
-            now[0] += scheduler.parts.leadership.watchdog.stall_timeout * 0.9
-            stalls.append(scheduler.parts.leadership.watchdog.is_stalled)
+            now[0] += scheduler.redbeat_parts.leadership.watchdog.stall_timeout * 0.9
+            stalls.append(scheduler.redbeat_parts.leadership.watchdog.is_stalled)
             return super().save()
 
     scheduler.Entry = Slow
-    scheduler.parts.leadership.watchdog.expect(0)
+    scheduler.redbeat_parts.leadership.watchdog.expect(0)
     scheduler.update_from_dict({name: {"task": "tasks.a", "schedule": 60} for name in "abc"})
     assert stalls == [False] * 3
