@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from datetime import datetime, timedelta, timezone, tzinfo
 from typing import Any
@@ -26,6 +27,15 @@ UNITS = {
 
 NUMBER = re.compile(r"\d+(\.\d+)?")
 AMOUNT = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+
+
+def require_json(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+    """Refuse numbers that JSON does not have, which Python reads and other programs do not."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise click.BadParameter("JSON has no NaN and no Infinity", ctx, param) from None
+    return value
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]  # older ones are not generic

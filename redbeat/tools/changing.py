@@ -14,7 +14,7 @@ from celery.schedules import schedule as interval
 from ..errors import EntryError
 from ..schedules import once
 from ..store.escaping import one_line
-from .arguments import Duration, Moment, Zone, read_cron, read_rrule
+from .arguments import Duration, Moment, Zone, read_cron, read_rrule, require_json
 from .session import Command, Session, name_argument, names_argument, with_session
 from .terminal import counted, in_words, local, rule
 
@@ -31,10 +31,22 @@ from .terminal import counted, in_words, local, rule
 )
 @click.option("--at", type=Moment(), metavar="TIME", help="Once: 2030-12-24T18:00, or 10m.")
 @click.option("--tz", type=Zone(), metavar="ZONE", help="Time zone of the times: Europe/Berlin.")
-@click.option("--args", type=JSON_ARRAY, metavar="JSON", help="Arguments: '[1, 2]'.")
-@click.option("--kwargs", type=JSON_OBJECT, metavar="JSON", help="Keyword arguments: '{\"x\": 1}'.")
 @click.option(
-    "--options", type=JSON_OBJECT, metavar="JSON", help='Message options: \'{"queue": "slow"}\'.'
+    "--args", type=JSON_ARRAY, callback=require_json, metavar="JSON", help="Arguments: '[1, 2]'."
+)
+@click.option(
+    "--kwargs",
+    type=JSON_OBJECT,
+    callback=require_json,
+    metavar="JSON",
+    help="Keyword arguments: '{\"x\": 1}'.",
+)
+@click.option(
+    "--options",
+    type=JSON_OBJECT,
+    callback=require_json,
+    metavar="JSON",
+    help='Message options: \'{"queue": "slow"}\'.',
 )
 @click.option(
     "--paused/--active",

@@ -59,6 +59,14 @@ class BadSettingError(click.ClickException):
 class Command(CeleryCommand):  # type: ignore[misc]  # Celery has no types
     """A command that reports each error in one line."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read what was typed."""
+        try:
+            rest: list[str] = super().parse_args(ctx, args)
+        except RecursionError:
+            raise click.UsageError("The JSON of an option is nested too deeply.", ctx) from None
+        return rest
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
         try:

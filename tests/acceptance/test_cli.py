@@ -225,6 +225,8 @@ def test_add_replaces_an_entry_only_on_request(app: Celery, redbeat: Run) -> Non
         (["--every", "5m", "--args", "[1,"], "line 1 column 4"),
         (["--every", "5m", "--args", "{}"], "{} was not an array"),
         (["--every", "5m", "--kwargs", "[]"], "[] was not an object"),
+        (["--every", "5m", "--kwargs", '{"x": NaN}'], "JSON has no NaN"),
+        (["--every", "5m", "--args", "[" * 5000 + "]" * 5000], "nested too deeply"),
     ],
 )
 def test_add_says_what_is_wrong_with_its_arguments(
