@@ -344,9 +344,16 @@ class Batch:
     @property
     def leaves_more(self) -> bool:
         """Whether more is due than this batch could hold, or could run in its time."""
-        return self._is_full or any(
-            claim.entry is not None and not claim.had_turn for claim in self.claims
-        )
+        return self._is_full or self._has_unrun
+
+    @property
+    def is_out_of_time(self) -> bool:
+        """Whether there was not enough time for all messages of this batch."""
+        return self._has_unrun and not self.may_grow
+
+    @property
+    def _has_unrun(self) -> bool:
+        return any(claim.entry is not None and not claim.had_turn for claim in self.claims)
 
     @property
     def is_garbage(self) -> bool:

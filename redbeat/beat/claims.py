@@ -80,6 +80,28 @@ def _clocks() -> tuple[float, float]:
     return time.time(), time.monotonic()
 
 
+class Pace:
+    """How many entries a batch may hold, so that it can be filled with messages in its time.
+
+    A batch that ran out of time shows how many that are; after one that did not, the next may be a
+    quarter larger. What a batch cannot run is given back, and loaded again with the next one.
+    """
+
+    def __init__(self) -> None:
+        self._limit: int | None = None
+
+    def limit(self, most: int) -> int:
+        """How many entries to claim, ``most`` at most."""
+        return most if self._limit is None else min(self._limit, most)
+
+    def note(self, turns: int, is_out_of_time: bool) -> None:
+        """Take note of a batch in which so many entries had their turns."""
+        if is_out_of_time:
+            self._limit = max(turns, 1)
+        elif self._limit is not None and turns >= self._limit:
+            self._limit += max(self._limit // 4, 1)
+
+
 class Claims:
     """Claims batches for one beat, and remembers the last lease and where it was written."""
 
@@ -94,6 +116,7 @@ class Claims:
         self._get_storage = get_storage
         self._master = master
         self._log = log
+        self._pace = Pace()
         self._lease: float | None = None
         self._retries_at = 0.0
         self._retried: Member | None = None
@@ -108,7 +131,7 @@ class Claims:
         self._lease = unique_lease(as_utc(moment.now).timestamp() + moment.age, timeout)
         before = self._master.address
         batch = Batch(self._get_storage(), moment.now, self._lease, sent_by, self._log)
-        batch.claim(self._get_conf().batch_size, horizon, from_end)
+        batch.claim(self._pace.limit(self._get_conf().batch_size), horizon, from_end)
         self._claimed_on = before or self._master.address
         return batch
 
@@ -127,9 +150,10 @@ class Claims:
         """Whether the claims were made on the present master: another may not know of them."""
         return self._claimed_on == self._master.address
 
-    def settle(self) -> None:
-        """Forget the last lease: its batch is committed."""
+    def settle(self, batch: Batch) -> None:
+        """Take note of a batch that is committed, and forget its lease."""
         self._lease = None
+        self._pace.note(sum(claim.had_turn for claim in batch.claims), batch.is_out_of_time)
 
     def give_back(self, now: datetime) -> None:
         """Make entries that still have the last lease due at ``now``; up to three round trips."""

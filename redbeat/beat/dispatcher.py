@@ -133,7 +133,7 @@ class Dispatcher:
             return
         batch.commit()
         self._uncommitted = None
-        self._claims.settle()
+        self._claims.settle(batch)
         if runs := batch.runs():
             self._broker.note_runs(run.key for run in runs)
         self._ledger.note(batch)
