@@ -83,7 +83,7 @@ REDBEAT_SENTINEL_KEY = "redbeat_sentinel"
 ADD_ENTRY_ERROR = "beat: Cannot store entry %r: %r. It was left out. Its fields: %r"
 LUA_EXTEND_TO_SCRIPT = EXTEND_TO.text
 
-#: Seconds at most between two ticks, unless ``beat_max_loop_interval`` says otherwise.
+#: Celery's own default of ``beat_max_loop_interval``, in seconds; 2.x has it here.
 DEFAULT_MAX_INTERVAL = 300
 
 #: Seconds until a disabled entry is looked at again.

@@ -4,7 +4,8 @@ Promises. A run leaves the schedule only after the broker has accepted its messa
 sent only under a claim that nobody else can hold. A claim is a *lease*: the entry's score is moved
 to a time shortly ahead, so that no other beat sees it as due. If beat dies, the entry is due again
 when the lease runs out. The commit writes the next due time of an entry only if its score is still
-the lease, so an entry that was deleted or saved in the meantime stays as its user left it. Entries
+the lease, and the record of its run only if the record is still the one that was loaded. So an
+entry that was deleted or saved in the meantime stays as its user left it. Entries
 that had no turn are given back unchanged, wherever a signal or an error strikes.
 
 How it can fail. A beat that is killed after the broker accepted a batch and before that batch is
@@ -185,7 +186,7 @@ class Claim:
             return None
         assert self.stored is not None, "an entry is built from what was loaded"
         try:
-            entry.last_run_at = awaited_slot(entry.schedule, self.score, self.now)
+            entry.last_run_at = last_run_before_slot(entry.schedule, self.score, self.now)
             if entry.last_run_at is None:
                 return None
             seen, meta = self.stored.meta or "", entry.encode_meta()
@@ -252,7 +253,7 @@ class Claim:
         return self._due(entry.next_due(self.now), entry.encode_meta())
 
     def _idle(self) -> Outcome:
-        """The entry did not run: not due yet, disabled, or held back by an override."""
+        """The entry did not run: not due, disabled, past its deadline, put off, or held back."""
         entry = self.entry
         if not entry.enabled:
             return self._due(next_due(entry.schedule, self.now, self.now))
@@ -311,6 +312,8 @@ class Batch:
         self._filled_by = float("inf")
         #: Whether all entries were loaded; until then nothing is known about any of them.
         self._is_loaded = False
+        #: Whether there was not enough time for all messages of this batch.
+        self.is_out_of_time = False
         #: What was decided for entries, and which of that Redis knows, by key.
         self._outcomes: dict[str, Outcome] = {}
         self._written: set[str] = set()
@@ -344,16 +347,9 @@ class Batch:
     @property
     def leaves_more(self) -> bool:
         """Whether more is due than this batch could hold, or could run in its time."""
-        return self._is_full or self._has_unrun
-
-    @property
-    def is_out_of_time(self) -> bool:
-        """Whether there was not enough time for all messages of this batch."""
-        return self._has_unrun and not self.may_grow
-
-    @property
-    def _has_unrun(self) -> bool:
-        return any(claim.entry is not None and not claim.had_turn for claim in self.claims)
+        return self._is_full or any(
+            claim.entry is not None and not claim.had_turn for claim in self.claims
+        )
 
     @property
     def is_garbage(self) -> bool:
@@ -445,7 +441,7 @@ class Batch:
             claim.stored = claim.entry = claim.advanced = None
 
     def runs(self) -> list[Claim]:
-        """The claims of entries whose messages were made."""
+        """The claims of entries that count as run: their message was made, or cannot be built."""
         return [claim for claim in self.claims if claim.advanced is not None]
 
     def worst_delay(self) -> float:
@@ -582,8 +578,8 @@ def fingerprint(stored: Stored | None) -> str:
     ).hexdigest()
 
 
-def awaited_slot(schedule: Any, score: float, now: datetime) -> datetime | None:
-    """The last run to count from, for an entry that never ran, as its score tells it."""
+def last_run_before_slot(schedule: Any, score: float, now: datetime) -> datetime | None:
+    """The last run to count from: just before the slot that a never-run entry has by its score."""
     if score.is_integer():
         return awaited_from(schedule, score, now)
     if not may_tell_slot(score):

@@ -41,9 +41,9 @@ class Sender(Protocol):
 class Broker:
     """Where beat sends messages, and how: in batches or one by one.
 
-    One by one go the messages of entries in batches that failed midway, until they have run: nobody
-    knows which of them the broker accepted, and it must not accept those again and again. After the
-    broker refused a message of a batch, all messages go one by one.
+    The entries of a batch that failed midway are sent one by one until they have run: nobody knows
+    which of them the broker accepted, and it must not accept those again and again. After the
+    broker refused a message of a batch, all messages are sent one by one.
     """
 
     def __init__(self, sender: Sender, pauses: Pauses) -> None:
@@ -71,7 +71,7 @@ class Broker:
             self._forget_channel()
 
     def connect(self) -> dict[str, Any]:
-        """The keywords for ``maybe_due``, connecting if need be; raises `BrokerAwayError`."""
+        """The keywords for ``maybe_due``, connecting if need be; raises ``BrokerAwayError``."""
         try:
             kwargs = self._sender._maybe_due_kwargs
             self.channel = getattr(kwargs.get("producer"), "channel", None)
@@ -97,7 +97,7 @@ class Broker:
         return has_batches and not self._refuses_batches and self._doubtful.isdisjoint(keys)
 
     def note_failed_batch(self, exc: Exception, keys: Iterable[str]) -> None:
-        """Send one by one what was in a batch that failed; raises `BrokerAwayError`.
+        """Have these entries sent one by one from now on; raises ``BrokerAwayError``.
 
         Does not raise if the broker refused a message: the message is to fail alone, now and
         whenever it comes again, so from now on all go one by one.
@@ -114,7 +114,7 @@ class Broker:
         )
 
     def note_runs(self, keys: Iterable[str]) -> None:
-        """Take note of entries whose messages the broker has accepted."""
+        """Take note of entries that have run: they may share a batch again."""
         self._doubtful.difference_update(keys)
         self._pauses.note_runs()
 

@@ -30,6 +30,9 @@ LEASE_SPREAD = 2
 #: The part of the claim timeout after which the messages of a batch must have been sent.
 PUBLISHING_SHARE = 0.5
 
+#: By how many entries at least a batch may be larger than the last one.
+STEP = 25
+
 #: How many entries that are set aside are looked at together.
 SET_ASIDE_PAGE = 500
 
@@ -49,7 +52,7 @@ def latest_lease(now: float, claim_timeout: float) -> float:
 
 @dataclass(frozen=True)
 class Moment:
-    """A tick's one reading of the clock, in the application's time zone, and how old it is.
+    """The *now* of a tick, in the application's time zone, and how long ago that was read.
 
     A tick of many batches may outlast the claim timeout, so leases count from now.
     """
@@ -58,8 +61,8 @@ class Moment:
     began: tuple[float, float]
 
     @classmethod
-    def read(cls, now: datetime) -> Moment:
-        """The moment at which the clock was read as ``now``."""
+    def at(cls, now: datetime) -> Moment:
+        """The moment at which the clock has just been read as ``now``."""
         return cls(now, _clocks())
 
     @property
@@ -81,10 +84,11 @@ def _clocks() -> tuple[float, float]:
 
 
 class Pace:
-    """How many entries a batch may hold, so that it can be filled with messages in its time.
+    """How many entries to claim for a batch.
 
-    A batch that ran out of time shows how many that are; after one that did not, the next may be a
-    quarter larger. What a batch cannot run is given back, and loaded again with the next one.
+    After a batch that ran out of time: as many as it managed. After one that used its limit in
+    time: a quarter more, and at least ``STEP``. What a batch cannot run is given back, and loaded
+    again with the next one.
     """
 
     def __init__(self) -> None:
@@ -99,7 +103,7 @@ class Pace:
         if is_out_of_time:
             self._limit = max(turns, 1)
         elif self._limit is not None and turns >= self._limit:
-            self._limit += max(self._limit // 4, 1)
+            self._limit += max(self._limit // 4, STEP)
 
 
 class Claims:

@@ -55,7 +55,8 @@ class Delivery:
     def deliver(self, batch: Batch, loaded: list[Claim], stop: HeldBack) -> list[float | None]:
         """Run the loaded entries: as one batch where the broker allows it, else one by one.
 
-        Returns what ``maybe_due`` gave for each, and 0 if some have to wait for the next batch.
+        Returns what ``maybe_due`` gave for each, and 0 if it had to stop because of a signal or a
+        lost lock.
         """
         kwargs = self._broker.connect()
         producer: Any = kwargs.get("producer")
@@ -101,6 +102,7 @@ class Delivery:
             if number % handful == 0:
                 batch.commit_runs()
             if not batch.may_grow:
+                batch.is_out_of_time = number < len(loaded)
                 return
 
     def _take_turn(self, batch: Batch, claim: Claim, kwargs: dict[str, Any]) -> float | None:

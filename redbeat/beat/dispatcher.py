@@ -39,7 +39,8 @@ class Findings:
     """What the batches of one tick found that the next tick depends on.
 
     ``waits`` are what ``maybe_due`` gave for the entries that were looked at, in seconds;
-    ``first_due`` and ``first_again`` are as in :class:`~redbeat.beat.rest.Outlook`.
+    ``first_due`` and ``first_again`` are as in :class:`~redbeat.beat.rest.Outlook`. ``shown`` is
+    what the ``schedule`` of a subclass allows, by key; ``None``: there is no such subclass.
     """
 
     ticked_at: float
@@ -98,7 +99,7 @@ class Dispatcher:
 
     def run_due(self, now: datetime, min_: Callable[..., Any] = min) -> Outlook:
         """Run all that is due at ``now`` (in the application's time zone)."""
-        moment = Moment.read(now)
+        moment = Moment.at(now)
         found = Findings(moment.timestamp, self._hooks._own_schedule())
         from_end = False
         while True:
@@ -120,7 +121,7 @@ class Dispatcher:
                 # The rest gets its turn at once, with what becomes due meanwhile.
                 found.continue_at_once()
                 break
-            # What lies behind a page of garbage has waited for it: the next page is from the end.
+            # After a batch of mostly garbage, claim from the other end: the good ones do not wait.
             from_end ^= is_garbage
         if found.shown and not stop:
             found.waits += self._delivery.run_unclaimed(found.shown.values())

@@ -48,7 +48,7 @@ class Office:
 
     def __init__(
         self,
-        holder: Officer,
+        scheduler: Officer,
         get_conf: Callable[[], Settings],
         get_storage: Callable[[], Storage],
         build: Build,
@@ -57,7 +57,7 @@ class Office:
         server: ServerCheck,
         ledger: Ledger,
     ) -> None:
-        self._holder = holder
+        self._scheduler = scheduler
         self._get_conf = get_conf
         self._get_storage = get_storage
         self._build = build
@@ -85,7 +85,7 @@ class Office:
         if not leads:
             self._statics.stage = Stage.DEFERRED
             if self.memory.age >= self._get_conf().poll_interval:
-                # Remembered for the day on which this beat leads.
+                # For what it remembers: this beat may lead one day.
                 self.memory.finds_loss(empty_is_loss=False)
             return False
         if not self.is_taken:
@@ -115,13 +115,13 @@ class Office:
     @property
     def leads_alone(self) -> bool:
         """Whether a lock lets one beat lead, so that nobody else claims anything."""
-        return bool(self._holder.lock_key)
+        return bool(self._scheduler.lock_key)
 
     def leave(self) -> None:
         """Leave the office, if it is taken."""
         if self.is_taken:
             self.is_taken = False
-            signals.leadership_lost.send(self._holder)
+            signals.leadership_lost.send(self._scheduler)
 
     def note_jump(self, jump: float) -> None:
         """Log that the clock was set ahead by so many seconds (negative: back).
@@ -145,7 +145,7 @@ class Office:
         ``found_nothing``: nothing was due, and nothing will be within the longest sleep. Up to two
         round trips then; a beat without a lock looks once per poll interval.
         """
-        has_lock, has_statics = bool(self._holder.lock_key), bool(self._get_conf().schedule)
+        has_lock, has_statics = self.leads_alone, bool(self._get_conf().schedule)
         # A lost database takes the lock with it, which is noticed without looking for it.
         is_time = not has_lock and self.memory.age >= self._get_conf().poll_interval
         if not found_nothing and not (is_time and self.is_of_service):
@@ -169,23 +169,23 @@ class Office:
                 self._get_conf().schedule_key,
             )
         if is_back or self._statics.stage in (Stage.NOTHING, Stage.DEFERRED):
-            self._holder.setup_schedule()
+            self._scheduler.setup_schedule()
             self._statics.stage = Stage.STORED
         elif self._statics.stage is Stage.ADDED:
             self._statics.remove_gone()
-        if self._holder.lock_key and (released := self._realignment().release_abandoned()):
+        if self.leads_alone and (released := self._realignment().release_abandoned()):
             logger.info("beat: %d entries that another beat had claimed run now", released)
         self._follow_zone()
         self.memory.learn()
-        self._ledger.take_over(0.0 if self._holder.lock_key else REPORT_LIFETIME)
+        self._ledger.take_over(0.0 if self.leads_alone else REPORT_LIFETIME)
         self._term = self._leadership.term
         self.is_taken = True
-        signals.leadership_acquired.send(self._holder)
+        signals.leadership_acquired.send(self._scheduler)
 
     def _realignment(self) -> Realignment:
         return Realignment(
             self._get_storage(),
-            as_utc(self._holder.app.now()),
+            as_utc(self._scheduler.app.now()),
             self._get_conf().claim_timeout,
             self._get_conf().batch_size,
             self._build,
@@ -196,7 +196,7 @@ class Office:
 
         One round trip, one more to note the zone, and if it changed, three per page of entries.
         """
-        storage, zone = self._get_storage(), zone_text(self._holder.app.timezone)
+        storage, zone = self._get_storage(), zone_text(self._scheduler.app.timezone)
         before = storage.notes.read_zone()
         if zone == before:
             return
@@ -218,9 +218,9 @@ class Office:
         storage.notes.write_zone(zone)
 
     def _put_back(self, seconds: float) -> None:
-        """Let runs that the clock, set back by so much, has still to come count as earlier."""
+        """Move last runs that lie in the future back: the clock was set back by so much."""
         # Where beats share the work, others hold claims.
-        has_claims, count = not self._holder.lock_key, 0
+        has_claims, count = not self.leads_alone, 0
         for put_back in self._realignment().put_back(timedelta(seconds=seconds), has_claims):
             self._leadership.watchdog.expect(0)
             count += put_back

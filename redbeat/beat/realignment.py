@@ -1,7 +1,8 @@
 """Moving entries whose stored due times no longer hold.
 
 A new leader releases what a dead beat had claimed; entries that follow the application's time zone
-are moved when that changes; and runs that a clock, set back, has still to come count as earlier.
+are moved when that changes; and last runs that lie
+in the future, because the clock was set back, are moved back by as much.
 Entries are moved page by page, each only if its score is still the one that was read.
 """
 
@@ -20,7 +21,7 @@ from ..timing.due import next_due
 from ..timing.history import slot_of_other_zone
 from ..timing.instants import as_utc
 from ..timing.zones import zone_from_text
-from .batch import Build, awaited_slot
+from .batch import Build, last_run_before_slot
 from .claims import latest_lease
 
 #: How far ahead a last run may lie before the clock must have been set back.
@@ -92,7 +93,7 @@ class Realignment:
         return self._move_ahead(self._claimed_until, moved)
 
     def put_back(self, jump: timedelta, has_claims: bool) -> Iterator[int]:
-        """Let runs that lie ahead count as earlier by ``jump``: the clock was set back by that.
+        """Move last runs that lie in the future back by ``jump``: the clock was set back by that.
 
         Yields how many entries that concerned, per page. ``has_claims``: other beats may hold
         claims, which are left alone. Two round trips per page.
@@ -128,7 +129,7 @@ class Realignment:
         if not entry.enabled:
             return None
         if entry.last_run_at is None:
-            is_overdue = awaited_slot(entry.schedule, member.score, self._now) is not None
+            is_overdue = last_run_before_slot(entry.schedule, member.score, self._now) is not None
         else:
             due = entry.next_due(self._now)
             is_overdue = due is not None and due <= self._now

@@ -55,7 +55,7 @@ class Outlook:
     ``first_due`` is when the first entry is due (``None`` for a beat that runs nothing now),
     ``ticked_at`` the *now* of the tick, ``first_again`` when the first entry that repeats within a
     pulse is due again. ``may_find_more``: entries may become due without anybody writing them, for
-    example those that are set aside. ``latest`` is the longest rest, in seconds.
+    example those that are set aside. ``longest`` is the longest rest, in seconds.
     """
 
     wait: float
@@ -63,11 +63,11 @@ class Outlook:
     ticked_at: float = 0.0
     first_again: float = math.inf
     may_find_more: bool = False
-    latest: float = math.inf
+    longest: float = math.inf
 
     def answered(self, seconds: float) -> Outlook:
         """This outlook if an override of ``tick`` returned ``seconds``: fewer than ours count."""
-        return self if seconds >= self.wait else replace(self, wait=seconds, latest=seconds)
+        return self if seconds >= self.wait else replace(self, wait=seconds, longest=seconds)
 
     def wakes_at(self, now: float, longest: float) -> float:
         """When a rest that begins at ``now`` ends, after ``longest`` seconds at most."""
@@ -76,7 +76,7 @@ class Outlook:
         next_pulse = (math.floor(self.ticked_at * PULSES_PER_SECOND) + 1) / PULSES_PER_SECOND
         again = max(self.first_again, self.ticked_at + SHORTEST_PULSE)
         next_tick = min(max(self.first_due, next_pulse), again)
-        return min(max(next_tick, now), now + min(longest, self.latest))
+        return min(max(next_tick, now), now + min(longest, self.longest))
 
 
 class Rest:

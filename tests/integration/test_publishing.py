@@ -136,8 +136,8 @@ def test_a_slow_broker_makes_batches_small_enough_to_be_run_in_their_time(
     with proxy.counting() as traffic:
         scheduler.tick()
     assert redis_client.llen(QUEUE) == 100
-    # A first batch of all, and then no more than an eighth in vain.
-    assert traffic.names.count("HMGET") <= 100 + 100 * 9 / 8
+    # A first batch of all, and then few more than can be run; else some 550.
+    assert traffic.names.count("HMGET") <= 100 + 200
     scheduler.close()
 
 
