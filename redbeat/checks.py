@@ -56,7 +56,7 @@ def check_version(client: Any) -> bool:
         return False
     except NoPermissionError as exc:
         logger.warning(
-            "beat: This user of Redis may not run INFO (%s): the version of the server is not "
+            "beat: This Redis user may not run INFO (%s): the version of the server is not "
             "checked. Allow it in the ACL.",
             exc,
         )

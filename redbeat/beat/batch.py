@@ -419,7 +419,7 @@ class Batch:
         self._log.error(
             ("set aside", claim.key, fingerprint(claim.stored)),
             exc,
-            "beat: Set aside %s, it cannot run: %r. Save it again to retry.",
+            "beat: Set aside %s because it cannot run: %r. Save it again to retry.",
             claim.key,
             exc,
         )
@@ -547,9 +547,9 @@ class Batch:
         """Log which entries cannot be read: one line each, unless there are too many."""
         if len(claims) > MOST_TOLD:
             logger.error(
-                "beat: Set aside %d entries, they cannot run: %s and others. The reasons are "
-                "stored with them: see celery redbeat list --state 'set aside'. Save them again to "
-                "retry.",
+                "beat: Set aside %d entries because they cannot run: %s and others. The reasons "
+                "are stored with them: see celery redbeat list --state 'set aside'. Save them "
+                "again to retry.",
                 len(claims),
                 first_names([claim.key for claim in claims]),
             )

@@ -18,6 +18,7 @@ from .faults import BrokerAwayError, NotSentError, TooLateError
 from .interrupts import HeldBack
 from .masters import Masters
 from .office import Office
+from .pauses import in_words
 from .repeats import Repeats
 
 logger = get_logger("celery.beat")
@@ -113,9 +114,9 @@ class Delivery:
         except NotSentError as exc:
             claim.put_off(exc.seconds)
             if exc.is_news:
-                message = "beat: %s. It stays due; trying again in %g seconds"
+                message = "beat: %s. It stays due; trying again in %s"
                 about = ("not sent", claim.key, type(exc.__cause__))
-                self._log.error(about, exc, message, exc, exc.seconds)
+                self._log.error(about, exc, message, exc, in_words(exc.seconds))
         except BrokerAwayError:
             claim.advanced = None
             raise

@@ -16,6 +16,11 @@ logger = get_logger("celery.beat")
 MAX_PAUSE = 30.0
 
 
+def in_words(seconds: float) -> str:
+    """``1 second``, ``2 seconds``."""
+    return f"{seconds:g} second" + ("" if seconds == 1 else "s")
+
+
 class Pauses:
     """The pauses of one beat: between tries of Redis, a poll interval at most."""
 
@@ -35,7 +40,7 @@ class Pauses:
             self._redis += 1
         pause = min(2.0 ** min(failed, 10), longest)
         message = str(exc).rstrip(".")
-        logger.error("beat: %s. Nothing is lost; trying again in %g seconds", message, pause)
+        logger.error("beat: %s. Nothing is lost; trying again in %s", message, in_words(pause))
         return Outlook(pause)
 
     def note_runs(self) -> None:

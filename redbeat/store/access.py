@@ -103,7 +103,7 @@ class Access:
         if command not in self.refused:
             self.refused.add(command)
             logger.warning(
-                "beat: This user of Redis may not run %s (%s): %s. Allow it in the ACL.",
+                "beat: This Redis user may not run %s (%s): %s. Allow it in the ACL.",
                 command,
                 text(reason),
                 OPTIONAL[command],

@@ -197,7 +197,7 @@ class MasterWatch:
         after = self.address or before
         if after != before:
             logger.warning(
-                "beat: The master of %s is now %s:%s, and was %s:%s",
+                "beat: The master of %s is now %s:%s (was %s:%s)",
                 self._service,
                 *after,
                 *before,

@@ -215,7 +215,7 @@ def test_idle_beats_leave_a_master_that_was_replaced_within_two_seconds(
     new = sentinel.promote()
     for beat in (leader, standby):
         line = beat.wait_for_line("WARNING.* The master of", 2)
-        assert f"now {LOOPBACK}:{new.port}, and was {LOOPBACK}:{old.port}" in line
+        assert f"now {LOOPBACK}:{new.port} (was {LOOPBACK}:{old.port})" in line
     assert sentinel.masters() == [old, new] or sentinel.masters() == [new, old]
     with new.client() as client:
         before = client.pttl("redbeat::lock")

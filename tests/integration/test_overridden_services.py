@@ -157,7 +157,7 @@ def test_an_overridden_tick_survives_an_outage(
     scheduler.tick()
     server.stop()
     scheduler.tick()
-    assert "Nothing is lost; trying again in 1 seconds" in caplog.text
+    assert "Nothing is lost; trying again in 1 second" in caplog.text
     server.start()
     wait_until(lambda: scheduler.tick() == 0 and scheduler.lock is not None, 10, "the lead")
     ticks = Copied.ticks
