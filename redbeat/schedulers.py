@@ -26,7 +26,6 @@ from .beat.broker import connect_once
 from .beat.faults import BrokerAwayError, raised_first
 from .beat.greenlets import is_in_event_loop
 from .beat.holder import Holder, read_holder
-from .beat.identity import identified
 from .beat.interrupts import hold_back_signals
 from .beat.loop import STANDBY_INTERVAL, prepare_process
 from .beat.parts import Parts
@@ -774,18 +773,8 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
                 logger.debug("Scheduler: %s sent.", entry.task)
 
     def reserve(self, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
-        """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`.
-
-        Celery sends the run with its options, which may get the identity of the run here.
-        """
-        advanced = next(entry)
-        conf = ensure_conf(self.app)
-        if conf.identify_runs:
-            claim = getattr(entry, "claim", None)
-            now = entry.now()
-            slot = claim.due_at if claim else entry.next_due(now) or now
-            advanced.options = identified(entry.options, conf.key_prefix, entry.name, slot)
-        return advanced
+        """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`."""
+        return next(entry)
 
     # The beginning and the end
 

@@ -312,8 +312,6 @@ class Batch:
         self._filled_by = float("inf")
         #: Whether all entries were loaded; until then nothing is known about any of them.
         self._is_loaded = False
-        #: Whether there was not enough time for all messages of this batch.
-        self.is_out_of_time = False
         #: What was decided for entries, and which of that Redis knows, by key.
         self._outcomes: dict[str, Outcome] = {}
         self._written: set[str] = set()

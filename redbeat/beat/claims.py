@@ -30,9 +30,6 @@ LEASE_SPREAD = 2
 #: The part of the claim timeout after which the messages of a batch must have been sent.
 PUBLISHING_SHARE = 0.5
 
-#: By how many entries at least a batch may be larger than the last one.
-STEP = 25
-
 #: How many entries that are set aside are looked at together.
 SET_ASIDE_PAGE = 500
 
@@ -83,29 +80,6 @@ def _clocks() -> tuple[float, float]:
     return time.time(), time.monotonic()
 
 
-class Pace:
-    """How many entries to claim for a batch.
-
-    After a batch that ran out of time: as many as it managed. After one that used its limit in
-    time: a quarter more, and at least ``STEP``. What a batch cannot run is given back, and loaded
-    again with the next one.
-    """
-
-    def __init__(self) -> None:
-        self._limit: int | None = None
-
-    def limit(self, most: int) -> int:
-        """How many entries to claim, ``most`` at most."""
-        return most if self._limit is None else min(self._limit, most)
-
-    def note(self, turns: int, is_out_of_time: bool) -> None:
-        """Take note of a batch in which so many entries had their turns."""
-        if is_out_of_time:
-            self._limit = max(turns, 1)
-        elif self._limit is not None and turns >= self._limit:
-            self._limit += max(self._limit // 4, STEP)
-
-
 class Claims:
     """Claims batches for one beat, and remembers the last lease and where it was written."""
 
@@ -120,7 +94,6 @@ class Claims:
         self._get_storage = get_storage
         self._master = master
         self._log = log
-        self._pace = Pace()
         self._lease: float | None = None
         self._retries_at = 0.0
         self._retried: Member | None = None
@@ -135,7 +108,7 @@ class Claims:
         self._lease = unique_lease(as_utc(moment.now).timestamp() + moment.age, timeout)
         before = self._master.address
         batch = Batch(self._get_storage(), moment.now, self._lease, sent_by, self._log)
-        batch.claim(self._pace.limit(self._get_conf().batch_size), horizon, from_end)
+        batch.claim(self._get_conf().batch_size, horizon, from_end)
         self._claimed_on = before or self._master.address
         return batch
 
@@ -154,10 +127,9 @@ class Claims:
         """Whether the claims were made on the present master: another may not know of them."""
         return self._claimed_on == self._master.address
 
-    def settle(self, batch: Batch) -> None:
-        """Take note of a batch that is committed, and forget its lease."""
+    def settle(self) -> None:
+        """Forget the last lease: its batch is committed."""
         self._lease = None
-        self._pace.note(sum(claim.had_turn for claim in batch.claims), batch.is_out_of_time)
 
     def give_back(self, now: datetime) -> None:
         """Make entries that still have the last lease due at ``now``; up to three round trips."""

@@ -103,7 +103,6 @@ class Delivery:
             if number % handful == 0:
                 batch.commit_runs()
             if not batch.may_grow:
-                batch.is_out_of_time = number < len(loaded)
                 return
 
     def _take_turn(self, batch: Batch, claim: Claim, kwargs: dict[str, Any]) -> float | None:

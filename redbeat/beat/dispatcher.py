@@ -134,7 +134,7 @@ class Dispatcher:
             return
         batch.commit()
         self._uncommitted = None
-        self._claims.settle(batch)
+        self._claims.settle()
         if runs := batch.runs():
             self._broker.note_runs(run.key for run in runs)
         self._ledger.note(batch)

@@ -113,13 +113,6 @@ SETTINGS = {
             lambda value: isinstance(value, int) and is_positive(value),
             "How many due entries are claimed, published and committed together.",
         ),
-        Setting(
-            "redbeat_identify_runs",
-            False,
-            "True or False",
-            is_a(bool),
-            "Whether each run has a task id and headers that follow from its entry and slot.",
-        ),
     )
 }
 
@@ -184,7 +177,6 @@ class Settings:
         self.key_expiry_check = self._read_key_expiry_check()
         self.failover_timeout: float = self._read("redbeat_failover_timeout")
         self.stall_timeout: float = self._read("redbeat_stall_timeout")
-        self.identify_runs: bool = self._read("redbeat_identify_runs")
         self.exit_when_stalled: bool = self._read("redbeat_exit_when_stalled")
         self.poll_interval: float = self._read("redbeat_poll_interval")
         self.claim_timeout: float = self._read("redbeat_claim_timeout")

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import kombu.messaging
@@ -108,36 +107,6 @@ def test_loading_over_a_slow_network_leaves_time_to_fill_the_batch(
     assert redis_client.llen(QUEUE) == 20
     assert traffic.names.count("HMGET") < 60
     proxy.delay = 0
-    scheduler.close()
-
-
-def test_a_slow_broker_makes_batches_small_enough_to_be_run_in_their_time(
-    make_app_with: MakeApp,
-    redis_url: str,
-    proxy: Proxy,
-    redis_client: redis.Redis,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Otherwise most of what is claimed would be given back, and loaded again each time."""
-    app = make_app_with(broker_url=redis_url, redbeat_redis_url=proxy.url(), redbeat_lock_key=None)
-    for number in range(100):
-        due(app, str(number))
-    scheduler = RedBeatScheduler(app)
-    passed = [0.0]
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + passed[0])
-    monkeypatch.setattr("redbeat.beat.batch.time", clock)
-
-    class Slow(RedBeatSchedulerEntry):
-        def is_due(self) -> tuple[bool, float | None]:
-            passed[0] += 0.1
-            return super().is_due()
-
-    scheduler.Entry = Slow
-    with proxy.counting() as traffic:
-        scheduler.tick()
-    assert redis_client.llen(QUEUE) == 100
-    # A first batch of all, and then few more than can be run; else some 550.
-    assert traffic.names.count("HMGET") <= 100 + 200
     scheduler.close()
 
 
