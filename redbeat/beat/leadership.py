@@ -221,10 +221,13 @@ class Leadership:
 
     def ensure_trusted(self) -> bool:
         """Whether the lock is held for certain; a round trip if it was not renewed recently."""
-        if not self.candidate.lock_key or self.clock() < self._trusted_until(self._renewed_at):
+        if not self.candidate.lock_key:
             return True
+        # Looked at first: a late answer to a renewal may come after the lock was found lost.
         if self.candidate.lock is self._lost_lock:
             return False
+        if self.clock() < self._trusted_until(self._renewed_at):
+            return True
         try:
             return self.renew()
         except REDIS_ERRORS:

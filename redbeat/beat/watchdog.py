@@ -79,7 +79,8 @@ class Watchdog:
         if not self.is_stalled or stop.wait(LOOKING_INTERVAL) or not self.is_stalled:
             return
         # Only this function shows the stack of another thread.
-        stack = traceback.format_stack(sys._current_frames().get(self._thread))  # noqa: SLF001
+        frame = sys._current_frames().get(self._thread)  # noqa: SLF001
+        stack = traceback.format_stack(frame) if frame else ["  (its stack is unknown)\n"]
         report(
             f"beat: The main thread has been stuck for more than {self.stall_timeout:g} seconds "
             "past the time at which it should have gone on. The lock is no longer renewed, so that "
@@ -102,5 +103,9 @@ class Watchdog:
 def report(message: str) -> None:
     """Log at critical, without waiting for long: the main thread may hang while it logs."""
     reporter = threading.Thread(target=lambda: logger.critical("%s", Lines(message)), daemon=True)
-    reporter.start()
+    try:
+        reporter.start()
+    except RuntimeError:
+        # No more threads can be started. The process has to end all the same.
+        return
     reporter.join(REPORTING_TIME)

@@ -14,7 +14,10 @@ MASK = "**"
 
 _CERT_REQS = re.compile(r"(?<=[?&]ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*", re.IGNORECASE)
-_WORD = re.compile(r"[\w.-]*")
+_SOCKET_PATH = re.compile(r"[\w./-]+")
+
+#: Schemes of URLs whose path is that of a Unix socket, and not of a database.
+_SOCKET_SCHEMES = ("unix", "redis+socket")
 _NODE = r"(?:[\w.-]+|\[[\da-f:.]+\])(?::\d+)?"
 # A password may hold an @ or a / that was not quoted, so it ends at the last @. Where an @ follows
 # a ? or a #, a password and a query cannot be told apart, and nothing matches.
@@ -35,7 +38,8 @@ def scheme_of(url: Any) -> str:
 def sanitized(url: Any) -> str:
     """``url`` fit for a log: user information and query are masked; a list of them likewise.
 
-    Of a malformed URL only the scheme is shown, for its password may be anywhere.
+    Of a malformed URL only the scheme is shown, for its password may be anywhere. Text without a
+    scheme is not shown at all: it may be a password that was put in the wrong place.
     """
     if isinstance(url, (list, tuple)):
         return ";".join(map(sanitized, url))
@@ -45,14 +49,15 @@ def sanitized(url: Any) -> str:
         return f"a {type(url).__name__}"
     scheme, separator, rest = url.partition("://")
     if not separator:
-        return url if _WORD.fullmatch(url) else MASK
+        return MASK if url else ""
     if not _SCHEME.fullmatch(scheme):
         return MASK
     separator = f"{scheme}://"
-    return ";".join(separator + _masked(part) for part in rest.split(f";{separator}"))
+    is_socket = scheme.lower() in _SOCKET_SCHEMES
+    return ";".join(separator + _masked(part, is_socket) for part in rest.split(f";{separator}"))
 
 
-def _masked(rest: str) -> str:
+def _masked(rest: str, is_socket: bool) -> str:
     found = _REST.fullmatch(rest)
     if found is None:
         return MASK
@@ -60,7 +65,8 @@ def _masked(rest: str) -> str:
     user = MASK if found["user"] else ""
     password = f":{MASK}" if found["password"] else ""
     path = found["path"] or ""
-    if found["nodes"] and path.strip("/0123456789"):
+    is_path_of_socket = is_socket and not found["nodes"] and _SOCKET_PATH.fullmatch(path)
+    if not is_path_of_socket and path.strip("/0123456789"):
         # Not a database.
         path = f"/{MASK}"
     query = found["mark"] + MASK if found["mark"] else ""

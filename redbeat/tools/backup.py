@@ -75,6 +75,7 @@ class Written:
     def read(self, timetable: Timetable) -> RedBeatSchedulerEntry:
         """Build the entry. Raises ``EntryError``, which begins with the place, if that fails."""
         try:
+            json.loads(self.text, object_pairs_hook=_unique)
             return _build(json_decoder().decode(self.text), timetable)
         except json.JSONDecodeError as exc:
             message = f"{self.place}, column {exc.colno}: {exc.msg}. {EXPECTED}"
@@ -137,7 +138,7 @@ def _begins_old_form(line: str) -> bool:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return '"name"' not in line
-    if not isinstance(value, dict) or isinstance(value.get("name"), str):
+    if not isinstance(value, dict) or _is_entry(value):
         return False
     return isinstance(next(iter(value.values()), {}), dict)
 
@@ -150,11 +151,16 @@ def _read_old_form(text: str) -> Iterator[Written]:
         raise EntryError(f"{place}: {exc.msg}. {EXPECTED}") from exc
     except RecursionError:
         raise EntryError("The file is nested too deeply to be read") from None
-    if not isinstance(entries, dict):
+    if not isinstance(entries, dict) or _is_entry(entries):
         raise EntryError(f"Line 1: {EXPECTED}")
     for name, fields in entries.items():
         named = {**fields, "name": name} if isinstance(fields, dict) else fields
         yield Written(f"Entry {name!r}", json.dumps(named))
+
+
+def _is_entry(value: dict[str, Any]) -> bool:
+    """Whether an object is one entry, and not those of a file of the old form."""
+    return isinstance(value.get("name"), str) or isinstance(value.get("task"), str)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,7 +168,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     read: dict[str, Any] = {}
     for name, value in pairs:
         if name in read:
-            raise EntryError(f"{name!r} is in an object of the file twice; keep one of them")
+            raise EntryError(f"{name!r} is in an object twice; keep one of them")
         read[name] = value
     return read
 

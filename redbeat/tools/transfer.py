@@ -65,7 +65,11 @@ def _replacing(path: str) -> Iterator[IO[str]]:
     part = target.with_name(f"{target.name}.{os.getpid()}")
     try:
         # Arguments of tasks may be secret.
-        with os.fdopen(os.open(part, NEW_FILE, 0o600), "w", encoding="utf-8") as file:
+        descriptor = os.open(part, NEW_FILE, 0o600)
+    except OSError as exc:
+        raise click.FileError(path, exc.strerror) from exc
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             yield file
         if target.exists():
             shutil.copymode(target, part)
@@ -77,7 +81,7 @@ def _replacing(path: str) -> Iterator[IO[str]]:
 
 
 @click.command("import", cls=Command)
-@click.argument("file", type=click.File(encoding="utf-8"))
+@click.argument("file", type=click.File(encoding="utf-8-sig"))
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 @click.option("--prune", is_flag=True, help="Remove entries that are not in the file.")
 @with_session
@@ -112,8 +116,9 @@ def _count_lines(file: TextIO) -> int | None:
     """The number of lines, for the progress bar; ``None`` for a pipe."""
     if not file.seekable():
         return None
+    start = file.tell()
     count = sum(1 for _ in file)
-    file.seek(0)
+    file.seek(start)
     return count
 
 

@@ -604,12 +604,13 @@ def test_an_import_shows_the_difference_first(
             GOOD + bad_line(enabled="no"),
             "Line 2: Entry 'bad': enabled must be true or false, got 'no'",
         ),
+        (GOOD + '{"name": "bad", "task": "t", "task": "u"}', "'task' is in an object twice"),
         # The old form.
         ('{"good": {"task": "t", "schedule": 3}, "bad": {"task": "t"}}', "bad"),
         ('{"good": {"task": "t", "schedule": 3}, "bad": 3}', "Entry 'bad'"),
         (
             '{"bad": {"task": "t", "schedule": 3}, "bad": {}}',
-            "'bad' is in an object of the file twice",
+            "'bad' is in an object twice",
         ),
     ],
 )

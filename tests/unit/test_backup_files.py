@@ -81,7 +81,8 @@ def test_lines_are_read_one_by_one() -> None:
         ('{\n"a": {},\n"b": [1,\n  ?]}', "Line 4, column 3: "),
         ('{\n"a": {},\n  3: 2}', "Line 3, column 3: "),
         ('{\n"a": {}}\n\nx', "Line 4, column 1: "),
-        ('{\n"a": {}, "a": {}}', "'a' is in an object of the file twice"),
+        ('{\n"a": {}, "a": {}}', "'a' is in an object twice"),
+        ('{\n"name": "a",\n"task": "t"}', "Line 1: Expected one JSON object per line"),
         ('{"deep": ' + "[" * 200_000, "The file is nested too deeply"),
     ],
 )

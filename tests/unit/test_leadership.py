@@ -440,3 +440,18 @@ def test_a_heartbeat_that_finds_no_lock_does_nothing(leader: Beat) -> None:
     leader.leadership.release()
     leader.now += FAILOVER
     assert leader.leadership.heartbeat.beat() == leader.leadership.heartbeat_interval
+
+
+def test_a_late_answer_to_a_renewal_does_not_restore_the_trust(leader: Beat) -> None:
+    """The heartbeat may have found the lock lost in the meantime."""
+    lock, lose = leader.lock, leader.leadership.lose
+    heartbeat = threading.Thread(target=lambda: lose(lock, "deleted"))
+
+    def extend(*args: object, **options: object) -> bool:
+        heartbeat.start()
+        heartbeat.join()
+        return True
+
+    leader.lock.extend = extend
+    leader.leadership.renew()
+    assert not leader.leadership.ensure_trusted()

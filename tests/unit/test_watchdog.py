@@ -68,3 +68,33 @@ def test_a_stalled_process_that_is_replaced_stays() -> None:
     watched.now += STALL + 1
     watched.watchdog.outlast_stall(watched.stop)
     assert watched.ended == []
+
+
+def test_a_stalled_process_ends_although_no_thread_can_be_started(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As where the number of processes is limited: it ends without a word."""
+    watched = Watched()
+    watched.watchdog.expect(0)
+    watched.now += STALL + 1
+
+    def start(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    watched.watchdog.outlast_stall(watched.stop)
+    assert watched.ended == [EXIT_STALLED]
+
+
+def test_the_stack_of_a_thread_that_is_gone_is_not_made_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watched = Watched()
+    gone = threading.Thread(target=watched.watchdog.watch_this_thread)
+    gone.start()
+    gone.join()
+    watched.watchdog.expect(0)
+    watched.now += STALL + 1
+    watched.watchdog.outlast_stall(watched.stop)
+    assert "its stack is unknown" in caplog.text
+    assert "outlast_stall" not in caplog.text

@@ -15,7 +15,7 @@ from support.runs import PREFIX, SCHEDULE_KEY, definition
 from support.waiting import wait_until
 
 # Seconds in which the good entries run, however many bad ones are due beside them.
-ON_TIME = 10
+ON_TIME = 20
 GOOD = 200
 REPEATS = 3
 
