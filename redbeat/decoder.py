@@ -223,7 +223,9 @@ def _placed(error: Exception, value: Any, is_at_fault: Callable[[Any], bool]) ->
     """The error with the path to the first part of ``value`` that is at fault."""
     paths = (path for path, part in _walk(value) if is_at_fault(part))
     path = next(paths, "").lstrip(".")
-    return type(error)(f"{path}: {error}" if path else str(error))
+    # Not the class of the error itself, which a codec may raise with a constructor of its own.
+    kind = next(each for each in (TypeError, ValueError, Exception) if isinstance(error, each))
+    return kind(f"{path}: {error}" if path else str(error))
 
 
 def _walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
