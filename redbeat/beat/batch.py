@@ -414,13 +414,7 @@ class Batch:
     def set_aside(self, claim: Claim, exc: Exception) -> None:
         """Keep an entry out of the due range from the commit on, and log why."""
         claim.set_aside(exc)
-        self._log.error(
-            ("set aside", claim.key, fingerprint(claim.stored)),
-            exc,
-            "beat: Set aside %s because it cannot run: %r. Save it again to retry.",
-            claim.key,
-            exc,
-        )
+        self._log_fault(claim)
 
     def announce(self, sender: Any) -> None:
         """Send the signals for what became of the entries."""
@@ -553,8 +547,17 @@ class Batch:
             )
             return
         for claim in claims:
-            assert claim.fault is not None, "only faults are logged"
-            self.set_aside(claim, claim.fault)
+            self._log_fault(claim)
+
+    def _log_fault(self, claim: Claim) -> None:
+        assert claim.fault is not None, "only faults are logged"
+        self._log.error(
+            ("set aside", claim.key, fingerprint(claim.stored)),
+            claim.fault,
+            "beat: Set aside %s because it cannot run: %r. Save it again to retry.",
+            claim.key,
+            claim.fault,
+        )
 
 
 def first_names(keys: Sequence[str]) -> str:

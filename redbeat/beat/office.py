@@ -145,11 +145,12 @@ class Office:
         ``found_nothing``: nothing was due, and nothing will be within the longest sleep. Up to two
         round trips then; a beat without a lock looks once per poll interval.
         """
-        has_lock, has_statics = self.leads_alone, bool(self._get_conf().schedule)
+        has_lock = self.leads_alone
         # A lost database takes the lock with it, which is noticed without looking for it.
         is_time = not has_lock and self.memory.age >= self._get_conf().poll_interval
         if not found_nothing and not (is_time and self.is_of_service):
             return False
+        has_statics = bool(self._get_conf().schedule)
         if not self.is_of_service and (has_lock or not has_statics):
             return False
         return self.memory.finds_loss(empty_is_loss=has_statics)
