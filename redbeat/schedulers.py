@@ -25,11 +25,12 @@ from .beat.batch import Claim
 from .beat.broker import connect_once
 from .beat.faults import BrokerAwayError, raised_first
 from .beat.greenlets import is_in_event_loop
+from .beat.guarantees import foresee
 from .beat.holder import Holder, read_holder
 from .beat.interrupts import hold_back_signals
 from .beat.loop import STANDBY_INTERVAL, prepare_process
 from .beat.parts import Parts
-from .beat.publishing import batching, connection_for_sending
+from .beat.publishing import connection_for_sending, preparing_class
 from .beat.rest import Outlook
 from .beat.settings import Settings
 from .beat.statics import Stage
@@ -557,7 +558,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             logger,
         )
         super().__init__(app, lazy=True, **kwargs)
-        self.Producer: Any = batching(self.Producer)
+        self.Producer: Any = preparing_class(self.Producer)
         configured = conf.usable_lock_timeout(self.lock_key)
         self.lock_timeout = lock_timeout or configured or self.max_interval * 5
         if not lazy:
@@ -579,9 +580,10 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     @property
     def info(self) -> str:
-        """Lines of the start-up banner, on where the schedule lives, the lock and what is wrong.
+        """Lines of the start-up banner: the server, the lock, the delivery, and what is wrong.
 
-        One round trip, to ask who holds the lock.
+        One round trip to ask who holds the lock, and up to two to ask whether the broker is on the
+        same server.
         """
         lines = [f"redis -> {sanitized(ensure_conf(self.app).redis_url)}"]
         if self.lock_key:
@@ -591,8 +593,15 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             with suppress(Exception):
                 holder = self._read_leader() if self._may_connect else None
                 lines += [f"leader -> {holder}"] if holder else []
+        lines.append(f"delivery -> {self._foresee_delivery()}")
         lines += [f"WARNING: {finding}" for finding in self.key_expiry_findings]
         return "\n".join(f"       . {one_line(line)}" for line in lines)
+
+    def _foresee_delivery(self) -> str:
+        with suppress(Exception):
+            if self._may_connect:
+                return foresee(self.app, get_storage(self.app).access.direct).value
+        return "to be found out with the first run"
 
     def _read_leader(self) -> Holder | None:
         return read_holder(get_storage(self.app), self.lock_key) if self.lock_key else None

@@ -8,11 +8,11 @@ the lease, and the record of its run only if the record is still the one that wa
 entry that was deleted or saved in the meantime stays as its user left it. Entries
 that had no turn are given back unchanged, wherever a signal or an error strikes.
 
-How it can fail. A beat that is killed after the broker accepted a batch and before that batch is
-committed leaves leases behind: those runs happen twice. A broker that fails in the middle of a
-batch may have accepted part of it; the batch is given back, and that part happens twice. A beat
-whose clock is ahead of the others' by more than the claim timeout may claim what they hold; where
-one beat leads, there are no others.
+How it can fail. Where messages are sent ahead of their commit (``outbox.py`` says where), a beat
+that is killed in between leaves leases behind, and those runs happen twice; a broker that fails in
+the middle of a batch may have accepted part of it, and that part happens twice. A beat whose clock
+is ahead of the others' by more than the claim timeout may claim what they hold; where one beat
+leads, there are no others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -30,12 +30,15 @@ from redis.exceptions import ResponseError
 
 from .. import signals
 from ..store.escaping import one_line
+from ..store.handover import Command, Parcel
 from ..store.keys import FINISHED, SET_ASIDE, lease_of, may_tell_slot
 from ..store.records import Claimed, Member, Outcome, Stored
 from ..store.storage import Storage
 from ..timing.due import answers_for_itself, next_due
 from ..timing.history import awaited_before, awaited_from
 from ..timing.instants import as_utc
+from .faults import NotSentError
+from .pauses import in_words
 from .repeats import Repeats
 
 logger = get_logger("celery.beat")
@@ -84,6 +87,7 @@ class Claim:
         "is_given_back",
         "key",
         "lease",
+        "messages",
         "now",
         "reason",
         "score",
@@ -105,6 +109,8 @@ class Claim:
         self.entry: Any = None
         #: The entry after its run; ``None`` as long as it did not run.
         self.advanced: Any = None
+        #: The commands that send its messages, as far as they are not sent yet.
+        self.messages: Sequence[Command] = ()
         #: What its message failed with, although the run is counted.
         self.failure: Exception | None = None
         #: Whether the entry had its turn, whether it said that it is due (``None``: it was not
@@ -211,7 +217,14 @@ class Claim:
 
     def put_off(self, seconds: float) -> None:
         """Leave the entry as it is, and ask it again after so many seconds."""
-        self.advanced, self.was_due, self.wait = None, False, seconds
+        self.retract()
+        self.was_due, self.wait = False, seconds
+
+    def retract(self) -> None:
+        """Count no run, and send nothing."""
+        self.advanced = self.failure = self.wait = None
+        self.messages = ()
+        self.had_turn = True
 
     def outcome(self) -> Outcome:
         """What the commit has to write; raises if the entry cannot tell."""
@@ -315,6 +328,8 @@ class Batch:
         #: What was decided for entries, and which of that Redis knows, by key.
         self._outcomes: dict[str, Outcome] = {}
         self._written: set[str] = set()
+        #: The entries whose messages were sent ahead of their commit.
+        self._sent: set[str] = set()
         #: When the runs of this batch had been made; its commit may be delayed by an outage.
         self._ran_by: datetime | None = None
 
@@ -471,17 +486,50 @@ class Batch:
         return [claim.key for claim, score in found if score == claim.lease]
 
     def retract(self) -> None:
-        """Count no run: as far as is known, nothing of this batch has reached the broker."""
-        self._outcomes.clear()
+        """Count no run but those that are known to have reached the broker."""
         for claim in self.claims:
-            claim.advanced = claim.failure = claim.wait = None
-            claim.had_turn = True
+            if claim.key not in self._written and claim.key not in self._sent:
+                self._outcomes.pop(claim.key, None)
+                claim.retract()
+
+    def put_off(self, claim: Claim, exc: NotSentError) -> None:
+        """Leave an entry due whose message was not sent, and log why."""
+        self._outcomes.pop(claim.key, None)
+        claim.put_off(exc.seconds)
+        if exc.is_news:
+            message = "beat: %s. It stays due; trying again in %s"
+            about = ("not sent", claim.key, type(exc.__cause__))
+            self._log.error(about, exc, message, exc, in_words(exc.seconds))
+
+    def sendable(self) -> list[Claim]:
+        """The claims of entries that count as run, or have messages all the same."""
+        return [claim for claim in self.claims if claim.advanced is not None or claim.messages]
 
     def decide_runs(self) -> None:
         """Work out what to write for the runs that were made, before their messages are sent."""
-        for run in self.runs():
-            if run.key not in self._outcomes:
-                self._outcomes[run.key] = self._outcome(run)
+        for claim in self.sendable():
+            if claim.key not in self._outcomes:
+                self._outcomes[claim.key] = self._outcome(claim)
+
+    def parcel(self, claim: Claim) -> Parcel:
+        """What is to be written and sent for a claim that was decided on."""
+        assert claim.lease is not None, "only what is leased has a turn"
+        return Parcel(self._outcomes[claim.key], claim.lease, claim.messages)
+
+    def note_sent(self, claims: Iterable[Claim]) -> None:
+        """Take note of runs whose messages were sent ahead of their commit."""
+        self._sent.update(claim.key for claim in claims)
+
+    def note_handed_over(self, claims: Iterable[Claim]) -> None:
+        """Take note of runs that were committed as they were sent."""
+        self._written.update(claim.key for claim in claims)
+
+    def note_lost(self, claims: Iterable[Claim]) -> None:
+        """Leave entries alone that were saved, deleted or claimed by another beat."""
+        for claim in claims:
+            claim.retract()
+            self._outcomes.pop(claim.key, None)
+            self._written.add(claim.key)
 
     def commit_runs(self) -> None:
         """Write the runs whose messages were sent; one round trip."""
@@ -493,7 +541,7 @@ class Batch:
         self._ran_by = self._ran_by or datetime.now(timezone.utc)
         self.decide_runs()
         for claim in self.claims:
-            if claim.key not in self._outcomes:
+            if claim.key not in self._outcomes and claim.key not in self._written:
                 self._outcomes[claim.key] = (
                     self._outcome(claim) if self._is_loaded else claim.unclaimed()
                 )

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from celery.utils.log import get_logger
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from .batch import HELD_BACK_DELAY
+from ..store.retrying import is_of_one_key
+from .batch import HELD_BACK_DELAY, Batch, Claim
 from .faults import (
     BrokerAwayError,
     NotSentError,
@@ -39,11 +40,10 @@ class Sender(Protocol):
 
 
 class Broker:
-    """Where beat sends messages, and how: in batches or one by one.
+    """Where beat sends messages, and which of them have to be sent one by one.
 
-    The entries of a batch that failed midway are sent one by one until they have run: nobody knows
-    which of them the broker accepted, and it must not accept those again and again. After the
-    broker refused a message of a batch, all messages are sent one by one.
+    Those are the messages that were sent together when the connection broke: nobody knows which of
+    them the broker accepted, and it must not accept those again and again.
     """
 
     def __init__(self, sender: Sender, pauses: Pauses) -> None:
@@ -53,7 +53,6 @@ class Broker:
         self.channel: Any = None
         self._has_doubtful_channel = False
         self._doubtful: set[str] = set()
-        self._refuses_batches = False
         #: Whether a new connection could be made in this tick; ``None``: nobody tried.
         self._answers: bool | None = None
         #: Whether the broker had no room for a message in this tick.
@@ -89,29 +88,15 @@ class Broker:
         self.channel = None
         self._sender._forget_producer()
 
-    # Batches
+    # Messages that are sent together
 
-    def takes_batch(self, producer: Any, keys: Iterable[str]) -> bool:
-        """Whether the messages of these entries may go out as one batch."""
-        has_batches = getattr(producer, "supports_batch_publish", False) is True
-        return has_batches and not self._refuses_batches and self._doubtful.isdisjoint(keys)
+    def has_doubts(self, keys: Iterable[str]) -> bool:
+        """Whether any of these entries has a message that the broker may have accepted already."""
+        return not self._doubtful.isdisjoint(keys)
 
-    def note_failed_batch(self, exc: Exception, keys: Iterable[str]) -> None:
-        """Have these entries sent one by one from now on; raises ``BrokerAwayError``.
-
-        Does not raise if the broker refused a message: the message is to fail alone, now and
-        whenever it comes again, so from now on all go one by one.
-        """
-        if not is_refusal(raised_first(exc), self._sender.connection):
-            self._doubtful.update(keys)
-            raise broker_away(exc) from exc
-        self._refuses_batches = True
-        logger.error(
-            "beat: The broker refused a message of a batch (%s) and may have accepted the others, "
-            "which are sent again. Until beat is restarted, messages are sent one by one. Repair "
-            "what is at that key in the broker, or let this user write to it.",
-            describe(exc),
-        )
+    def note_doubtful(self, keys: Iterable[str]) -> None:
+        """Have these entries sent one by one until they have run."""
+        self._doubtful.update(keys)
 
     def note_runs(self, keys: Iterable[str]) -> None:
         """Take note of entries that have run: they may share a batch again."""
@@ -119,6 +104,20 @@ class Broker:
         self._pauses.note_runs()
 
     # Errors
+
+    def put_off(self, batch: Batch, claim: Claim, exc: ResponseError) -> None:
+        """Put off a claim whose messages alone the broker refused; else raise BrokerAwayError."""
+        name = claim.entry.name
+        if is_of_one_key(exc):
+            error = NotSentError(f"The broker refuses {name} ({describe(exc)})", MAX_PAUSE)
+        elif isinstance(exc, OutOfMemoryError) and not self._is_full:
+            # Perhaps for this message only: the next one will tell.
+            self._is_full = True
+            error = NotSentError(f"The broker has no room for {name} ({describe(exc)})", MAX_PAUSE)
+        else:
+            raise broker_away(exc) from exc
+        error.__cause__ = exc
+        batch.put_off(claim, error)
 
     def require_own_fault(self, entry: Any, exc: Exception) -> None:
         """Return if the entry's message cannot be built or serialised; else raise.

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from typing import Any, Protocol
 
 from celery.utils.log import get_logger
-from redis.exceptions import LockNotOwnedError
 
 from ..store.access import REDIS_ERRORS
+from ..store.handover import Command
 from .batch import Batch, Claim
-from .broker import Broker
+from .broker import Broker, broker_away
 from .claims import Claims
-from .faults import BrokerAwayError, NotSentError, TooLateError
+from .faults import BrokerAwayError, NotSentError
 from .interrupts import HeldBack
 from .masters import Masters
 from .office import Office
-from .pauses import in_words
+from .outbox import Outbox
+from .recording import Recording
 from .repeats import Repeats
 
 logger = get_logger("celery.beat")
@@ -44,6 +45,7 @@ class Delivery:
         masters: Masters,
         claims: Claims,
         broker: Broker,
+        outbox: Outbox,
         log: Repeats,
     ) -> None:
         self._hooks = hooks
@@ -51,36 +53,29 @@ class Delivery:
         self._masters = masters
         self._claims = claims
         self._broker = broker
+        self._outbox = outbox
         self._log = log
 
     def deliver(self, batch: Batch, loaded: list[Claim], stop: HeldBack) -> list[float | None]:
-        """Run the loaded entries: as one batch where the broker allows it, else one by one.
+        """Run the loaded entries: their messages sent together where that is possible.
 
         Returns what ``maybe_due`` gave for each, and 0 if it had to stop because of a signal or a
         lost lock.
         """
         kwargs = self._broker.connect()
         producer: Any = kwargs.get("producer")
-        if not self._broker.takes_batch(producer, (claim.key for claim in loaded)):
-            return list(self._take_turns(batch, loaded, kwargs, stop, HANDFUL))
-        waits: list[float | None] = []
+        recording = self._outbox.record(producer, (claim.key for claim in loaded))
+        if recording is None:
+            return list(self._take_turns(batch, loaded, kwargs, stop))
         try:
-            with producer.batch(max_size=sys.maxsize):
-                for wait in self._take_turns(batch, loaded, kwargs, stop):
-                    waits.append(wait)
-                # Nothing is left to work out between the messages and their commit.
-                batch.decide_runs()
-                if not self._may_send(batch):
-                    raise TooLateError
-        except TooLateError:
-            batch.retract()
-        except LockNotOwnedError:
-            batch.retract()
-            raise
-        except Exception as exc:
-            keys = [run.key for run in batch.runs()]
-            batch.retract()
-            self._broker.note_failed_batch(exc, keys)
+            with closing(recording):
+                waits = list(self._take_turns(batch, loaded, kwargs, stop, recording))
+            # Nothing is left to work out between the messages and their commit.
+            batch.decide_runs()
+            if self._may_send(batch):
+                self._outbox.send(batch)
+            else:
+                batch.retract()
         except BaseException:
             batch.retract()
             raise
@@ -92,35 +87,37 @@ class Delivery:
         loaded: list[Claim],
         kwargs: dict[str, Any],
         stop: HeldBack,
-        handful: int = sys.maxsize,
+        recording: Recording | None = None,
     ) -> Iterator[float | None]:
-        """Give each claim its turn, and commit after each ``handful`` of them."""
+        """Give each claim its turn; messages that are sent at once are committed by handfuls."""
         for number, claim in enumerate(loaded, 1):
             if stop or not self._may_send(batch):
                 yield 0.0
                 return
-            yield self._take_turn(batch, claim, kwargs)
-            if number % handful == 0:
+            self._take_turn(batch, claim, kwargs, recording)
+            yield claim.wait
+            if recording is None and number % HANDFUL == 0:
                 batch.commit_runs()
             if not batch.may_grow:
                 return
 
-    def _take_turn(self, batch: Batch, claim: Claim, kwargs: dict[str, Any]) -> float | None:
+    def _take_turn(
+        self, batch: Batch, claim: Claim, kwargs: dict[str, Any], recording: Recording | None
+    ) -> None:
         """Give one entry its turn; whatever is wrong with it stays its own."""
         claim.had_turn = True
+        is_put_off = False
         try:
             claim.wait = self._hooks.maybe_due(claim.entry, **kwargs)
         except NotSentError as exc:
-            claim.put_off(exc.seconds)
-            if exc.is_news:
-                message = "beat: %s. It stays due; trying again in %s"
-                about = ("not sent", claim.key, type(exc.__cause__))
-                self._log.error(about, exc, message, exc, in_words(exc.seconds))
+            is_put_off = True
+            batch.put_off(claim, exc)
         except BrokerAwayError:
             claim.advanced = None
             raise
         except (OSError, *REDIS_ERRORS) as exc:
             # An override used a service that is away; the next try may find it.
+            is_put_off = claim.advanced is None
             message = "beat: %s did not run, trying again: %r"
             about = ("did not run", claim.key, type(exc))
             self._log.error(about, exc, message, claim.entry, exc)
@@ -130,7 +127,9 @@ class Delivery:
             # Beat has to end, and nobody knows whether the message was sent.
             claim.advanced = None
             raise
-        return claim.wait
+        if recording is not None:
+            messages = _take(recording)
+            claim.messages = () if is_put_off else messages
 
     def look_ahead(self, peeked: Claim) -> float | None:
         """Ask the first later entry, which must not run yet, how long to wait for it."""
@@ -164,3 +163,11 @@ class Delivery:
             and self._masters.are_sure()
             and self._claims.are_on_master
         )
+
+
+def _take(recording: Recording) -> list[Command]:
+    try:
+        return recording.take()
+    except Exception as exc:
+        # kombu connected again, and has no channel now.
+        raise broker_away(exc) from exc

@@ -37,10 +37,6 @@ class NotSentError(Exception):
         self.is_news = is_news
 
 
-class TooLateError(Exception):
-    """The messages that a batch has prepared must not be sent any more: it is given back."""
-
-
 def causes(exc: BaseException | None) -> Iterator[BaseException]:
     """An error and the errors that led to it."""
     while exc is not None:

@@ -23,6 +23,7 @@ from .loader import Loader
 from .loop import Loop
 from .masters import Masters
 from .office import Office
+from .outbox import Outbox
 from .pauses import Pauses
 from .repeats import Repeats
 from .reports import Reporter
@@ -57,7 +58,9 @@ class Parts:
         self.masters = Masters(
             lambda: getattr(app, "redbeat_redis", None), lambda: self.broker.channel
         )
-        self.ledger = Ledger(Reporter(get_storage), Failing(get_storage))
+        self.outbox = Outbox(self.broker, get_storage)
+        reporter = Reporter(get_storage, lambda: self.outbox.guarantee)
+        self.ledger = Ledger(reporter, Failing(get_storage))
         self.leadership = Leadership(
             scheduler,
             get_storage,
@@ -86,7 +89,9 @@ class Parts:
         )
         self.rest = Rest(get_conf, get_storage, self.leadership, WallClock())
         claims = Claims(get_conf, get_storage, self.masters.of_schedule, log)
-        delivery = Delivery(scheduler, self.office, self.masters, claims, self.broker, log)
+        delivery = Delivery(
+            scheduler, self.office, self.masters, claims, self.broker, self.outbox, log
+        )
         self.dispatcher = Dispatcher(
             scheduler,
             self.office,

@@ -1,8 +1,8 @@
 """Publishing a batch of messages at the price of a batch.
 
 What kombu does for each message, to wrap it in retries and to bind its queue again, costs as much
-as writing it. In a batch, a message for a known queue only joins a buffer: nothing is declared, and
-a retry would have nothing to repair.
+as writing it. While messages are only recorded, one for a known queue needs nothing of that:
+nothing is declared, and a retry would have nothing to repair.
 
 Celery also looks up some settings for each message, each under all its names in one mapping after
 the other. That is a tenth of the cost of a message.
@@ -100,27 +100,17 @@ def _how_to_install(scheme: str) -> str:
     return "Install the module that is missing"
 
 
-class BatchProducer(Producer):
-    """A producer that, in a batch, prepares and keeps the messages for queues it knows.
+class PreparingProducer(Producer):
+    """A producer that can prepare many messages cheaply, for queues that it knows.
 
     The first message for a queue is published as usual: it declares the queue, with retries.
     """
 
-    _is_batching = False
-
-    @contextmanager
-    def batch(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """See :meth:`kombu.Producer.batch`."""
-        with super().batch(*args, **kwargs):  # type: ignore[no-untyped-call]  # kombu's own gap
-            self._is_batching = True
-            try:
-                yield
-            finally:
-                self._is_batching = False
+    is_preparing = False
 
     def publish(self, body: Any, *args: Any, **options: Any) -> Any:
         """See :meth:`kombu.Producer.publish`."""
-        if self._is_batching and self._are_declared(options.get("declare") or ()):
+        if self.is_preparing and self._are_declared(options.get("declare") or ()):
             options.update(declare=None, retry=False)
         return super().publish(body, *args, **options)  # type: ignore[no-untyped-call]  # kombu's
 
@@ -140,6 +130,19 @@ class BatchProducer(Producer):
         )
 
 
+@contextmanager
+def preparing(producer: Any) -> Iterator[None]:
+    """In this block, nobody sends what the producer publishes: it need not be ready for that."""
+    can_prepare = isinstance(producer, PreparingProducer)
+    if can_prepare:
+        producer.is_preparing = True
+    try:
+        yield
+    finally:
+        if can_prepare:
+            producer.is_preparing = False
+
+
 #: Marks an error that came while a message was on its way, and not while it was built.
 _OF_SENDING = "redbeat_is_of_sending"
 
@@ -149,14 +152,14 @@ def is_of_sending(exc: BaseException) -> bool:
     return getattr(exc, _OF_SENDING, False) is True
 
 
-def batching(producer: Any) -> Any:
-    """The class of producers, perhaps an application's own, with cheap batches.
+def preparing_class(producer: Any) -> Any:
+    """The class of producers, perhaps an application's own, that can prepare messages cheaply.
 
     A function that makes producers is returned unchanged.
     """
     if not isinstance(producer, type) or not issubclass(producer, Producer):
         return producer
-    return type(producer.__name__, (BatchProducer, producer), {})
+    return type(producer.__name__, (PreparingProducer, producer), {})
 
 
 def settle_settings(conf: Any) -> None:

@@ -21,6 +21,7 @@ from celery.utils.log import get_logger
 from ..store.access import REDIS_ERRORS
 from ..store.retrying import not_again, patience
 from ..store.storage import Storage
+from .guarantees import Guarantee
 
 logger = get_logger("celery.beat")
 
@@ -53,6 +54,8 @@ class Report:
 
     ``runs`` and ``failures`` are counts since ``since``; ``worst_delay`` is in seconds, over the
     last ``DELAY_MINUTES`` minutes before ``at``. ``since`` and ``at`` are seconds since the epoch.
+    ``delivery`` is the value of a :class:`~redbeat.beat.guarantees.Guarantee`, empty before the
+    first run.
     """
 
     version: str
@@ -61,6 +64,7 @@ class Report:
     runs: int
     failures: int
     worst_delay: float
+    delivery: str = ""
 
     def encode(self) -> str:
         """The report as it is stored, as JSON."""
@@ -84,6 +88,7 @@ def decode_reports(stored: Mapping[str, str]) -> dict[str, Report]:
                 int(fields["runs"]),
                 int(fields["failures"]),
                 float(fields["worst_delay"]),
+                str(fields.get("delivery") or ""),
             )
             for moment in (report.since, report.at):
                 # Raises an error if there is no such date.
@@ -97,11 +102,14 @@ def decode_reports(stored: Mapping[str, str]) -> dict[str, Report]:
 class Reporter:
     """Counts what one beat does, and writes reports of it. Redis errors are logged at debug."""
 
-    def __init__(self, get_storage: Callable[[], Storage]) -> None:
+    def __init__(
+        self, get_storage: Callable[[], Storage], get_delivery: Callable[[], Guarantee | None]
+    ) -> None:
         self.since = time.time()
         self.runs = 0
         self.failures = 0
         self._get_storage = get_storage
+        self._get_delivery = get_delivery
         self._version = package_version()
         #: The last minutes and the worst delay in each.
         self._delays: deque[tuple[int, float]] = deque(maxlen=DELAY_MINUTES)
@@ -122,8 +130,15 @@ class Reporter:
         oldest = int(now // 60) - DELAY_MINUTES
         # A copy: the heartbeat's thread asks while the main thread counts.
         delays = [worst for minute, worst in tuple(self._delays) if minute > oldest]
+        worst_delay, delivery = max(delays, default=0.0), self._get_delivery()
         report = Report(
-            self._version, self.since, now, self.runs, self.failures, max(delays, default=0.0)
+            self._version,
+            self.since,
+            now,
+            self.runs,
+            self.failures,
+            worst_delay,
+            "" if delivery is None else delivery.value,
         )
         last = self._last
         if last and last.is_fresh(now, REPORT_INTERVAL) and replace(report, at=last.at) == last:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, TypeVar
 
 from celery.utils.log import get_logger
-from redis.exceptions import ClusterCrossSlotError, NoPermissionError, ResponseError
+from redis.exceptions import ClusterCrossSlotError, ResponseError
 
 from .access import Access
 from .keys import OwnKeys
 from .plain import PlainSteps
 from .retrying import error_code, is_of_one_key
 from .scripted import ScriptedSteps
-from .scripts import Call
+from .scripts import Call, refuses_scripts
 from .topology import Topology
 
 logger = get_logger("celery.beat")
@@ -88,7 +87,7 @@ class Changes:
             topology = replace(topology, is_spread=True)
             self.steps = type(self.steps)(self._access, self._keys, topology)
             return True
-        if isinstance(self.steps, ScriptedSteps) and _refuses_scripts(exc):
+        if isinstance(self.steps, ScriptedSteps) and refuses_scripts(exc):
             logger.warning(
                 "beat: This Redis does not run scripts (%s): using plain commands. Run only one "
                 "beat: two of them could run an entry twice.",
@@ -97,13 +96,6 @@ class Changes:
             self.steps = PlainSteps(self._access, self._keys, topology)
             return True
         return False
-
-
-def _refuses_scripts(exc: ResponseError) -> bool:
-    reason = str(exc).lower()
-    is_refusal = isinstance(exc, NoPermissionError) or "unknown command" in reason
-    # In quotes, it is not the command that redis-py puts before an error in a pipeline.
-    return is_refusal and re.search(r"['`]eval(sha)?['`|]", reason) is not None
 
 
 def _crosses_slots(exc: ResponseError) -> bool:

@@ -71,7 +71,10 @@ SAYS = ", and says: "
 SENTINEL_REASON = re.compile(r"> - ([\w:]+(?:\('[^']*'\))?)")
 
 #: A server's error when a script meets a key of another type, or one that it may not touch.
-SCRIPT_REFUSAL = re.compile(r": WRONGTYPE |can't access at least one of the keys")
+SCRIPT_REFUSAL = re.compile(
+    r": WRONGTYPE |can't access at least one of the (keys|channels)"
+    r"|ACL failure in script.* to access "
+)
 
 _patience: ContextVar[Callable[[], float]] = ContextVar(
     "redbeat_patience", default=lambda: float("inf")
@@ -241,6 +244,12 @@ def is_of_one_key(exc: BaseException) -> bool:
         # A user without the command itself has no permissions "to run" it.
         return "to access" in str(exc)
     return error_code(exc) == "WRONGTYPE" or SCRIPT_REFUSAL.search(str(exc)) is not None
+
+
+def is_of_user(exc: BaseException) -> bool:
+    """Whether the ACL of a user is why a server refused something, perhaps within a script."""
+    words = ("NOPERM", "The user executing the script can't", "ACL failure in script")
+    return isinstance(exc, NoPermissionError) or any(each in str(exc) for each in words)
 
 
 def is_of_replica(exc: BaseException) -> bool:

@@ -65,16 +65,18 @@ class Call(NamedTuple):
         return (len(self.keys), *self.keys, *self.arguments)
 
 
-def load_script(name: str, step: str) -> Script:
-    """Read ``redbeat/store/lua/<name>.lua``."""
-    text = resources.files("redbeat.store").joinpath("lua", f"{name}.lua").read_text()
+def load_script(name: str, step: str, *functions: str) -> Script:
+    """Read ``redbeat/store/lua/<name>.lua``, behind the files of functions that it begins with."""
+    folder = resources.files("redbeat.store").joinpath("lua")
+    text = "".join(folder.joinpath(f"{each}.lua").read_text() for each in (*functions, name))
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(), name, step)
 
 
 CHECK = load_script("check", "check which entries may be written")
 CLAIM = load_script("claim", "claim the due entries")
 ADVANCE = load_script("advance", "write the next due times")
-RECORD = load_script("record", "record runs")
+RECORD = load_script("record", "record runs", "runs")
+HAND_OVER = load_script("hand_over", "hand runs over", "runs")
 SAVE = load_script("save", "store entries")
 DELETE = load_script("delete", "remove entries")
 DISCARD = load_script("discard", "remove entries")
@@ -242,3 +244,11 @@ def _refused_line(script: Script, reason: str) -> str:
 def _first_of(keys: Sequence[str | bytes]) -> str:
     more = len(keys) - NAMED_KEYS
     return ", ".join(map(text, keys[:NAMED_KEYS])) + (f" and {more} more" if more > 0 else "")
+
+
+def refuses_scripts(exc: ResponseError) -> bool:
+    """Whether a server, or the ACL of this user, does not allow scripts at all."""
+    reason = str(exc).lower()
+    is_refusal = isinstance(exc, NoPermissionError) or "unknown command" in reason
+    # In quotes, it is not the command that redis-py puts before an error in a pipeline.
+    return is_refusal and re.search(r"['`]eval(sha)?['`|]", reason) is not None

@@ -8,7 +8,7 @@ loses nothing: the hash first, the schedule second.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,8 +17,12 @@ from .records import Outcome
 
 Item = TypeVar("Item")
 
-#: The most entries that one script changes: other clients wait until it ends.
-SCRIPT_SIZE = 1000
+
+#: The most that one script is given, unless a single entry has more: how many entries, bytes and
+#: arguments. Other clients wait until it ends, and some services limit the arguments of a command.
+SCRIPT_ENTRIES = 100
+SCRIPT_BYTES = 256 * 1024
+SCRIPT_ARGUMENTS = 3900
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,30 @@ class Topology:
         return [*self.groups(together), *apart]
 
 
-def in_groups(items: Sequence[Item], size: int = 0) -> list[Sequence[Item]]:
-    """The items in groups of at most ``size``, by default of what one script may change."""
-    size = size or SCRIPT_SIZE
-    return [items[start : start + size] for start in range(0, len(items), size)]
+def in_groups(
+    items: Sequence[Item], most: int = 0, arguments_of: Callable[[Item], int] | None = None
+) -> list[Sequence[Item]]:
+    """The items in groups that one script may change, of up to ``most`` (``SCRIPT_ENTRIES``) each.
+
+    ``arguments_of`` tells how many arguments an item has; ``None``: a few.
+    """
+    groups: list[Sequence[Item]] = []
+    most = most or SCRIPT_ENTRIES
+    start = size = arguments = 0
+    for position, item in enumerate(items):
+        its_size, its_arguments = size_of(item), arguments_of(item) if arguments_of else 0
+        size, arguments = size + its_size, arguments + its_arguments
+        is_full = position - start == most or size > SCRIPT_BYTES or arguments > SCRIPT_ARGUMENTS
+        if is_full and position > start:
+            groups.append(items[start:position])
+            start, size, arguments = position, its_size, its_arguments
+    if items:
+        groups.append(items[start:])
+    return groups
+
+
+def size_of(item: Any) -> int:
+    """About how many bytes an item has among the arguments of a script."""
+    if isinstance(item, (str, bytes)):
+        return len(item)
+    return sum(map(size_of, item)) if isinstance(item, (tuple, list)) else 8

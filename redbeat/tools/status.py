@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import click
 
+from ..beat.guarantees import Guarantee
 from ..beat.holder import Holder
 from ..beat.reports import DELAY_MINUTES, Report
 from ..beat.settings import application_name
@@ -59,20 +60,33 @@ def _read_status(session: Session) -> dict[str, Any]:
     conf, timetable = ensure_conf(session.app), session.timetable
     leader = timetable.leader()
     overdue = timetable.longest_overdue()
+    reports = read_reports(session)
     counts: dict[str, int] = {"total": len(timetable)} | dict(timetable.counts())
     return {
         "redis": sanitized(conf.redis_url),
         "lock": conf.lock_key,
         "leader": None if leader is None else _leader_record(leader),
+        "delivery": _delivery(reports, leader),
         "application": application_name(session.app) or None,
         "entries": counts,
         "failing": [listing.name for listing in timetable.failing()],
         "overdue_for": max(time.time() - overdue.score, 0.0) if overdue else 0.0,
         "beats": {
             name: asdict(report) | {"since": _time(report.since), "at": _time(report.at)}
-            for name, report in read_reports(session).items()
+            for name, report in reports.items()
         },
     }
+
+
+def _delivery(reports: Mapping[str, Report], leader: Holder | None) -> str | None:
+    """How often a run is sent if a beat fails: as the leader says, or the weakest of all beats."""
+    leading = reports.get(f"{leader.host}:{leader.pid}") if leader else None
+    said = {report.delivery for report in [leading] if report} or {
+        report.delivery for report in reports.values()
+    }
+    said.discard("")
+    weakest = Guarantee.AT_LEAST_ONCE.value
+    return weakest if weakest in said else next(iter(said), None)
 
 
 def _time(seconds: float) -> str:
@@ -111,6 +125,7 @@ def _lines(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     counts, now = record["entries"], datetime.now(timezone.utc)
     yield "Redis", record["redis"]
     yield "Leader", _leader_line(record, now)
+    yield "Delivery", record["delivery"] or "not known before the first run"
     yield (
         "Entries",
         f"{counts['total']} ({counts['waiting']} waiting or paused, {counts['overdue']} overdue, "

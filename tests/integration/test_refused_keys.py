@@ -13,7 +13,7 @@ from celery.schedules import schedule
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry, Timetable
 from redbeat.schedulers import ensure_conf, get_storage
-from redbeat.store.topology import SCRIPT_SIZE
+from redbeat.store.topology import SCRIPT_ENTRIES
 from support.apps import MakeApp
 from support.permissions import guard
 from support.servers import StartRedis
@@ -170,7 +170,7 @@ def test_a_calendar_entry_without_a_history_that_may_not_be_written_is_not_sent(
     assert "Set aside redbeat:ro-calendar" in told
 
 
-@pytest.mark.parametrize("count", [3, 2 * SCRIPT_SIZE])
+@pytest.mark.parametrize("count", [3, 2 * SCRIPT_ENTRIES])
 def test_a_change_of_many_entries_is_made_as_a_whole_or_not_at_all(
     closed_place: Place, count: int
 ) -> None:
@@ -188,7 +188,7 @@ def test_a_change_of_many_entries_is_made_as_a_whole_or_not_at_all(
     assert closed_place.admin.zrange(SCHEDULE, 0, -1) == ["redbeat:good-before"]
 
 
-@pytest.mark.parametrize("count", [3, SCRIPT_SIZE])
+@pytest.mark.parametrize("count", [3, SCRIPT_ENTRIES])
 def test_a_change_with_a_key_of_another_type_changes_nothing(place: Place, count: int) -> None:
     timetable = place.timetable()
     place.admin.set("redbeat:good-text", "cache")

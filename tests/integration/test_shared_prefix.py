@@ -10,7 +10,7 @@ from celery import Celery
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
 from redbeat.schedulers import get_storage
-from redbeat.store.topology import SCRIPT_SIZE
+from redbeat.store.topology import SCRIPT_ENTRIES
 from support.wire import Proxy
 
 MINE = {"mine": {"task": "tasks.mine", "schedule": 30}}
@@ -177,5 +177,7 @@ def test_naming_owners_costs_one_round_trip(make_app_with: Any, proxy: Proxy) ->
     with proxy.counting() as traffic:
         storage.notes.write_owner([], "one")
         assert traffic.round_trips == 0
-        storage.notes.write_owner([f"redbeat:{number}" for number in range(SCRIPT_SIZE + 1)], "one")
+        storage.notes.write_owner(
+            [f"redbeat:{number}" for number in range(SCRIPT_ENTRIES + 1)], "one"
+        )
     assert traffic.round_trips == 1

@@ -21,7 +21,7 @@ from redbeat.decoder import register_codec
 from redbeat.errors import EntryError
 from redbeat.schedules import once
 from redbeat.store.keys import SET_ASIDE
-from redbeat.store.topology import SCRIPT_SIZE
+from redbeat.store.topology import SCRIPT_ENTRIES
 from redbeat.timetable.listings import PAGE
 from support.apps import MakeApp
 from support.bare import write_bare
@@ -764,7 +764,7 @@ def test_a_change_of_many_entries_that_is_cut_off_changes_nothing(
     tripwire = Tripwire(redis_server)
     app = make_app_with(redbeat_redis_url=tripwire.url())
     before = {make(app, "before").save().key}
-    wanted = [make(app, str(number)) for number in range(2 * SCRIPT_SIZE)]
+    wanted = [make(app, str(number)) for number in range(2 * SCRIPT_ENTRIES)]
     with redis_server.client() as client, contextlib.ExitStack() as stack:
         stack.callback(tripwire.refuse)
         if not are_scripts_known:

@@ -30,7 +30,7 @@ def storage() -> Storage:
 
 @pytest.fixture
 def reporter(storage: Storage) -> Reporter:
-    return Reporter(lambda: storage)
+    return Reporter(lambda: storage, lambda: None)
 
 
 def news(reporter: Reporter, now: float = NOW) -> Report:

@@ -54,7 +54,7 @@ def test_without_a_hash_tag_spread_entries_are_changed_one_by_one() -> None:
 def test_no_script_changes_more_entries_than_others_can_wait_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(topology, "SCRIPT_SIZE", 2)
+    monkeypatch.setattr(topology, "SCRIPT_ENTRIES", 2)
     assert ONE_SERVER.groups([1, 2, 3]) == [[1, 2], [3]]
 
 

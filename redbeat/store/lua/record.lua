@@ -6,27 +6,25 @@
 -- Returns  how many hashes took a new meta
 --
 -- Atomic for each key, because a hash that was deleted since must not come back, and a run that was
--- recorded or rescheduled since must stay: a beat that was frozen for an hour overwrites nothing. An
--- entry without meta that was saved meanwhile got one without a run, which may be replaced. A key
--- that does not hold a hash any more is skipped, so that the others are recorded. A user who may not
--- run HDEL empties a field instead. Doing it twice is harmless.
+-- recorded or rescheduled since must stay: a beat that was frozen for an hour overwrites nothing. A
+-- key that does not hold a hash any more is skipped, so that the others are recorded. Doing it twice
+-- is harmless. It begins with runs.lua.
 
 local taken = 0
 for i, entry in ipairs(KEYS) do
   local meta, seen, reason = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
   local stored = redis.pcall('HMGET', entry, 'definition', 'meta', 'set_aside')
   if not stored.err and stored[1] then
-    local known = stored[2] or ''
-    local is_new = seen == '' and not string.find(known, '"total_run_count"', 1, true)
-    if meta ~= '' and (known == seen or is_new) then
+    if takes_run(meta, seen, stored[2] or '') then
       redis.call('HSET', entry, 'meta', meta)
       taken = taken + 1
     end
     if reason ~= '' then
       redis.call('HSET', entry, 'set_aside', reason)
     elseif stored[3] and stored[3] ~= '' then
-      if type(redis.pcall('HDEL', entry, 'set_aside')) == 'table' then
-        redis.call('HSET', entry, 'set_aside', '')
+      local reply = remove_field(entry, 'set_aside')
+      if type(reply) == 'table' then
+        return reply
       end
     end
   end

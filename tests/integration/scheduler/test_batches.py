@@ -70,7 +70,7 @@ def test_a_large_commit_takes_several_scripts_and_one_round_trip(
     make_app_with: MakeApp, proxy: Proxy, redis_client: redis.Redis, monkeypatch: Any
 ) -> None:
     """It counts the entries that still had the lease, and no others."""
-    monkeypatch.setattr("redbeat.store.topology.SCRIPT_SIZE", 2)
+    monkeypatch.setattr("redbeat.store.topology.SCRIPT_ENTRIES", 2)
     storage = get_storage(make_app_with(redbeat_redis_url=proxy.url()))
     redis_client.zadd(SCHEDULE, {f"redbeat:{name}": 5 for name in "abcde"} | {"redbeat:other": 6})
     storage.commit(4, [Outcome("redbeat:a", 7)])
