@@ -27,6 +27,7 @@ from .beat.faults import BrokerAwayError, raised_first
 from .beat.greenlets import is_in_event_loop
 from .beat.guarantees import foresee
 from .beat.holder import Holder, read_holder
+from .beat.identity import Run, run_of
 from .beat.interrupts import hold_back_signals
 from .beat.loop import STANDBY_INTERVAL, prepare_process
 from .beat.parts import Parts
@@ -88,6 +89,9 @@ DEFAULT_MAX_INTERVAL = 300
 
 #: Seconds until a disabled entry is looked at again.
 DISABLED_CHECK_INTERVAL = 5.0
+
+#: The attributes of an entry that say under what it runs, and not what it is.
+OF_ONE_RUN = ("claim", "_made_in")
 
 
 # Settings and the client
@@ -179,6 +183,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
 
     #: The claim under which a tick runs this entry; ``None`` outside a tick.
     claim: Claim | None = None
+
+    #: The run of a tick after which this is the entry, where runs are identified.
+    _made_in: Run | None = None
 
     def __init__(
         self,
@@ -412,13 +419,14 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         Beat calls it as ``next(entry)``. In a tick, *now* is when the tick began, and nothing is
         written here: the tick commits the whole batch.
         """
+        made_in = run_of(self) if ensure_conf(self.app).identify_runs else None
         if self.claim is not None:
             last_run_at = last_run_at or self.claim.ran_at
         advanced: RedBeatSchedulerEntry = super()._next_instance(last_run_at=last_run_at)
         if only_update_last_run_at:
             advanced.total_run_count = self.total_run_count
         if self.claim is not None:
-            self.claim.advanced = advanced
+            self.claim.advanced, advanced._made_in = advanced, made_in
         else:
             advanced._store_run()
         return advanced
@@ -461,8 +469,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         return _rebuild, (type(self), dict(self))
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
-        """The fields from which Celery makes the next instance; a claim is for one run only."""
-        return ((field, value) for field, value in vars(self).items() if field != "claim")
+        """The fields from which Celery makes the next instance, without those of a single run."""
+        return ((name, value) for name, value in vars(self).items() if name not in OF_ONE_RUN)
 
 
 def _rebuild(cls: type[RedBeatSchedulerEntry], fields: dict[str, Any]) -> RedBeatSchedulerEntry:
@@ -781,6 +789,26 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             else:
                 logger.debug("Scheduler: %s sent.", entry.task)
 
+    def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+        """Send the entry's task, see :meth:`celery.beat.Scheduler.apply_async`.
+
+        With ``redbeat_identify_runs``, what a tick sends has the identity of its run.
+        """
+        # Asked for first: the slot follows from the entry as it is before it is reserved.
+        run = run_of(entry) if self._identifies(entry) else None
+        if run is None:
+            return super().apply_async(entry, *args, **kwargs)
+        return self._send_identified(run, entry, *args, **kwargs)
+
+    def _identifies(self, entry: Any) -> bool:
+        return isinstance(entry, RedBeatSchedulerEntry) and ensure_conf(self.app).identify_runs
+
+    def _send_identified(
+        self, run: Run, entry: Any, producer: Any = None, advance: bool = True, **kwargs: Any
+    ) -> Any:
+        message = run.message(self.reserve(entry) if advance else entry)
+        return super().apply_async(message, producer=producer, advance=False, **kwargs)
+
     def reserve(self, entry: RedBeatSchedulerEntry) -> RedBeatSchedulerEntry:
         """The entry after this run; see :meth:`RedBeatSchedulerEntry.next`."""
         return next(entry)
@@ -822,6 +850,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 _TICK = RedBeatScheduler.tick
 _SCHEDULE = RedBeatScheduler.schedule
 _SETUP_SCHEDULE = RedBeatScheduler.setup_schedule
+SENDING = (RedBeatScheduler.apply_async, RedBeatScheduler.send_task)
 
 
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery has no types

@@ -35,9 +35,10 @@ from ..store.keys import FINISHED, SET_ASIDE, lease_of, may_tell_slot
 from ..store.records import Claimed, Member, Outcome, Stored
 from ..store.storage import Storage
 from ..timing.due import answers_for_itself, next_due
-from ..timing.history import awaited_before, awaited_from
+from ..timing.history import awaited_before, awaited_from, last_run_of_interval
 from ..timing.instants import as_utc
 from .faults import NotSentError
+from .identity import Run
 from .pauses import in_words
 from .repeats import Repeats
 
@@ -90,6 +91,7 @@ class Claim:
         "messages",
         "now",
         "reason",
+        "run",
         "score",
         "stored",
         "ticked_at",
@@ -111,6 +113,8 @@ class Claim:
         self.advanced: Any = None
         #: The commands that send its messages, as far as they are not sent yet.
         self.messages: Sequence[Command] = ()
+        #: The identity of its run, where runs are identified.
+        self.run: Run | None = None
         #: What its message failed with, although the run is counted.
         self.failure: Exception | None = None
         #: Whether the entry had its turn, whether it said that it is due (``None``: it was not
@@ -181,11 +185,12 @@ class Claim:
             if self.lease is not None:
                 self.set_aside(exc)
 
-    def begin_history(self) -> Outcome | None:
+    def begin_history(self, identifies: bool = False) -> Outcome | None:
         """Let a calendar entry that never ran count from just before the slot it was due at.
 
         Returns what to write about that before the run, or ``None``: if beat is killed during the
-        run, only the lease remains, which does not tell the slot.
+        run, only the lease remains, which does not tell the slot. ``identifies``: the same for an
+        interval, whose first run needs its slot for its identity, and else needs none.
         """
         entry = self.entry
         if entry is None or entry.last_run_at is not None or not entry.enabled:
@@ -193,6 +198,8 @@ class Claim:
         assert self.stored is not None, "an entry is built from what was loaded"
         try:
             entry.last_run_at = last_run_before_slot(entry.schedule, self.score, self.now)
+            if entry.last_run_at is None and identifies:
+                entry.last_run_at = last_run_of_interval(entry.schedule, self.score, self.now)
             if entry.last_run_at is None:
                 return None
             seen, meta = self.stored.meta or "", entry.encode_meta()
@@ -302,11 +309,18 @@ class Batch:
     """The entries of one claim.
 
     ``ticked_at`` is the tick's one reading of the clock, in the application's time zone;
-    ``sent_by`` the monotonic time by which its messages must be sent; ``log`` logs faults.
+    ``sent_by`` the monotonic time by which its messages must be sent; ``log`` logs faults;
+    ``identifies``: its runs have identities.
     """
 
     def __init__(
-        self, storage: Storage, ticked_at: datetime, lease: float, sent_by: float, log: Repeats
+        self,
+        storage: Storage,
+        ticked_at: datetime,
+        lease: float,
+        sent_by: float,
+        log: Repeats,
+        identifies: bool = False,
     ) -> None:
         self.storage = storage
         self.now = as_utc(ticked_at)
@@ -314,6 +328,7 @@ class Batch:
         self._lease = lease
         self._sent_by = sent_by
         self._log = log
+        self._identifies = identifies
         self.claims: list[Claim] = []
         #: The first entry that is due later, within the horizon.
         self.peeked: Claim | None = None
@@ -383,7 +398,8 @@ class Batch:
     def load(self, build: Build) -> list[Claim]:
         """Build the claimed entries; returns the claims of those that can run.
 
-        One round trip, and one more if calendar entries wait for their first slot; up to three
+        One round trip, and one more if entries wait for their first slot (calendars; where runs
+        are identified, intervals too); up to three
         where the server does not say how large entries are. In that case the claims may exceed what
         a batch can hold: those that are not loaded are left for the next one.
         """
@@ -397,7 +413,7 @@ class Batch:
         self._is_full |= len(stored) < len(self.claims)
         for claim, fields in zip(claims, stored, strict=False):
             claim.load(fields, build)
-        begun = [claim.begin_history() for claim in self.claims]
+        begun = [claim.begin_history(self._identifies) for claim in self.claims]
         self._log_faults([claim for claim in self.claims if claim.fault is not None])
         self._write_outcomes([outcome for outcome in begun if outcome is not None])
         # Counted from here: loading over a slow network must leave time for more than one message,

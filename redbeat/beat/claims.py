@@ -102,13 +102,21 @@ class Claims:
 
     def take(self, moment: Moment, horizon: float, from_end: bool) -> Batch:
         """Claim a batch; one round trip. See :meth:`Batch.claim`."""
-        timeout = self._get_conf().claim_timeout
+        conf = self._get_conf()
+        timeout = conf.claim_timeout
         sent_by = time.monotonic() + timeout * PUBLISHING_SHARE
         # Noted first: a signal may end this process before the claim comes back.
         self._lease = unique_lease(as_utc(moment.now).timestamp() + moment.age, timeout)
         before = self._master.address
-        batch = Batch(self._get_storage(), moment.now, self._lease, sent_by, self._log)
-        batch.claim(self._get_conf().batch_size, horizon, from_end)
+        batch = Batch(
+            self._get_storage(),
+            moment.now,
+            self._lease,
+            sent_by,
+            self._log,
+            identifies=conf.identify_runs,
+        )
+        batch.claim(conf.batch_size, horizon, from_end)
         self._claimed_on = before or self._master.address
         return batch
 

@@ -113,6 +113,13 @@ SETTINGS = {
             lambda value: isinstance(value, int) and is_positive(value),
             "How many due entries are claimed, published and committed together.",
         ),
+        Setting(
+            "redbeat_identify_runs",
+            False,
+            "True or False",
+            is_a(bool),
+            "Whether a run has a task id and headers that follow from its entry and its slot.",
+        ),
     )
 }
 
@@ -181,6 +188,7 @@ class Settings:
         self.poll_interval: float = self._read("redbeat_poll_interval")
         self.claim_timeout: float = self._read("redbeat_claim_timeout")
         self.batch_size: int = self._read("redbeat_batch_size")
+        self.identify_runs: bool = self._read("redbeat_identify_runs")
         self._warn_of_misspelled()
 
     @property

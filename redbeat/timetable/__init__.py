@@ -24,7 +24,7 @@ from ..beat.holder import Holder, read_holder
 from ..beat.losses import lost_at
 from ..beat.reports import Report, decode_reports
 from ..errors import EntryError
-from ..schedulers import RedBeatScheduler, RedBeatSchedulerEntry
+from ..schedulers import SENDING, RedBeatScheduler, RedBeatSchedulerEntry
 from ..store.keys import FINISHED, SET_ASIDE
 from ..store.records import Member, Seen
 from ..store.storage import Storage
@@ -395,6 +395,5 @@ def _scheduler_of(app: Any) -> type[RedBeatScheduler]:
 def _sender_of(app: Any) -> Any:
     """The class that sends as the application's scheduler does: Celery's, unless it overrides."""
     scheduler = _scheduler_of(app)
-    own_methods = (scheduler.apply_async, scheduler.send_task)
-    has_own = own_methods != (Scheduler.apply_async, Scheduler.send_task)
+    has_own = (scheduler.apply_async, scheduler.send_task) != SENDING
     return scheduler if has_own else Scheduler

@@ -14,7 +14,7 @@ from celery.schedules import schedule as interval
 from celery.utils.time import remaining
 
 from .crontabs import CrontabCalendar
-from .instants import CALENDAR_END, EPOCH, LATEST, NOTHING, as_utc, later, seconds_until
+from .instants import CALENDAR_END, EPOCH, HOUR, LATEST, NOTHING, as_utc, later, seconds_until
 from .slots import Calendar
 
 Made = TypeVar("Made", bound=type)
@@ -51,6 +51,26 @@ def next_due(schedule: Any, last_run_at: datetime | None, now: datetime) -> date
         left.
     """
     return _rule_of(schedule).due_after(last_run_at, own_now(schedule, now))
+
+
+def due_by_last_run(schedule: Any, last_run_at: datetime) -> datetime | None:
+    """The instant (UTC) at which ``schedule`` is due after ``last_run_at``, whenever that is asked.
+
+    ``None`` if nothing is left; and if a schedule with methods of its own gives another instant
+    when its clock reads another time: then the last run alone does not tell.
+    """
+    if not answers_for_itself(schedule):
+        return next_due(schedule, last_run_at, EPOCH)
+    try:
+        reading = as_utc(_acceptable_last_run(schedule, last_run_at, EPOCH))
+        due, again = (
+            _Asked(_stopped(schedule, each)).due_after(last_run_at, each)
+            for each in (reading, later(reading, -HOUR))
+        )
+    except Exception:
+        # It cannot do with a copy or a clock like this.
+        return None
+    return due if due == again else None
 
 
 def interval_due_at(schedule: interval, last_run_at: datetime, now: datetime) -> datetime | None:
@@ -184,6 +204,13 @@ class _Asked:
             if not isinstance(schedule, interval):
                 raise
             return schedstate(False, seconds_until(LATEST, now))
+
+
+def _stopped(schedule: Any, reading: datetime) -> Any:
+    """A copy of ``schedule`` whose clock stands still at ``reading``."""
+    stopped = object.__new__(type(schedule))
+    vars(stopped).update(vars(schedule), now=lambda: reading)
+    return stopped
 
 
 def _acceptable_last_run(schedule: Any, last_run_at: datetime | None, now: datetime) -> datetime:

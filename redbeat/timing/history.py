@@ -12,7 +12,7 @@ from typing import Any
 from celery.schedules import crontab
 from celery.schedules import schedule as interval
 
-from .due import is_our_calendar, next_due
+from .due import is_our_calendar, is_plain_interval, next_due
 from .instants import EPOCH, SECOND, TICK, as_utc, later
 from .zones import named_zone, wall_at
 
@@ -79,6 +79,19 @@ def awaited_before(schedule: Any, score: float, now: datetime) -> datetime | Non
         if slot is not None and slot <= latest:
             return later(slot, -TICK)
     return None
+
+
+def last_run_of_interval(schedule: Any, score: float, now: datetime) -> datetime | None:
+    """The last run of a plain interval that never ran and was due at ``score``, where 0 means now.
+
+    ``None`` for any other schedule, and if there is no last run after which it is due by ``now``.
+    """
+    if not is_plain_interval(schedule):
+        return None
+    slot = min(later(EPOCH, timedelta(seconds=score)), now) if score > 0 else now
+    before = later(slot, -schedule.run_every)
+    due = next_due(schedule, before, now)
+    return before if due is not None and due <= now else None
 
 
 def slot_of_other_zone(schedule: Any, score: float, now: datetime, zone: tzinfo) -> datetime | None:

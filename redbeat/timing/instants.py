@@ -12,6 +12,7 @@ LATEST = datetime.max.replace(tzinfo=UTC)
 TICK = timedelta(microseconds=1)
 SECOND = timedelta(seconds=1)
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 NOTHING = timedelta(0)
 

@@ -166,6 +166,7 @@ def test_an_unknown_expiry_check_warns_and_means_the_default() -> None:
         ("redbeat_claim_timeout", -3),
         ("redbeat_batch_size", 0),
         ("redbeat_batch_size", 1.5),
+        ("redbeat_identify_runs", "yes"),
     ],
 )
 def test_a_bad_value_is_refused_by_name(name: str, value: Any) -> None:

@@ -28,4 +28,4 @@ def traced_apply_async(*args: Any, **kwargs: Any) -> Any:
 
 # Patching is the point.
 RedBeatScheduler.maybe_due = traced_maybe_due  # type: ignore[method-assign]
-RedBeatScheduler.apply_async = traced_apply_async
+RedBeatScheduler.apply_async = traced_apply_async  # type: ignore[method-assign]
