@@ -14,7 +14,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from celery.beat import ScheduleEntry
 
-from ..timing.due import due_by_last_run
+from ..timing.due import answers_for_itself, due_by_last_run, own_now
 from ..timing.history import run_to_count_from
 from ..timing.instants import as_utc
 
@@ -103,13 +103,16 @@ def run_of(entry: Any) -> Run | None:
     return run
 
 
-def _slot_of(entry: Any, now: datetime) -> datetime | None:
-    """The slot for which ``entry`` runs at ``now``, as far as its last run tells.
+def _slot_of(entry: Any, ticked_at: datetime) -> datetime | None:
+    """The slot for which a tick that began at ``ticked_at`` runs ``entry``, if its last run tells.
 
     An override may let it run before its schedule says so: then it is not for the coming slot.
     """
-    last_run_at = run_to_count_from(entry.schedule, entry.last_run_at, entry.total_run_count)
-    slot = None if last_run_at is None else due_by_last_run(entry.schedule, last_run_at)
+    schedule = entry.schedule
+    last_run_at = run_to_count_from(schedule, entry.last_run_at, entry.total_run_count)
+    slot = None if last_run_at is None else due_by_last_run(schedule, last_run_at)
+    # By the clock that has just said that it is due.
+    now = entry.now() if answers_for_itself(schedule) else own_now(schedule, ticked_at)
     return slot if slot is not None and slot <= now else None
 
 

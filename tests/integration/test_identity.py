@@ -51,6 +51,19 @@ class Wayward(BaseSchedule):  # type: ignore[misc]  # Celery has no types
         return schedstate(True, 60)
 
 
+def ahead() -> datetime:
+    """A clock that is half an hour ahead of the machine's."""
+    return datetime.now(UTC) + HOUR / 2
+
+
+class Early(schedule):  # type: ignore[misc]  # Celery has no types
+    """Goes by the clock that is ahead."""
+
+    def __init__(self) -> None:
+        super().__init__(3600, nowfun=ahead)
+
+
+register_codec("early", Early, lambda rule: {}, lambda fields: Early())
 register_codec("on-request", OnRequest, lambda rule: {}, lambda fields: OnRequest(3600))
 register_codec("wayward", Wayward, lambda rule: {}, lambda fields: Wayward())
 
@@ -293,6 +306,30 @@ def test_a_run_before_its_slot_does_not_take_the_identity_of_the_slot(
         sent += send(scheduler, redis_client)
     assert len({each.headers["id"] for each in sent}) == 2
     assert not any("scheduled_at" in each.headers for each in sent)
+
+
+@pytest.mark.parametrize("rule", [schedule(3600), Early()], ids=["clock", "class"])
+def test_a_schedule_with_a_clock_that_is_ahead_has_its_slots_by_that_clock(
+    make_scheduler: MakeScheduler, redis_client: redis.Redis, rule: Any
+) -> None:
+    """Its runs are not early by what it goes by."""
+
+    class Ahead(RedBeatSchedulerEntry):
+        @classmethod
+        def from_key(cls, key: str, app: Any = None) -> Any:
+            entry = super().from_key(key, app=app)
+            entry.schedule.nowfun = ahead
+            return entry
+
+    class Scheduler(RedBeatScheduler):
+        Entry = Ahead
+
+    scheduler = make_scheduler(Scheduler)
+    ran = datetime.now(UTC) - 3 * HOUR / 4
+    RedBeatSchedulerEntry("a", "t", rule, app=scheduler.app, last_run_at=ran).save()
+    redis_client.zadd(SCHEDULE, {"redbeat:a": 1})
+    (message,) = send(scheduler, redis_client)
+    assert slot_of(message) == ran + HOUR
 
 
 def test_two_entries_have_two_ids_though_other_languages_wrote_them_the_same_name(
