@@ -395,9 +395,13 @@ def test_what_the_options_say_is_kept(
 
 
 def test_nothing_of_an_identity_is_stored_though_overrides_store_what_they_get(
-    make_scheduler: MakeScheduler, redis_client: redis.Redis
+    make_scheduler: MakeScheduler, identifying: Celery
 ) -> None:
     """An id that was stored would be that of all runs to come."""
+    ids: list[str] = []
+
+    def take_down(headers: dict[str, Any], **kwargs: Any) -> None:
+        ids.append(headers["id"])
 
     class Keeping(RedBeatSchedulerEntry):
         def next(self, *args: Any, **kwargs: Any) -> Any:
@@ -416,14 +420,18 @@ def test_nothing_of_an_identity_is_stored_though_overrides_store_what_they_get(
             entry.claim.advanced.save()
             return result
 
+    identifying.conf.broker_url = "memory://"
     scheduler = make_scheduler(Scheduler)
-    due(scheduler.app, "a", options=OPTIONS)
-    first = send(scheduler, redis_client)
-    entry = stored(scheduler.app, "a")
-    assert entry.options == OPTIONS
-    entry.reschedule(datetime.now(UTC) - 2 * HOUR)
-    second = send(scheduler, redis_client)
-    assert len({each.headers["id"] for each in first + second}) == 2
+    due(identifying, "a", options=OPTIONS)
+    before_task_publish.connect(take_down)
+    for hours in (3, 2):
+        entry = stored(identifying, "a")
+        assert entry.options == OPTIONS
+        entry.reschedule(datetime.now(UTC) - hours * HOUR)
+        scheduler.tick()
+    before_task_publish.disconnect(take_down)
+    assert len(set(ids)) == 2
+    assert stored(identifying, "a").options == OPTIONS
 
 
 def test_the_options_of_entries_that_an_override_shows_are_not_changed(
