@@ -39,6 +39,7 @@ from ..timing.history import awaited_before, awaited_from, last_run_of_interval
 from ..timing.instants import as_utc
 from .faults import NotSentError
 from .identity import Run
+from .pace import Filling
 from .pauses import in_words
 from .repeats import Repeats
 
@@ -172,6 +173,11 @@ class Claim:
         """Whether the entry no longer exists."""
         return self.stored is not None and self.stored.is_gone
 
+    @property
+    def is_done(self) -> bool:
+        """Whether the entry needs no turn: it had one, is gone, or cannot run."""
+        return self.had_turn or bool(self.reason) or self.is_gone
+
     def load(self, stored: Stored, build: Build) -> None:
         """Build the entry, or note why that is impossible."""
         self.stored = stored
@@ -235,7 +241,7 @@ class Claim:
 
     def outcome(self) -> Outcome:
         """What the commit has to write; raises if the entry cannot tell."""
-        if self.stored is None or not (self.had_turn or self.reason or self.is_gone):
+        if self.stored is None or not self.is_done:
             return self._given_back()
         if self.is_gone:
             return Outcome(self.key, None)
@@ -338,6 +344,11 @@ class Batch:
         #: Whether the claim made sure that all entries fit into the memory of a batch.
         self._is_bounded = False
         self._filled_by = float("inf")
+        #: When loading ended, and when the first turn began.
+        self._loaded_at = 0.0
+        self._turns_began: float | None = None
+        #: How far the entries got; ``None`` if something else than a lack of time ended that.
+        self.filling: Filling | None = None
         #: Whether all entries were loaded; until then nothing is known about any of them.
         self._is_loaded = False
         #: What was decided for entries, and which of that Redis knows, by key.
@@ -375,9 +386,12 @@ class Batch:
     @property
     def leaves_more(self) -> bool:
         """Whether more is due than this batch could hold, or could run in its time."""
-        return self._is_full or any(
-            claim.entry is not None and not claim.had_turn for claim in self.claims
-        )
+        return self._is_full or self._has_waiting
+
+    @property
+    def _has_waiting(self) -> bool:
+        """Whether an entry that can run had no turn."""
+        return any(claim.entry is not None and not claim.had_turn for claim in self.claims)
 
     @property
     def is_garbage(self) -> bool:
@@ -418,7 +432,7 @@ class Batch:
         self._write_outcomes([outcome for outcome in begun if outcome is not None])
         # Counted from here: loading over a slow network must leave time for more than one message,
         # and filling must leave time to publish.
-        loaded = time.monotonic()
+        self._loaded_at = loaded = time.monotonic()
         self._is_loaded = True
         self._filled_by = min(loaded + FILLING_TIME, (loaded + self._sent_by) / 2)
         return [claim for claim in self.claims if claim.entry is not None]
@@ -441,6 +455,20 @@ class Batch:
             entry.claim = claim
             claim.entry = entry
         return [claim for claim in self.claims if claim.entry is not None and not claim.had_turn]
+
+    def begin_turns(self) -> None:
+        """Take note that the entries get their turns from now on."""
+        self._turns_began = time.monotonic()
+
+    def end_turns(self) -> None:
+        """Take note how far the entries got: all had their turns, or there is no time for more."""
+        now = time.monotonic()
+        self.filling = Filling(
+            done=sum(claim.is_done for claim in self.claims),
+            seconds=0.0 if self._turns_began is None else now - self._turns_began,
+            available=self._filled_by - self._loaded_at,
+            lacked_time=self._has_waiting,
+        )
 
     def set_aside(self, claim: Claim, exc: Exception) -> None:
         """Keep an entry out of the due range from the commit on, and log why."""
@@ -503,6 +531,7 @@ class Batch:
 
     def retract(self) -> None:
         """Count no run but those that are known to have reached the broker."""
+        self.filling = None
         for claim in self.claims:
             if claim.key not in self._written and claim.key not in self._sent:
                 self._outcomes.pop(claim.key, None)

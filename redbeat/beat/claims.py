@@ -21,6 +21,7 @@ from ..store.sentinels import Address, Master
 from ..store.storage import Storage
 from ..timing.instants import as_utc
 from .batch import BATCH_BYTES, Batch, fingerprint
+from .pace import Pace
 from .repeats import Repeats
 from .settings import Settings
 
@@ -94,6 +95,9 @@ class Claims:
         self._get_storage = get_storage
         self._master = master
         self._log = log
+        self._pace = Pace()
+        #: Whether the last claim asked for as many entries as the setting allows.
+        self.are_full_size = True
         self._lease: float | None = None
         self._retries_at = 0.0
         self._retried: Member | None = None
@@ -101,9 +105,10 @@ class Claims:
         self._claimed_on: Address | None = None
 
     def take(self, moment: Moment, horizon: float, from_end: bool) -> Batch:
-        """Claim a batch; one round trip. See :meth:`Batch.claim`."""
+        """Claim a batch, as large as its pace allows; one round trip. See :meth:`Batch.claim`."""
         conf = self._get_conf()
-        timeout = conf.claim_timeout
+        timeout, limit = conf.claim_timeout, self._pace.limit(conf.batch_size)
+        self.are_full_size = limit == conf.batch_size
         sent_by = time.monotonic() + timeout * PUBLISHING_SHARE
         # Noted first: a signal may end this process before the claim comes back.
         self._lease = unique_lease(as_utc(moment.now).timestamp() + moment.age, timeout)
@@ -116,7 +121,7 @@ class Claims:
             self._log,
             identifies=conf.identify_runs,
         )
-        batch.claim(conf.batch_size, horizon, from_end)
+        batch.claim(limit, horizon, from_end)
         self._claimed_on = before or self._master.address
         return batch
 
@@ -135,9 +140,11 @@ class Claims:
         """Whether the claims were made on the present master: another may not know of them."""
         return self._claimed_on == self._master.address
 
-    def settle(self) -> None:
-        """Forget the last lease: its batch is committed."""
+    def settle(self, batch: Batch) -> None:
+        """Forget the last lease, whose batch is committed, and take note how far that got."""
         self._lease = None
+        if batch.filling is not None:
+            self._pace.note(batch.filling)
 
     def give_back(self, now: datetime) -> None:
         """Make entries that still have the last lease due at ``now``; up to three round trips."""

@@ -90,6 +90,7 @@ class Delivery:
         recording: Recording | None = None,
     ) -> Iterator[float | None]:
         """Give each claim its turn; messages that are sent at once are committed by handfuls."""
+        batch.begin_turns()
         for number, claim in enumerate(loaded, 1):
             if stop or not self._may_send(batch):
                 yield 0.0
@@ -99,7 +100,8 @@ class Delivery:
             if recording is None and number % HANDFUL == 0:
                 batch.commit_runs()
             if not batch.may_grow:
-                return
+                break
+        batch.end_turns()
 
     def _take_turn(
         self, batch: Batch, claim: Claim, kwargs: dict[str, Any], recording: Recording | None

@@ -113,7 +113,9 @@ class Dispatcher:
                 self._office.leave()
                 return Outlook(0.0, first_due=moment.timestamp, ticked_at=moment.timestamp)
             found.add(batch)
-            leaves_more, is_garbage = batch.leaves_more, batch.is_garbage
+            leaves_more = batch.leaves_more
+            # A small batch does not show it: the good entries may be right behind it.
+            is_garbage = batch.is_garbage and self._claims.are_full_size
             batch.release()
             if stop or not leaves_more or not self._masters.are_sure() or not self._office.lead():
                 break
@@ -134,7 +136,7 @@ class Dispatcher:
             return
         batch.commit()
         self._uncommitted = None
-        self._claims.settle()
+        self._claims.settle(batch)
         if runs := batch.runs():
             self._broker.note_runs(run.key for run in runs)
         self._ledger.note(batch)
@@ -151,6 +153,8 @@ class Dispatcher:
             if loaded:
                 logger.debug("beat: Loading %d tasks", len(loaded))
                 found.waits += self._delivery.deliver(batch, loaded, stop)
+            else:
+                batch.end_turns()
         except Exception:
             # When beat has to end, which raises no Exception, closing it commits.
             self.settle()

@@ -111,7 +111,7 @@ SETTINGS = {
             500,
             "a positive whole number",
             lambda value: isinstance(value, int) and is_positive(value),
-            "How many due entries are claimed, published and committed together.",
+            "How many due entries, at most, are claimed, published and committed together.",
         ),
         Setting(
             "redbeat_identify_runs",
