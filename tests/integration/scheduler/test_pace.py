@@ -202,12 +202,12 @@ def store_broken(client: redis.Redis, names: list[str]) -> None:
             client.hset(f"redbeat:{name}", "definition", "{")
 
 
-def test_few_bad_entries_in_a_small_batch_do_not_turn_the_order_round(
+def test_a_small_batch_of_mostly_bad_entries_does_not_turn_the_order_round(
     make_slow: MakeSlow, redis_client: redis.Redis
 ) -> None:
     """Entries run in the order in which they became due."""
     names = [f"{number:02}" for number in range(80)]
-    bad = names[20:27] + names[40:47] + names[60:67]
+    bad = names[20:40]
     scheduler = make_slow(lambda name: 0.4, redbeat_claim_timeout=300, redbeat_batch_size=20)
     store(scheduler.app, redis_client, names)
     store_broken(redis_client, bad)
