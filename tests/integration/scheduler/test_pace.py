@@ -211,7 +211,7 @@ def test_a_batch_that_a_signal_ended_says_nothing_about_the_next_one(
     def cost(name: str) -> float:
         scheduler.cost = no_time  # type: ignore[method-assign]  # only the first turn
         os.kill(os.getpid(), signal.SIGTERM)
-        return 0.0
+        return 0.5
 
     scheduler = make_slow(cost, redbeat_claim_timeout=3600)
     scheduler.Entry = SlowToCommit
