@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import kombu.messaging
 import pytest
 import redis
 from celery import Celery
@@ -28,8 +27,6 @@ Cost = Callable[[str], float]
 
 #: How many entries a batch may have.
 FULL = 500
-
-HAS_BATCHES = hasattr(kombu.messaging.Producer, "batch")
 
 
 def no_time(name: str) -> float:
@@ -160,7 +157,6 @@ def test_after_one_slow_entry_batches_are_full_size_again_soon(
     assert redis_client.llen(QUEUE) == len(names)
 
 
-@pytest.mark.skipif(not HAS_BATCHES, reason="kombu before 5.7 has no batches")
 @pytest.mark.parametrize("loss", ["of the lease", "of the lock"])
 def test_a_batch_that_is_taken_back_says_nothing_about_the_next_one(
     make_slow: MakeSlow, proxy: Proxy, redis_client: redis.Redis, loss: str
