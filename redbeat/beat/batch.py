@@ -340,7 +340,7 @@ class Batch:
         self.peeked: Claim | None = None
         #: Whether any entry in the schedule is set aside.
         self.has_set_aside = False
-        self._is_full = False
+        self._leaves_more = False
         #: Whether the claim made sure that all entries fit into the memory of a batch.
         self._is_bounded = False
         self._filled_by = float("inf")
@@ -375,7 +375,7 @@ class Batch:
         ]
         self.peeked = Claim(found.later, self._ticked_at) if found.later else None
         self.has_set_aside = found.has_set_aside
-        self._is_full = found.is_cut or len(found.due) >= limit
+        self._leaves_more = found.leaves_more
         self._is_bounded = found.is_bounded
 
     @property
@@ -386,7 +386,7 @@ class Batch:
     @property
     def leaves_more(self) -> bool:
         """Whether more is due than this batch could hold, or could run in its time."""
-        return self._is_full or self._has_waiting
+        return self._leaves_more or self._has_waiting
 
     @property
     def _has_waiting(self) -> bool:
@@ -424,7 +424,7 @@ class Batch:
             if self._is_bounded
             else self.storage.read_entries_within(keys, BATCH_BYTES)
         )
-        self._is_full |= len(stored) < len(self.claims)
+        self._leaves_more |= len(stored) < len(self.claims)
         for claim, fields in zip(claims, stored, strict=False):
             claim.load(fields, build)
         begun = [claim.begin_history(self._identifies) for claim in self.claims]

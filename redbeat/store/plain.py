@@ -49,13 +49,14 @@ class PlainSteps:
             range_by_score(pipe, schedule, f"({now!r}", horizon, limit=1)
             range_by_score(pipe, schedule, SET_ASIDE, SET_ASIDE, limit=1)
             leased, others, due, later, set_aside = map(members, pipe.execute())
-        if wanted.from_end and len(due) == limit:
+        leaves_more = len(due) == limit
+        if wanted.from_end and leaves_more:
             due = self._last_due(now, limit)
         if due:
             leases = {raw(key): lease_of(lease, score) for key, score in due}
             self._client.zadd(schedule, leases, xx=True)
         claimed = [Member(key, due_by(now, score)) for key, score in leased + others] + due
-        return Claimed(claimed, next(iter(later), None), bool(set_aside))
+        return Claimed(claimed, next(iter(later), None), bool(set_aside), leaves_more=leaves_more)
 
     def _last_due(self, now: float, limit: int) -> list[Member]:
         """The members that became due last, the last one first; up to three round trips."""

@@ -116,15 +116,14 @@ class Claimed(NamedTuple):
     """What a claim found: leased members with the scores they had, and the first one due later.
 
     ``has_set_aside``: whether any entry is set aside. ``is_bounded``: whether the leased entries
-    are known to be within the size that was asked for; ``is_cut``: whether others are due that were
-    left out for their size.
+    are known to be within the size that was asked for; ``leaves_more``: whether others may be due.
     """
 
     due: list[Member]
     later: Member | None
     has_set_aside: bool
     is_bounded: bool = False
-    is_cut: bool = False
+    leaves_more: bool = False
 
 
 class Outcome(NamedTuple):

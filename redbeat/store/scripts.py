@@ -33,9 +33,6 @@ from .records import FIELDS, Claimed, Draft, Outcome, Seen, Wanted
 from .retrying import SAYS, said
 from .topology import Topology
 
-#: The third value of a claim that says whether its size was bounded.
-CUT, SIZES_UNKNOWN = 1, 2
-
 #: The errors with which a server refuses a script, as redis-py raises them.
 REFUSALS = (ResponseError, NoPermissionError, OutOfMemoryError, ReadOnlyError)
 
@@ -96,13 +93,13 @@ def claim(schedule_key: str, wanted: Wanted) -> Call:
 
 def claimed(reply: Any) -> Claimed:
     """What a claim found."""
-    due, later, set_aside, bound = reply
+    due, later, set_aside, is_bounded, more = reply
     return Claimed(
         members(due),
         first_member(later),
         bool(set_aside),
-        is_bounded=bound != SIZES_UNKNOWN,
-        is_cut=bound == CUT,
+        is_bounded=bool(is_bounded),
+        leaves_more=bool(more),
     )
 
 

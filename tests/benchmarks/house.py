@@ -15,6 +15,9 @@ from support.peer import peer_python
 from support.servers import RedisServer
 from support.wire import Proxy
 
+#: The database of a broker on the server of the schedule.
+BROKER_DB = 1
+
 #: Seconds that the slow network adds to a round trip.
 DELAY = 0.001
 
@@ -32,20 +35,27 @@ class Route(NamedTuple):
 
 @dataclass(frozen=True)
 class House:
-    """Two servers on the loopback address, without persistence, and who can use them."""
+    """A server for the schedule and one for the broker, which may be the same; and who uses them.
+
+    Servers are on the loopback address, without persistence. ``broker_db`` is the broker's
+    database.
+    """
 
     schedule_server: RedisServer
     broker_server: RedisServer
+    broker_db: int
     schedule: redis.Redis
     broker: redis.Redis
     ours: str
     peer: str
     sizes: Sizes
+    #: The same with a broker on a server of its own; ``None`` if this is that one.
+    apart: "House | None" = None
 
     @property
     def loopback(self) -> Route:
         """The way to the servers with nothing in between."""
-        return Route(self.schedule_server.url(), self.broker_server.url())
+        return Route(self.schedule_server.url(), self.broker_server.url(self.broker_db))
 
     @contextlib.contextmanager
     def proxies(self, delay: float = DELAY) -> Iterator[tuple[Proxy, Proxy]]:
@@ -57,8 +67,12 @@ class House:
             stack.callback(broker.refuse)
             yield schedule, broker
 
+    def through(self, schedule: Proxy, broker: Proxy) -> Route:
+        """The way to the servers through proxies."""
+        return Route(schedule.url(), broker.url(self.broker_db))
+
     def clear(self) -> None:
-        """Empty both servers."""
+        """Empty the servers."""
         self.schedule.flushall()
         self.broker.flushall()
 
@@ -71,17 +85,22 @@ class House:
 
 @contextlib.contextmanager
 def open_house(directory: Path, sizes: Sizes) -> Iterator[House]:
-    """Start the servers in `directory`; 2.x is installed once per environment of ours."""
+    """Start the servers in `directory`; 2.x is installed once per environment of ours.
+
+    Broker and schedule are two databases of one server, as with most users.
+    """
     cache = Path(sys.prefix) / "peer"
     cache.mkdir(exist_ok=True)
-    peer = peer_python(cache)
+    users = (sys.executable, peer_python(cache), sizes)
     with (
-        _running_server(directory / "schedule") as schedule,
-        _running_server(directory / "broker") as broker,
-        contextlib.closing(schedule.client()) as schedule_client,
-        contextlib.closing(broker.client()) as broker_client,
+        _running_server(directory / "schedule") as server,
+        _running_server(directory / "broker") as other,
+        contextlib.closing(server.client()) as schedule,
+        contextlib.closing(server.client(BROKER_DB)) as broker,
+        contextlib.closing(other.client()) as other_broker,
     ):
-        yield House(schedule, broker, schedule_client, broker_client, sys.executable, peer, sizes)
+        apart = House(server, other, 0, schedule, other_broker, *users)
+        yield House(server, server, BROKER_DB, schedule, broker, *users, apart)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ from functools import partial
 
 from benchmarks.contestants import OURS, PEER, column, medians
 from benchmarks.entries import HOURLY, overdue
-from benchmarks.house import House, Route
+from benchmarks.house import House
 from benchmarks.table import Row, no_more_than, number
 from benchmarks.ticking import run_ticks
 from support.wire import Proxy, Traffic
@@ -17,6 +17,11 @@ def traffic(house: House) -> list[Row]:
 
     Counted once: no noise of the machine changes it, and exact counting takes time.
     """
+    assert house.apart is not None, "broker and schedule share a server"
+    return _rows(house, "", 3) + _rows(house.apart, ", broker on another server", 4)
+
+
+def _rows(house: House, where: str, most: int) -> list[Row]:
     count = house.sizes.batch
     results = medians(
         1,
@@ -25,18 +30,11 @@ def traffic(house: House) -> list[Row]:
             PEER: partial(_count, house, house.peer, count),
         },
     )
-    beyond = column(results, "round trips, beyond publishing")
+    trips = column(results, "round trips")
+    target = no_more_than(most, trips[OURS], number)
     return [
-        Row(
-            f"round trips per {count} due entries, beyond publishing",
-            beyond,
-            number,
-            [no_more_than(5, beyond[OURS], number)],
-        ),
-        *(
-            Row(f"{name.replace(',', f' per {count} due entries,')}", column(results, name), number)
-            for name in ("round trips, in all", "commands, beyond publishing", "commands, in all")
-        ),
+        Row(f"round trips per {count} due entries{where}", trips, number, [target]),
+        Row(f"commands per {count} due entries{where}", column(results, "commands"), number),
     ]
 
 
@@ -48,7 +46,7 @@ def _count(house: House, python: str, count: int) -> dict[str, float]:
             house,
             python,
             (overdue(HOURLY), count),
-            route=Route(to_schedule.url(), to_broker.url()),
+            route=house.through(to_schedule, to_broker),
             during=counted.counting(),
         )
     return counted.figures()
@@ -68,10 +66,7 @@ class _Counted:
             yield
 
     def figures(self) -> dict[str, float]:
-        schedule, broker = self._traffic
         return {
-            "round trips, beyond publishing": schedule.round_trips,
-            "round trips, in all": schedule.round_trips + broker.round_trips,
-            "commands, beyond publishing": len(schedule.commands),
-            "commands, in all": len(schedule.commands) + len(broker.commands),
+            "round trips": sum(each.round_trips for each in self._traffic),
+            "commands": sum(len(each.commands) for each in self._traffic),
         }

@@ -10,10 +10,9 @@
 --          to leave sizes alone
 -- ARGV[6]  1 to begin with the entries that became due last, else 0
 -- ARGV[7]  the lease for all other entries
--- Returns  {claimed, later, set_aside, bound}: two flat lists of member, score, where a claimed
---          member has the score that it had before; 1 if an entry is set aside, else 0; and 0 if all
---          that was asked for is within the bound, 1 if entries were left out for their size, 2 if
---          sizes are unknown
+-- Returns  {claimed, later, set_aside, is_bounded, more}: two flat lists of member, score, where a
+--          claimed member has the score that it had before; 1 if an entry is set aside, else 0; 1 if
+--          what was claimed is known to be within the bound, else 0; 1 if others are due, else 0
 --
 -- Atomic, because two beats that read the same due entries would both dispatch them. A lease is
 -- unique to its claim, so a claim whose reply was lost is simply made again: entries that already
@@ -26,7 +25,7 @@
 local schedule, now, lease, limit, horizon = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local most, from_end, other = tonumber(ARGV[5]), ARGV[6] == '1', ARGV[7]
 
-local bytes, bound = 0, most > 0 and 0 or 2
+local bytes, is_bounded = 0, most > 0
 
 local function size_of(member)
   local size = 0
@@ -39,7 +38,7 @@ local function size_of(member)
       local refusal = tostring(reply.err)
       if not string.find(refusal, 'WRONGTYPE', 1, true)
         and not string.find(refusal, 'permissions to access', 1, true) then
-        bound = 2
+        is_bounded = false
         return 0
       end
     end
@@ -56,7 +55,7 @@ for each, fraction in pairs({[lease] = '.25', [other] = '.75'}) do
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', schedule, each, each)) do
     claimed[#claimed + 1] = member
     claimed[#claimed + 1] = string.format('%d', math.floor(tonumber(now)) - 1) .. fraction
-    bytes = bytes + (bound == 0 and size_of(member) or 0)
+    bytes = bytes + (is_bounded and size_of(member) or 0)
   end
 end
 
@@ -87,9 +86,8 @@ end
 
 local due = due_pairs(limit - #claimed / 2)
 for i = 1, #due, 2 do
-  bytes = bytes + (bound == 0 and size_of(due[i]) or 0)
-  if bound == 0 and bytes > most and #claimed > 0 then
-    bound = 1
+  bytes = bytes + (is_bounded and size_of(due[i]) or 0)
+  if is_bounded and bytes > most and #claimed > 0 then
     break
   end
   local score = tonumber(due[i + 1])
@@ -97,4 +95,5 @@ for i = 1, #due, 2 do
   claimed[#claimed + 1] = due[i]
   claimed[#claimed + 1] = due[i + 1]
 end
-return {claimed, later, set_aside, bound}
+local more = #redis.call('ZRANGEBYSCORE', schedule, 0, now, 'LIMIT', 0, 1)
+return {claimed, later, set_aside, is_bounded and 1 or 0, more}
