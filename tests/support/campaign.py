@@ -14,6 +14,7 @@ from support.programs import Program, Project
 from support.runs import Runs, Strike, Tally
 from support.servers import RedisServer
 from support.waiting import wait_until
+from support.wire import Proxy
 
 # The number of kills in the kill scenario; the other scenarios take their share of it.
 ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "3"))
@@ -22,6 +23,9 @@ ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "3"))
 ENTRIES = 300
 FEW = 20
 LARGE = 1_000_000
+
+# Where the broker is on the schedule's server, which holds the schedule in database 0.
+BROKER_DB = 1
 
 BATCH_SIZE = 50
 CLAIM_TIMEOUT = 2
@@ -43,12 +47,18 @@ SETTINGS = {
     "result_expires": None,
 }
 
+# Nothing that a server has answered to is gone when it is killed.
+KEEPING_ALL = {"appendonly": "yes", "appendfsync": "always"}
+
 # Laid over SETTINGS: one beat leads, and the others wait.
 WITH_A_LEADER = {
     "redbeat_lock_key": "redbeat::lock",
     "redbeat_lock_timeout": LOCK_TIMEOUT,
     "redbeat_failover_timeout": FAILOVER_TIMEOUT,
 }
+
+ROLES: dict[str, dict[str, Any]] = {"sharing": {}, "leading": WITH_A_LEADER}
+SIZES = {"small": 0, "1 MB": LARGE}
 
 NO_STRIKE = Strike()
 
@@ -62,7 +72,10 @@ def take_share(part: float) -> int:
 class Field:
     """A schedule's server, a broker's server, entries, and a project for beats.
 
+    Where both are one server, no run may be doubled, in whatever moment beat is struck.
+
     Attributes:
+        broker_db: The database of the broker on its server; the schedule is in database 0.
         schedule: A client of the schedule's server.
         broker: A client of the broker's server.
         runs: The entries, stored and not yet due.
@@ -78,10 +91,11 @@ class Field:
     runs: Runs
     settings: dict[str, Any]
     book: list[Tally]
+    broker_db: int = 0
 
     def _configure(self, **settings: Any) -> None:
         urls = {
-            "broker_url": self.broker_server.url(),
+            "broker_url": self.broker_server.url(self.broker_db),
             "redbeat_redis_url": self.schedule_server.url(),
         }
         self.project.configure(**(urls | SETTINGS | self.settings | settings))
@@ -97,15 +111,27 @@ class Field:
         self._configure(**settings)
         return self.project.beat()
 
+    def server_of(self, wire: str) -> RedisServer:
+        """The server to which the setting `broker_url` or `redbeat_redis_url` leads."""
+        return self.broker_server if wire == "broker_url" else self.schedule_server
+
+    def url_through(self, proxy: Proxy, wire: str) -> str:
+        """The value of the same setting that leads there through a proxy."""
+        return proxy.url(self.broker_db if wire == "broker_url" else 0)
+
     def kill(self, beat: Program) -> Strike:
         """Kill -9 a beat; tells how the runs stood."""
         beat.kill()
-        return self._of_one_batch(self.runs.find_struck())
+        return self.find_struck()
+
+    def find_struck(self) -> Strike:
+        """How the runs stand after a beat was killed."""
+        return self._excusable(self.runs.find_struck())
 
     def freeze(self, beat: Program) -> Strike:
         """Hold a beat where it stands; tells how the runs stood."""
         beat.freeze()
-        return self._of_one_batch(self.runs.find_frozen())
+        return self._excusable(self.runs.find_frozen())
 
     def run_continuously(self, times: int) -> None:
         """Let each entry run so many times, due again as soon as it is settled."""
@@ -129,7 +155,13 @@ class Field:
         """Let so much time pass that every claim of before has run out."""
         time.sleep(CLAIM_TIMEOUT + 1)
 
-    def _of_one_batch(self, strike: Strike) -> Strike:
+    def choose_batch(self) -> int:
+        """A number of messages with which any batch but the last one begins to appear."""
+        return 1 + BATCH_SIZE * random.randrange(max(1, len(self.runs.names) // BATCH_SIZE - 1))
+
+    def _excusable(self, strike: Strike) -> Strike:
+        if self.broker_server is self.schedule_server:
+            return Strike(strike.unfinished)
         assert len(strike.caught) <= BATCH_SIZE, sorted(strike.caught)
         return strike
 
@@ -148,7 +180,7 @@ class Field:
         assert not self.runs.set_aside(), self._explain(tally)
         assert not tally.lost, self._explain(tally)
         assert not tally.doubled, self._explain(tally)
-        assert len(tally.excused) <= BATCH_SIZE * batches, self._explain(tally)
+        assert len(set(tally.excused)) <= BATCH_SIZE * batches, self._explain(tally)
         self.runs.clear()
         return tally
 
@@ -167,3 +199,4 @@ def _last_lines(log: Path) -> str:
 
 
 MakeField = Callable[..., Field]
+LayField = Callable[..., Field]

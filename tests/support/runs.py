@@ -6,12 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import count as count_from
 from itertools import cycle
 from typing import Any
 
 import redis
 
 from support.messages import QUEUE, read_messages
+from support.targets import Slot, compare
 from support.waiting import wait_until
 
 PREFIX = "redbeat:"
@@ -54,31 +56,32 @@ class Strike:
 
 @dataclass(frozen=True)
 class Tally:
-    """What became of runs that were due.
+    """What became of the slots that were due.
 
     Attributes:
-        runs: How many were due.
+        slots: How many were due.
         unfinished: How many were not yet committed when beat was struck.
-        lost: Entries with fewer messages than runs.
-        doubled: Entries with more messages than runs, none of which was caught in the window.
-        excused: Entries with more messages than runs that were caught between the broker's
+        lost: Slots without a message.
+        doubled: A slot for each message too many, except for those that are excused.
+        excused: A slot for each message too many of an entry that was caught between the broker's
             acceptance and the commit.
     """
 
-    runs: int
+    slots: int
     unfinished: int = 0
-    lost: frozenset[str] = frozenset()
-    doubled: frozenset[str] = frozenset()
-    excused: frozenset[str] = frozenset()
+    lost: tuple[Slot, ...] = ()
+    doubled: tuple[Slot, ...] = ()
+    excused: tuple[Slot, ...] = ()
 
     def __str__(self) -> str:
-        def name_some(names: frozenset[str]) -> str:
-            return f"{len(names)} {sorted(names)[:5]}"
-
         return (
-            f"{self.runs} runs, {self.unfinished} unfinished, lost {name_some(self.lost)}, "
-            f"doubled {name_some(self.doubled)}, in the window {name_some(self.excused)}"
+            f"{self.slots} slots, {self.unfinished} unfinished, lost {_name_some(self.lost)}, "
+            f"doubled {_name_some(self.doubled)}, in the window {_name_some(self.excused)}"
         )
+
+
+def _name_some(slots: Sequence[Slot]) -> str:
+    return f"{len(slots)} {list(map(str, slots[:5]))}"
 
 
 #: The kinds of entries: intervals; calendars; calendars that were written without a history.
@@ -95,7 +98,8 @@ def daily_at(slot: datetime) -> dict[str, Any]:
 class Runs:
     """Entries of one run a day, all of which can be made due at once.
 
-    They are written as any other program writes them: plain commands, in one transaction.
+    They are written as any other program writes them: plain commands, in one transaction. The
+    definition names the slot, so that each message tells for which one it was sent.
 
     Args:
         schedule: A client of the schedule's server.
@@ -118,7 +122,10 @@ class Runs:
         self._kwargs = {"padding": "x" * size} if size else {}
         self._schedule = schedule
         self._broker = broker
-        self._armed = dict.fromkeys(self.names, 0)
+        self._slots: list[Slot] = []
+        self._current: dict[str, Slot] = {}
+        self._deleted: set[str] = set()
+        self._numbers = count_from(1)
         self._counted_before: dict[str, int] = {}
 
     def store(self) -> None:
@@ -128,45 +135,66 @@ class Runs:
                 self._define(pipeline, name)
             pipeline.execute()
 
-    def _define(self, pipeline: Any, name: str, **fields: Any) -> None:
-        written = json.dumps(definition(name, kwargs=self._kwargs, **fields))
+    def _define(self, pipeline: Any, name: str, slot: str = "", **fields: Any) -> None:
+        kwargs = self._kwargs | {"slot": slot}
+        written = json.dumps(definition(name, kwargs=kwargs, **fields))
         pipeline.hset(f"{PREFIX}{name}", "definition", written)
 
     def clear(self) -> None:
-        """Forget the messages and the runs that were due so far."""
+        """Forget the messages and the slots that were due so far."""
         self._broker.delete(QUEUE)
-        self._armed = dict.fromkeys(self.names, 0)
+        self._slots.clear()
+        self._current.clear()
 
-    def arm(self, names: list[str] | None = None) -> None:
+    def arm(self, names: list[str] | None = None, spread: float = 0) -> None:
         """Make a run of each of these entries due now, or of all; they must be settled.
 
         Their run counts stay, as they do when a program reschedules an entry.
+
+        Args:
+            names: The entries.
+            spread: Seconds over which the interval entries become due, one after the other.
         """
         names = self.names if names is None else names
         if not names:
             return
         now = datetime.now(timezone.utc)
-        slot = now.replace(second=0, microsecond=0) - timedelta(minutes=1)
+        past = now.replace(microsecond=0) - timedelta(seconds=1)
+        step = timedelta(seconds=spread) / len(names)
+        minute = now.replace(second=0, microsecond=0) - timedelta(minutes=1)
+        number = next(self._numbers)
         self._counted_before |= self._read_counts(names)
         scores: dict[str, float] = {}
         with self._schedule.pipeline() as pipeline:
-            for name in names:
+            for place, name in enumerate(names):
                 key, kind = f"{PREFIX}{name}", self._kinds[name]
-                if kind == INTERVAL:
-                    scores[key] = int(now.timestamp()) - 1
-                else:
-                    scores[key] = slot.timestamp()
-                    self._define(pipeline, name, schedule=daily_at(slot))
+                due = past + place * step if kind == INTERVAL else minute
+                rule = {} if kind == INTERVAL else {"schedule": daily_at(due)}
+                slot = Slot(name, f"{due:%H:%M:%S}, armed as no. {number}")
+                self._define(pipeline, name, slot.due, **rule)
                 if kind == NEW_CALENDAR:
                     pipeline.hdel(key, "meta")
                     self._counted_before[name] = 0
                 else:
                     ran = now - timedelta(days=2)
                     pipeline.hset(key, "meta", json.dumps(meta(ran, self._counted_before[name])))
+                scores[key] = due.timestamp()
+                self._current[name] = slot
             pipeline.zadd(SCHEDULE_KEY, scores)
             pipeline.execute()
-        for name in names:
-            self._armed[name] += 1
+        self._slots += [self._current[name] for name in names]
+        self._deleted -= set(names)
+
+    def cancel(self, name: str, deleted: bool = False) -> None:
+        """Note that an entry was rescheduled or deleted: unless its run was sent, it must not be.
+
+        Call it right after that has returned.
+        """
+        slot = self._current[name]
+        if slot in self._slots and slot not in self.slots_sent():
+            self._slots.remove(slot)
+        if deleted:
+            self._deleted.add(name)
 
     def wait_for_first_message(self, timeout: float = 30) -> None:
         """Return as soon as the broker's queue is not empty, which stays as it is."""
@@ -175,9 +203,26 @@ class Runs:
     def _block_until_sent(self) -> bool:
         return bool(self._broker.blmove(QUEUE, QUEUE, 1, "LEFT", "LEFT"))
 
+    def wait_for_messages(self, count: int) -> None:
+        """Return as soon as so many messages wait in the queue, or all that are due."""
+        self.wait_for_first_message()
+        deadline = time.monotonic() + 30
+        # Nothing is slept through: what comes next is to strike at this very moment.
+        while self.count_sent() < min(count, len(self._slots)):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited 30 s in vain for {count} messages")
+
     def sent(self) -> Counter[str]:
         """How many messages of each entry wait in the queue."""
         return Counter(message.args[0] for message in read_messages(self._broker))
+
+    def slots_sent(self) -> list[Slot]:
+        """The slots for which messages wait in the queue, of the entries that are armed here."""
+        return [
+            Slot(message.args[0], message.kwargs.get("slot", ""))
+            for message in read_messages(self._broker)
+            if message.args[0] in self._kinds
+        ]
 
     def count_sent(self) -> int:
         """How many messages wait in the queue."""
@@ -200,7 +245,7 @@ class Runs:
 
     def unsettled(self) -> set[str]:
         """The entries that are due or leased."""
-        return set(self.names) - self.settled()
+        return set(self.names) - self.settled() - self._deleted
 
     def wait_until_settled(self, timeout: float = 60) -> None:
         """Wait until no entry is due and none is leased."""
@@ -219,9 +264,9 @@ class Runs:
     def find_struck(self) -> Strike:
         """How the runs stand, once what was on its way has arrived."""
         self.wait_for_stillness()
-        sent = self.sent()
+        sent = set(self.slots_sent())
         unfinished = self.unsettled()
-        caught = {name for name in unfinished if sent[name] == self._armed[name]}
+        caught = {name for name in unfinished if self._current.get(name) in sent}
         return Strike(frozenset(unfinished), frozenset(caught))
 
     def find_frozen(self) -> Strike:
@@ -244,14 +289,13 @@ class Runs:
         return dict(zip(names, counts, strict=True))
 
     def tally(self, strike: Strike) -> Tally:
-        """Compare the messages in the queue with the runs that were due since `clear`."""
-        sent = self.sent()
-        lost = {name for name in self.names if sent[name] < self._armed[name]}
-        doubled = {name for name in self.names if sent[name] > self._armed[name]}
+        """Compare the messages in the queue with the slots that were due since `clear`."""
+        verdict = compare(self._slots, self.slots_sent())
+        excused = tuple(slot for slot in verdict.doubled if slot.entry in strike.caught)
         return Tally(
-            sum(self._armed.values()),
+            len(self._slots),
             len(strike.unfinished),
-            frozenset(lost),
-            frozenset(doubled - strike.caught),
-            frozenset(doubled & strike.caught),
+            verdict.lost,
+            tuple(slot for slot in verdict.doubled if slot.entry not in strike.caught),
+            excused,
         )

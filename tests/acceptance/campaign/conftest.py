@@ -7,19 +7,23 @@ from typing import Any
 
 import pytest
 
-from support.campaign import ENTRIES, Field, MakeField
+from support.campaign import ENTRIES, KEEPING_ALL, Field, LayField, MakeField
 from support.programs import Project
 from support.runs import KINDS, Runs, Tally
-from support.servers import StartRedis
+from support.servers import RedisServer, StartRedis
 from support.tripwire import MakeTripwire, Tripwire
 
-# Nothing that a server has answered to is gone when it is killed.
-KEEPING_ALL = {"appendonly": "yes", "appendfsync": "always"}
-
 OUTCOME = "campaign"
-COLUMNS = "{:<84} {:>6} {:>8} {:>10} {:>6} {:>8} {:>10}"
+COLUMNS = "{:<100} {:>6} {:>8} {:>10} {:>6} {:>8} {:>10}"
 
-HEADINGS = ("rounds", "runs", "unfinished", "lost", "doubled", "in window")
+#: The tables, and whether each is about the set-up in the folder `one_server`.
+ONE_SERVER = "/one_server/"
+SET_UPS = {
+    "SCHEDULE AND BROKER ON ONE SERVER": True,
+    "ON SERVERS OF THEIR OWN, UNLESS A NAME SAYS OTHERWISE": False,
+}
+
+HEADINGS = ("rounds", "slots", "unfinished", "lost", "doubled", "in window")
 
 
 @pytest.fixture
@@ -32,19 +36,21 @@ def book(request: pytest.FixtureRequest) -> Iterator[list[Tally]]:
 
 
 @pytest.fixture
-def make_field(start_redis: StartRedis, tmp_path: Path, book: list[Tally]) -> Iterator[MakeField]:
-    """Lay a field: `make_field(entries=400, redbeat_batch_size=10)`; both servers keep data."""
+def lay_field(tmp_path: Path, book: list[Tally]) -> Iterator[LayField]:
+    """Lay a field on servers: `lay_field(schedule_server, broker_server, broker_db, ...)`."""
     with contextlib.ExitStack() as stack:
 
-        def make(
+        def lay(
+            schedule_server: RedisServer,
+            broker_server: RedisServer,
+            broker_db: int = 0,
             entries: int = ENTRIES,
             kinds: Sequence[str] = KINDS,
             size: int = 0,
             **settings: Any,
         ) -> Field:
-            schedule_server, broker_server = (start_redis(**KEEPING_ALL) for _ in range(2))
             schedule = stack.enter_context(contextlib.closing(schedule_server.client()))
-            broker = stack.enter_context(contextlib.closing(broker_server.client()))
+            broker = stack.enter_context(contextlib.closing(broker_server.client(broker_db)))
             directory = tmp_path / "project"
             directory.mkdir()
             field = Field(
@@ -56,11 +62,23 @@ def make_field(start_redis: StartRedis, tmp_path: Path, book: list[Tally]) -> It
                 Runs(schedule, broker, entries, kinds, size),
                 settings,
                 book,
+                broker_db,
             )
             field.runs.store()
             return field
 
-        yield make
+        yield lay
+
+
+@pytest.fixture
+def make_field(start_redis: StartRedis, lay_field: LayField) -> MakeField:
+    """Lay a field: `make_field(400, redbeat_batch_size=10)`; both servers keep data."""
+
+    def make(*args: Any, **options: Any) -> Field:
+        servers = [start_redis(**KEEPING_ALL) for _ in range(2)]
+        return lay_field(*servers, 0, *args, **options)
+
+    return make
 
 
 @pytest.fixture
@@ -85,7 +103,7 @@ def make_tripwire() -> Iterator[MakeTripwire]:
 def _sum_up(book: list[Tally]) -> list[int]:
     return [
         len(book),
-        sum(tally.runs for tally in book),
+        sum(tally.slots for tally in book),
         sum(tally.unfinished for tally in book),
         sum(len(tally.lost) for tally in book),
         sum(len(tally.doubled) for tally in book),
@@ -94,16 +112,29 @@ def _sum_up(book: list[Tally]) -> list[int]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print how many runs each scenario had due, lost and doubled.
+    """Print how many slots each scenario had due, and how many runs were lost and doubled.
 
     `unfinished` are those that beat had not yet committed when it was struck, and `in window` those
     that were doubled because their batch was caught between the broker's acceptance and the commit.
     """
     terminalreporter.section("campaign: runs that were lost or doubled")
-    terminalreporter.line(COLUMNS.format("", *HEADINGS))
-    for report in _reports(terminalreporter):
-        name = report.nodeid.rpartition("::")[2].removeprefix("test_").replace("_", " ")
+    reports = sorted(_reports(terminalreporter), key=lambda report: report.nodeid)
+    for title, is_one_server in SET_UPS.items():
+        chosen = [report for report in reports if (ONE_SERVER in report.nodeid) is is_one_server]
+        if chosen:
+            _print_table(terminalreporter, title, chosen)
+
+
+def _print_table(
+    terminalreporter: pytest.TerminalReporter, title: str, reports: list[pytest.TestReport]
+) -> None:
+    terminalreporter.line(COLUMNS.format(title, *HEADINGS))
+    for report in reports:
+        name = report.nodeid.partition("::test_")[2].replace("_", " ")
         terminalreporter.line(COLUMNS.format(name, *_outcome(report)))
+    totals = map(sum, zip(*map(_outcome, reports), strict=True))
+    terminalreporter.line(COLUMNS.format("all of them", *totals))
+    terminalreporter.line("")
 
 
 def _reports(terminalreporter: pytest.TerminalReporter) -> list[pytest.TestReport]:

@@ -15,6 +15,7 @@ from support.messages import read_messages
 from support.ports import LOOPBACK
 from support.programs import MakeProject, Program
 from support.runs import Tally
+from support.targets import compare, numbered
 from support.topologies import SERVICE, Sentinel, StartTopology
 from support.waiting import wait_until
 
@@ -66,13 +67,8 @@ class Scene:
         with master.client() as client:
             metas = {name: client.hget(f"redbeat:{name}", "meta") for name in TICKERS}
         known = {name: json.loads(str(meta))["total_run_count"] for name, meta in metas.items()}
-        return Tally(
-            sum(known.values()),
-            lost=frozenset(name for name in TICKERS if sent[name] < known[name]),
-            doubled=frozenset(
-                f"{name} #{number}" for name in TICKERS for number in range(known[name], sent[name])
-            ),
-        )
+        verdict = compare(numbered(known), numbered(sent))
+        return Tally(sum(known.values()), lost=verdict.lost, doubled=verdict.doubled)
 
     def explain(self, tally: Tally) -> str:
         """What became of the runs, and the logs without the lines of the entries."""
@@ -149,7 +145,7 @@ def test_planned_failovers_double_runs_of_two_seconds_at_most(
     scene = make_scene("sentinel", listed=(0, 1), redbeat_lock_key=lock_key)
     rounds = fail_over_and_over(scene, by)
     tally = scene.tally()
-    book.append(replace(tally, doubled=frozenset(), excused=tally.doubled))
+    book.append(replace(tally, doubled=(), excused=tally.doubled))
     assert not tally.lost, scene.explain(tally)
     seconds = SECONDS_UNKNOWN if by == 2 else 0
     assert len(tally.doubled) <= rounds * seconds * len(TICKERS), scene.explain(tally)
