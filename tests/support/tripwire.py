@@ -1,6 +1,7 @@
 """A proxy that strikes in the middle of what passes through it."""
 
 import contextlib
+import socket
 import threading
 from collections.abc import Callable
 
@@ -25,6 +26,7 @@ class Tripwire(Proxy):
         self._counting = threading.Lock()
         self._requests_left = 0
         self._action: Callable[[], object] | None = None
+        self._connection = threading.local()
         super().__init__(server.port)
 
     def arm(self, nth: int, action: Callable[[], object]) -> None:
@@ -37,9 +39,30 @@ class Tripwire(Proxy):
         """Call nothing any more."""
         self._action = None
 
+    def has_struck(self) -> bool:
+        """Whether the action has been called and has returned."""
+        return self._action is None
+
     def wait_until_struck(self, timeout: float = 30) -> None:
         """Wait until the action has been called and has returned."""
-        wait_until(lambda: self._action is None, timeout, "the request to strike at")
+        wait_until(self.has_struck, timeout, "the request to strike at")
+
+    def cut_answer(self, part: float = 0) -> None:
+        """Cut the connection in the midst of the answer to the request that comes in, as an action.
+
+        Args:
+            part: How much of the answer the client still gets; the server has executed it all.
+        """
+        self._connection.part = part
+
+    def hand_on(self, passing: bytes, client: socket.socket, receiver: socket.socket) -> None:
+        """Give the receiver what the other side has sent, unless its answer is to be cut."""
+        part = getattr(self._connection, "part", None)
+        if receiver is not client or part is None:
+            super().hand_on(passing, client, receiver)
+            return
+        super().hand_on(passing[: int(len(passing) * part)], client, receiver)
+        raise ConnectionAbortedError
 
     def count(self, requests: list[list[str]], begins: bool) -> None:
         super().count(requests, begins)

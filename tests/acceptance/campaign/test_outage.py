@@ -11,7 +11,8 @@ import redis
 from support.campaign import ROUNDS, Field, take_share
 from support.programs import Program
 from support.runs import Strike
-from support.tripwire import MakeTripwire, Tripwire
+from support.strikes import cut_at_request
+from support.tripwire import MakeTripwire
 from support.waiting import wait_until
 
 TROUBLE = re.compile(r"\[([-0-9]+ [:0-9]+,[0-9]+): (?:WARNING|ERROR|CRITICAL)/")
@@ -90,14 +91,6 @@ def test_no_run_is_lost_or_doubled_when_a_request_to_the_schedule_s_redis_ends_i
         cut_at_request(field, tripwire, nth)
         field.note()
     assert beat.terminate() == 0
-
-
-def cut_at_request(field: Field, tripwire: Tripwire, nth: int) -> None:
-    """Cut all connections on this wire at the nth request, and see the runs through."""
-    tripwire.arm(nth, tripwire.drop)
-    field.runs.arm()
-    tripwire.wait_until_struck()
-    field.runs.wait_until_settled()
 
 
 @pytest.mark.timeout(600)
