@@ -155,6 +155,16 @@ class RedisServer:
         self.stop()
         self.start()
 
+    def rewrite_log(self) -> None:
+        """Rewrite the append-only file, and wait until it is done.
+
+        A server that was killed may have torn the end of that file. If it is restarted twice
+        without a rewrite, it can repeat the last transaction in it.
+        """
+        with self.client() as client:
+            client.bgrewriteaof()
+            wait_until(lambda: _has_rewritten(client), 30, "a rewrite of the append-only file")
+
     def forget(self) -> None:
         """Lose all data that a stopped server kept."""
         shutil.rmtree(self.directory)
@@ -214,6 +224,12 @@ class RedisServer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+
+def _has_rewritten(client: "redis.Redis") -> bool:
+    facts = client.info("persistence")
+    is_busy = facts["aof_rewrite_in_progress"] or facts["aof_rewrite_scheduled"]
+    return not is_busy and facts["aof_last_bgrewrite_status"] == "ok"
 
 
 def _directives(settings: Mapping[str, Any]) -> str:

@@ -301,11 +301,15 @@ class Sentinel(Topology):
 
     def lose_master_of(self, key: str) -> None:
         """Kill the master, and wait until the sentinels have promoted the replica and agree."""
-        self.master_of(key).kill()
+        self.lose(self.master_of(key))
+
+    def lose(self, master: RedisServer) -> None:
+        """The same, at once, where the master is known."""
+        master.kill()
         wait_until(self._has_master, ELECTION, "a new master")
-        (master,) = self.masters()
+        (promoted,) = self.masters()
         for sentinel in self.sentinels:
-            wait_until(partial(sentinel.names, master), ELECTION, "sentinels that agree")
+            wait_until(partial(sentinel.names, promoted), ELECTION, "sentinels that agree")
 
     def promote(self, by: int = 0) -> RedisServer:
         """Have a sentinel replace the master, which lives; gives the new one, named by all.
@@ -324,6 +328,24 @@ class Sentinel(Topology):
         """The same, and wait until the old master is a replica: the next failover needs one."""
         new = self.promote(by)
         wait_until(partial(self._has_only_master, new), ELECTION, "one master, with a replica")
+
+    def bring_back(self, server: RedisServer) -> None:
+        """Start a master that was lost again, as a replica of the one that took its place."""
+        (master,) = self.masters()
+        server.settings["replicaof"] = f"{LOOPBACK} {port_of(master)}"
+        server.start()
+
+    def wait_until_whole(self) -> None:
+        """Wait until a failover is possible: all sentinels see a replica that has everything."""
+        wait_until(self._has_replica, ELECTION, "a master with a replica that is current")
+        for sentinel in self.sentinels:
+            wait_until(sentinel.sees_replica, ELECTION, "sentinels that see the replica")
+
+    def _has_replica(self) -> bool:
+        with contextlib.suppress(redis.ConnectionError):
+            masters = self.masters()
+            return len(masters) == 1 and has_current_replica(masters[0])
+        return False
 
     def _has_only_master(self, master: RedisServer) -> bool:
         # A server that gets another role cuts its clients.
@@ -364,6 +386,19 @@ class SentinelServer(RedisServer):
         """Whether this sentinel sends clients to this server."""
         with self.client() as client:
             return bool(client.sentinel_master(SERVICE)["port"] == port_of(master))
+
+    def sees_replica(self) -> bool:
+        """Whether this sentinel would promote the replica if the master were lost now."""
+        with self.client() as client:
+            master = client.sentinel_master(SERVICE)
+            replicas = client.sentinel_slaves(SERVICE)
+        return not master["is_sdown"] and all(
+            not each["is_sdown"]
+            and not each["is_disconnected"]
+            and each["role-reported"] == "slave"
+            and each["master-link-status"] == "ok"
+            for each in replicas
+        )
 
     def knows_all(self) -> bool:
         """Whether this sentinel knows the replica and the two other sentinels."""
