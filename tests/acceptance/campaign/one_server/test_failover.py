@@ -1,14 +1,14 @@
 """Failovers of the one server of schedule and broker, behind Sentinel.
 
-What is claimed: on the master that remains, each slot has exactly one message. When runs become due
-is acknowledged by the replica (`WAIT`), since what a replica never heard of is gone with its
-master. What beat writes is not waited for, and need not be: a batch of messages and their commit
-are one transaction in the stream of replication, so that the new master has both or neither, and
-what it has neither of runs there. With `min-replicas-to-write 1`, a master that has been replaced
-takes no more of them.
+What is claimed: on the master that remains, each slot has exactly one message. The test waits until
+the replica has acknowledged the schedule (`WAIT`), since what a replica never heard of is gone with
+its master. What beat writes is not waited for, and need not be: messages and their commit are one
+transaction in the stream of replication, so the new master has both or neither, and a slot of which
+it has neither is still due there.
 
-What is not claimed: that no worker runs a message twice which it took from the old master before
-the replica heard of it. Redis replicates after it has answered, and only a worker could wait.
+What is not claimed: that no message is run twice. A worker may have taken it from the old master,
+and the new one never have heard of it: Redis answers before it replicates. `min-replicas-to-write`
+shortens the time in which a master that was replaced accepts such messages, and does not end it.
 """
 
 import contextlib
