@@ -56,12 +56,21 @@ def kill_the_leader(field: Field, leader: Program, moment: Moment = at_random) -
 def count_requests(field: Field, tripwire: Tripwire, wire: str) -> int:
     """How many round trips a new beat makes on this wire for one round of runs."""
     beat = field.start_beat(**{wire: field.url_through(tripwire, wire)})
-    with tripwire.counting() as traffic:
+    requests = count_requests_of_a_round(field, tripwire)
+    beat.terminate()
+    return requests
+
+
+def count_requests_of_a_round(field: Field, tripwire: Tripwire) -> int:
+    """How many round trips a beat that runs makes on this wire for one round of runs."""
+
+    def run_all() -> None:
         field.runs.arm()
         field.runs.wait_until_settled()
-    beat.terminate()
+
+    requests = tripwire.count_begun(run_all)
     field.note()
-    return traffic.round_trips
+    return requests
 
 
 def choose_requests(requests: int, rounds: int) -> Iterator[int]:

@@ -24,7 +24,7 @@ class Tripwire(Proxy):
     def __init__(self, server: RedisServer) -> None:
         # Each connection has a thread: of two requests at a time none may pass the count unseen.
         self._counting = threading.Lock()
-        self._requests_left = 0
+        self._nth = self._begun = 0
         self._action: Callable[[], object] | None = None
         self._connection = threading.local()
         super().__init__(server.port)
@@ -32,8 +32,15 @@ class Tripwire(Proxy):
     def arm(self, nth: int, action: Callable[[], object]) -> None:
         """Call the action once, at the nth round trip that begins from now on."""
         with self._counting:
-            self._requests_left = nth
+            self._nth, self._begun = nth, 0
             self._action = action
+
+    def count_begun(self, act: Callable[[], object]) -> int:
+        """How many round trips begin during an act, none of which is slowed down by the count."""
+        with self._counting:
+            self._begun = 0
+        act()
+        return self._begun
 
     def disarm(self) -> None:
         """Call nothing any more."""
@@ -75,8 +82,8 @@ class Tripwire(Proxy):
     def _take_action(self) -> Callable[[], object] | None:
         """Count one more round trip; what to do if it is the one to strike at."""
         with self._counting:
-            self._requests_left -= 1
-            return None if self._requests_left else self._action
+            self._begun += 1
+            return self._action if self._begun == self._nth else None
 
 
 MakeTripwire = Callable[..., Tripwire]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from support.campaign import ROLES, ROUNDS, Field, MakeField
-from support.strikes import choose_requests, cut_at_request
+from support.campaign import ROLES, ROUNDS, MakeField
+from support.strikes import choose_requests, count_requests_of_a_round, cut_at_request
 from support.tripwire import MakeTripwire, Tripwire
 
 Cut = Callable[[Tripwire], None]
@@ -30,20 +30,11 @@ def test_no_run_is_lost_or_doubled_when_a_connection_is_cut(
     field = make_field(**role)
     tripwire = make_tripwire(field.server_of(wire))
     beat = field.start_beat(**{wire: field.url_through(tripwire, wire)})
-    count_of_a_round(field, tripwire)  # It connects in this one.
-    requests = count_of_a_round(field, tripwire)
+    count_requests_of_a_round(field, tripwire)  # It connects in this one.
+    requests = count_requests_of_a_round(field, tripwire)
     struck = []
     for nth in choose_requests(requests, ROUNDS):
         struck.append(cut_at_request(field, tripwire, nth, partial(cut, tripwire)))
         field.note()
     assert any(struck)
     assert beat.terminate() == 0
-
-
-def count_of_a_round(field: Field, tripwire: Tripwire) -> int:
-    """How many round trips the beat makes on this wire while nothing is cut."""
-    with tripwire.counting() as traffic:
-        field.runs.arm()
-        field.runs.wait_until_settled()
-    field.note()
-    return traffic.round_trips
