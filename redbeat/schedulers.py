@@ -91,7 +91,7 @@ DEFAULT_MAX_INTERVAL = 300
 DISABLED_CHECK_INTERVAL = 5.0
 
 #: The attributes of an entry that say under what it runs, and not what it is.
-OF_ONE_RUN = ("claim", "_made_in")
+OF_ONE_RUN = ("claim", "_made_by", "_made_in")
 
 
 # Settings and the client
@@ -184,7 +184,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
     #: The claim under which a tick runs this entry; ``None`` outside a tick.
     claim: Claim | None = None
 
-    #: The run of a tick after which this is the entry, where runs are identified.
+    #: The claim under which a tick made the run after which this is the entry; and that run, where
+    #: runs are identified.
+    _made_by: Claim | None = None
     _made_in: Run | None = None
 
     def __init__(
@@ -363,6 +365,9 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         task, something that JSON cannot hold or that can never be sent, or a name whose key is
         reserved.
         """
+        if self._made_by is not None and self._made_by.advanced is self:
+            # An override saves what a tick has advanced and not committed: its run counts.
+            self._store_run()
         entries.store(lambda: get_storage(self.app), [self], as_utc(app_or_default(self.app).now()))
         return self
 
@@ -426,7 +431,8 @@ class RedBeatSchedulerEntry(ScheduleEntry):  # type: ignore[misc]  # Celery has 
         if only_update_last_run_at:
             advanced.total_run_count = self.total_run_count
         if self.claim is not None:
-            self.claim.advanced, advanced._made_in = advanced, made_in
+            self.claim.advanced = advanced
+            advanced._made_by, advanced._made_in = self.claim, made_in
         else:
             advanced._store_run()
         return advanced
@@ -715,7 +721,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
             parts.broker.disconnect()
             return parts.pauses.after(exc)
         parts.pauses.end()
-        parts.broker.end_tick()
+        parts.broker.renew()
         return outlook
 
     def _current_tick(self) -> tuple[Callable[[], Any], bool]:
@@ -850,7 +856,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 _TICK = RedBeatScheduler.tick
 _SCHEDULE = RedBeatScheduler.schedule
 _SETUP_SCHEDULE = RedBeatScheduler.setup_schedule
-SENDING = (RedBeatScheduler.apply_async, RedBeatScheduler.send_task)
+OWN_SENDERS = (RedBeatScheduler.apply_async, RedBeatScheduler.send_task)
 
 
 @beat_init.connect  # type: ignore[untyped-decorator]  # Celery has no types

@@ -7,7 +7,7 @@ they have run (``broker.py``), so that it does not accept them again and again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from redis.client import Redis
@@ -15,7 +15,7 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
 from ..store.topology import size_of
 from .batch import Batch, Claim
-from .broker import Broker, broker_away
+from .broker import Broker
 
 Item = TypeVar("Item")
 
@@ -25,7 +25,7 @@ class SendingAhead:
 
     def __init__(self, broker: Broker, client: Redis) -> None:
         self._broker = broker
-        self._client: Any = client
+        self.client: Any = client
         options = client.connection_pool.connection_kwargs
         names = ("retry", "retry_on_error", "retry_on_timeout")
         #: Whether redis-py sends a pipeline again after an error, as options of kombu may ask.
@@ -46,12 +46,16 @@ class SendingAhead:
     def _send(self, batch: Batch, claims: Sequence[Claim]) -> None:
         errors = self._ask(claims)
         batch.note_sent(claim for claim in claims if claim.key not in errors)
-        full = [claim for claim in claims if is_out_of_memory(errors.get(claim.key))]
-        for claim in without_crowd(self._client, full, lambda claim: size_of(claim.messages)):
+
+        def succeeds(claim: Claim) -> bool:
             if self._ask([claim]):
-                break
+                return False
             del errors[claim.key]
             batch.note_sent([claim])
+            return True
+
+        full = [claim for claim in claims if is_out_of_memory(errors.get(claim.key))]
+        try_each(self.client, full, lambda claim: size_of(claim.messages), succeeds)
         for claim in claims:
             if claim.key in errors:
                 self._broker.put_off(batch, claim, errors[claim.key])
@@ -60,13 +64,12 @@ class SendingAhead:
         """Send messages; returns the first error of each claim that has one, by its key."""
         commands = [(claim, command) for claim in claims for command in claim.messages]
         try:
-            with self._client.pipeline(transaction=False) as pipe:
+            with self.client.pipeline(transaction=False) as pipe:
                 for _, command in commands:
                     pipe.execute_command(*command)
                 replies = pipe.execute(raise_on_error=False)
         except (OSError, RedisError) as exc:
-            self._broker.note_doubtful(claim.key for claim in claims)
-            raise broker_away(exc) from exc
+            raise self._broker.break_off(claims, exc) from exc
         errors: dict[str, ResponseError] = {}
         for (claim, _), reply in zip(commands, replies, strict=True):
             if isinstance(reply, ResponseError):
@@ -74,17 +77,22 @@ class SendingAhead:
         return errors
 
 
-def without_crowd(
-    client: Any, refused: Sequence[Item], size: Callable[[Item], int]
-) -> Iterator[Item]:
-    """What was refused among others for want of memory, to be tried alone, the smallest first.
+def try_each(
+    client: Any,
+    refused: Sequence[Item],
+    size: Callable[[Item], int],
+    succeeds: Callable[[Item], bool],
+) -> None:
+    """Try again, each alone, what was refused together for lack of memory.
 
-    What a server has read and not yet done is in its memory too, and so is the buffer that it has
-    made for that on a connection: that one is closed.
+    The smallest comes first, and the first that fails ends it. What a server has read and not yet
+    done takes up its memory, too, and so does the buffer for that: the connection is closed.
     """
     if len(refused) > 1:
         client.connection_pool.disconnect()
-        yield from sorted(refused, key=size)
+        for item in sorted(refused, key=size):
+            if not succeeds(item):
+                break
 
 
 def is_out_of_memory(error: ResponseError | None) -> bool:

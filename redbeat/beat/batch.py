@@ -86,13 +86,14 @@ class Claim:
         "failure",
         "fault",
         "had_turn",
+        "identity",
+        "is_changed",
         "is_given_back",
         "key",
         "lease",
         "messages",
         "now",
         "reason",
-        "run",
         "score",
         "stored",
         "ticked_at",
@@ -115,7 +116,7 @@ class Claim:
         #: The commands that send its messages, as far as they are not sent yet.
         self.messages: Sequence[Command] = ()
         #: The identity of its run, where runs are identified.
-        self.run: Run | None = None
+        self.identity: Run | None = None
         #: What its message failed with, although the run is counted.
         self.failure: Exception | None = None
         #: Whether the entry had its turn, whether it said that it is due (``None``: it was not
@@ -123,6 +124,8 @@ class Claim:
         self.had_turn = False
         self.was_due: bool | None = None
         self.wait: float | None = None
+        #: Whether an override has changed the entry since its turn began, and so ended its lease.
+        self.is_changed = False
         #: Whether the commit leaves it due.
         self.is_given_back = False
         #: Why the entry is to be set aside.
@@ -356,6 +359,7 @@ class Batch:
         self._written: set[str] = set()
         #: The entries whose messages were sent ahead of their commit.
         self._sent: set[str] = set()
+        self._in_turn: Claim | None = None
         #: When the runs of this batch had been made; its commit may be delayed by an outage.
         self._ran_by: datetime | None = None
 
@@ -413,9 +417,9 @@ class Batch:
         """Build the claimed entries; returns the claims of those that can run.
 
         One round trip, and one more if entries wait for their first slot (calendars; where runs
-        are identified, intervals too); up to three
-        where the server does not say how large entries are. In that case the claims may exceed what
-        a batch can hold: those that are not loaded are left for the next one.
+        are identified, intervals too); up to three where the server does not say how large entries
+        are. In that case the claims may exceed what a batch can hold: those that are not loaded are
+        left for the next one.
         """
         claims = self.claims + ([self.peeked] if self.peeked else [])
         keys = [claim.key for claim in claims]
@@ -469,6 +473,16 @@ class Batch:
             available=self._filled_by - self._loaded_at,
             lacked_time=self._has_waiting,
         )
+
+    def begin_turn(self, claim: Claim) -> None:
+        """Give a claim its turn."""
+        claim.had_turn = True
+        self._in_turn = claim
+
+    def note_messages(self, commands: Sequence[Command]) -> None:
+        """Keep what was recorded in the turn that is under way."""
+        assert self._in_turn is not None, "a turn is under way"
+        self._in_turn.messages = [*self._in_turn.messages, *commands]
 
     def set_aside(self, claim: Claim, exc: Exception) -> None:
         """Keep an entry out of the due range from the commit on, and log why."""
@@ -563,7 +577,9 @@ class Batch:
 
     def note_sent(self, claims: Iterable[Claim]) -> None:
         """Take note of runs whose messages were sent ahead of their commit."""
-        self._sent.update(claim.key for claim in claims)
+        for claim in claims:
+            claim.messages = ()
+            self._sent.add(claim.key)
 
     def note_handed_over(self, claims: Iterable[Claim]) -> None:
         """Take note of runs that were committed as they were sent."""

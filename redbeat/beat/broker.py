@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol
 
 from celery.utils.log import get_logger
@@ -11,6 +11,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from ..store.retrying import is_of_one_key
 from .batch import HELD_BACK_DELAY, Batch, Claim
 from .faults import (
+    BrokenOffError,
     BrokerAwayError,
     NotSentError,
     describe,
@@ -63,11 +64,16 @@ class Broker:
         self._answers = None
         self._is_full = False
 
-    def end_tick(self) -> None:
-        """Replace a channel on which a message could not be sent: a closed one stays closed."""
-        if self._has_doubtful_channel:
-            self._has_doubtful_channel = False
-            self._forget_channel()
+    def renew(self) -> bool:
+        """Replace a channel on which a message could not be sent: a closed one stays closed.
+
+        Returns whether that was necessary: the next :meth:`connect` makes a new one.
+        """
+        if not self._has_doubtful_channel:
+            return False
+        self._has_doubtful_channel = False
+        self._forget_channel()
+        return True
 
     def connect(self) -> dict[str, Any]:
         """The keywords for ``maybe_due``, connecting if need be; raises ``BrokerAwayError``."""
@@ -94,9 +100,23 @@ class Broker:
         """Whether any of these entries has a message that the broker may have accepted already."""
         return not self._doubtful.isdisjoint(keys)
 
-    def note_doubtful(self, keys: Iterable[str]) -> None:
-        """Have these entries sent one by one until they have run."""
-        self._doubtful.update(keys)
+    def break_off(self, claims: Iterable[Claim], exc: BaseException) -> BrokenOffError:
+        """The error for a connection that broke with ``exc`` while these messages were sent.
+
+        From now on their entries are sent one by one, until they have run.
+        """
+        self._doubtful.update(claim.key for claim in claims)
+        error = BrokenOffError(str(broker_away(exc)))
+        error.__cause__ = exc
+        return error
+
+    def in_groups(self, claims: Sequence[Claim]) -> Iterator[Sequence[Claim]]:
+        """The claims that may be sent together, and each of the others alone."""
+        alone = [claim for claim in claims if claim.key in self._doubtful]
+        if len(alone) < len(claims):
+            yield [claim for claim in claims if claim.key not in self._doubtful]
+        for claim in alone:
+            yield [claim]
 
     def note_runs(self, keys: Iterable[str]) -> None:
         """Take note of entries that have run: they may share a batch again."""
@@ -104,6 +124,21 @@ class Broker:
         self._pauses.note_runs()
 
     # Errors
+
+    def put_off_alone(self, batch: Batch, claim: Claim, exc: BrokenOffError) -> None:
+        """Put off a claim on whose messages alone the connection broke.
+
+        Raises ``exc`` if no new connection can be made.
+        """
+        is_news = self._answers is None
+        if not self._can_be_reached():
+            raise exc
+        message = (
+            f"{claim.entry.name} was not sent ({describe(exc)}), though the broker is available"
+        )
+        error = NotSentError(message, HELD_BACK_DELAY, is_news)
+        error.__cause__ = exc
+        batch.put_off(claim, error)
 
     def put_off(self, batch: Batch, claim: Claim, exc: ResponseError) -> None:
         """Put off a claim whose messages alone the broker refused; else raise BrokerAwayError."""

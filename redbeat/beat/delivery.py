@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from typing import Any, Protocol
 
 from celery.utils.log import get_logger
@@ -68,7 +68,7 @@ class Delivery:
         if recording is None:
             return list(self._take_turns(batch, loaded, kwargs, stop))
         try:
-            with closing(recording):
+            with closing(recording), self._noticing_changes(batch, recording):
                 waits = list(self._take_turns(batch, loaded, kwargs, stop, recording))
             # Nothing is left to work out between the messages and their commit.
             batch.decide_runs()
@@ -80,6 +80,27 @@ class Delivery:
             batch.retract()
             raise
         return waits
+
+    @contextmanager
+    def _noticing_changes(self, batch: Batch, recording: Recording) -> Iterator[None]:
+        """In this block, send what is recorded for an entry before an override changes it.
+
+        The change ends the lease: what is sent afterwards would look like the work of a beat that
+        has lost it. A change by anyone else is one.
+        """
+
+        def notice(keys: Sequence[str]) -> None:
+            changed = [claim for claim in batch.claims if claim.had_turn and claim.key in keys]
+            if changed:
+                batch.note_messages(_take(recording))
+                self._outbox.send_before_change(batch, changed)
+
+        storage, before = batch.storage, batch.storage.before_change
+        storage.before_change = notice
+        try:
+            yield
+        finally:
+            storage.before_change = before
 
     def _take_turns(
         self,
@@ -101,13 +122,18 @@ class Delivery:
                 batch.commit_runs()
             if not batch.may_grow:
                 break
+            if self._broker.renew():
+                # On the old channel, every message would fail from now on.
+                kwargs |= self._broker.connect()
+                if recording is not None:
+                    recording.move_to(kwargs["producer"])
         batch.end_turns()
 
     def _take_turn(
         self, batch: Batch, claim: Claim, kwargs: dict[str, Any], recording: Recording | None
     ) -> None:
         """Give one entry its turn; whatever is wrong with it stays its own."""
-        claim.had_turn = True
+        batch.begin_turn(claim)
         is_put_off = False
         try:
             claim.wait = self._hooks.maybe_due(claim.entry, **kwargs)
@@ -131,7 +157,8 @@ class Delivery:
             raise
         if recording is not None:
             messages = _take(recording)
-            claim.messages = () if is_put_off else messages
+            if not is_put_off:
+                batch.note_messages(messages)
 
     def look_ahead(self, peeked: Claim) -> float | None:
         """Ask the first later entry, which must not run yet, how long to wait for it."""

@@ -25,6 +25,10 @@ class BrokerAwayError(Exception):
     """The broker cannot be reached: what is due stays due."""
 
 
+class BrokenOffError(BrokerAwayError):
+    """The connection broke while messages were on their way."""
+
+
 class NotSentError(Exception):
     """One message could not be sent although the broker is there: its entry alone is put off.
 

@@ -10,8 +10,8 @@ from redis.client import Redis
 from .broker import connect_once
 from .publishing import connection_for_sending
 
-#: Seconds for which the start-up banner waits for a connection to the broker.
-CONNECTING_TIME = 2
+#: Seconds for which the start-up banner waits for the broker, to connect and to answer.
+PATIENCE = 1
 
 
 class Guarantee(Enum):
@@ -30,7 +30,9 @@ def foresee(app: Any, client: Any) -> Guarantee:
     with connection_for_sending(app) as connection:
         if connection.transport.driver_type != "redis":
             return Guarantee.AT_LEAST_ONCE
-        connection.transport_options.setdefault("socket_connect_timeout", CONNECTING_TIME)
+        connection.transport_options.update(
+            socket_connect_timeout=PATIENCE, socket_timeout=PATIENCE
+        )
         connect_once(connection)
         with Redis(connection_pool=connection.default_channel.pool) as theirs:
             servers = {str(each.info("server")["run_id"]) for each in (client, theirs)}

@@ -97,7 +97,7 @@ def run_of(entry: Any) -> Run | None:
     if claim is None or claim.lease is None:
         run = entry._made_in
     else:
-        run = claim.run = claim.run or Run(
+        run = claim.identity = claim.identity or Run(
             claim.key, entry.name, _slot_of(entry, claim.now), entry.last_run_at
         )
     return run

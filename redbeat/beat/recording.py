@@ -124,6 +124,11 @@ class Recording:
             self._follow()
         return commands
 
+    def move_to(self, producer: Any) -> None:
+        """Go on with another producer, whose channel is a new one."""
+        self._producer = producer
+        self._follow()
+
     def close(self) -> None:
         """Let the producer send at once again."""
         self._open.close()

@@ -3,7 +3,7 @@
 Promises. A *parcel* is one entry's run: what is to be written about it, and the commands that send
 its messages. A script takes the entry off its lease and runs these commands, or does neither. So a
 parcel cannot be sent twice, however often it is handed over, nor be lost in between; and whoever
-lost the lease sends nothing. It makes no difference whether the script's answer arrives.
+lost the lease sends nothing.
 
 The scripts run on a connection of the broker. That it leads to the server of the schedule needs no
 other proof than the lease: on any other server no entry has it, and nothing is done.
@@ -11,8 +11,9 @@ other proof than the lease: on any other server no entry has it, and nothing is 
 How it can fail. A server may refuse scripts, or ``SELECT`` between two databases:
 :exc:`RefusedError`. The user may not write one entry, a cluster may keep it elsewhere: that parcel
 is :attr:`Fate.UNSUITED`, and takes two steps. One message may be refused: that parcel is
-:attr:`Fate.REFUSED`, and its entry keeps its lease. All of that is found out before anything is
-done for the entry. A server that loses its last writes, as in a failover, loses both or neither.
+:attr:`Fate.REFUSED`, and its entry keeps its lease. A server that loses its last writes, as in a
+failover, loses both or neither. If the answer is lost twice in a row, nobody knows which runs were
+made: none of them is lost or repeated, but they are not announced.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from enum import Enum
 from typing import Any, NamedTuple
 
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .commands import ask, raw
 from .records import Outcome
-from .retrying import error_code, is_of_one_key, is_of_user
-from .scripts import HAND_OVER, Call, refuses_scripts
+from .retrying import error_code, is_of_one_key, is_of_user, is_outage
+from .scripts import HAND_OVER, Call
 from .topology import in_groups
 
 #: A Redis command: its name and its arguments.
@@ -178,6 +179,6 @@ def _require_refused_key(error: ResponseError) -> None:
     """Return if a script was refused for one of its keys; else raise."""
     if is_of_one_key(error) or error_code(error) in MISPLACED:
         return
-    if refuses_scripts(error) or error_code(error) == "NOSELECT":
-        raise RefusedError(str(error).removeprefix("NOSELECT ")) from error
-    raise error
+    if is_outage(error) or isinstance(error, OutOfMemoryError) or error_code(error) == "MISCONF":
+        raise error
+    raise RefusedError(str(error).removeprefix("NOSELECT ")) from error

@@ -13,7 +13,7 @@ from .commands import ask, ask_for_each, optional_text, raw, refusals
 from .keys import OwnKeys
 from .records import Changed, Claimed, Draft, Member, Outcome, Seen, Wanted
 from .scripts import Call
-from .topology import Topology, in_groups
+from .topology import Topology
 
 
 class ScriptedSteps:
@@ -50,7 +50,7 @@ class ScriptedSteps:
         advances = [
             scripts.advance(self._schedule_key, score, group)
             for score, outcomes in by_score.items()
-            for group in in_groups(outcomes)
+            for group in self.topology.groups(outcomes, in_one_slot=True)
         ]
         return sum(scripts.run(self._client, records + advances, self.topology)[len(records) :])
 

@@ -223,7 +223,9 @@ def _named_in_errors(*calls: Call) -> Iterator[None]:
         for call in calls:
             command = _refused_line(call.script, reason)
             reason = f"{reason.replace(call.script.digest, call.script.name)}{command}"
-        steps = {call.script.step: call.keys for call in calls}
+        steps: dict[str, list[str | bytes]] = {}
+        for call in calls:
+            steps.setdefault(call.script.step, []).extend(call.keys)
         named = " and ".join(f"{step} ({_first_of(keys)})" for step, keys in steps.items())
         raise type(exc)(f"Redis refused to {named}{SAYS}{reason}") from exc
 

@@ -13,7 +13,7 @@ refuses does not keep the others from being changed (``changes.py``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from celery.utils.log import get_logger
 from redis.exceptions import NoPermissionError, ResponseError
@@ -64,6 +64,8 @@ class Storage:
         self.lock = Lock(self.access, self.changes)
         self.notes = Notes(self.access, self.changes, keys)
         self._direct, self._schedule_key = self.access.direct, keys.schedule_key
+        #: Called with the keys of entries before a program changes them here.
+        self.before_change: Callable[[Sequence[str]], object] = len
 
     @unit
     def read_definitions(self, keys: Sequence[str]) -> list[str | None]:
@@ -143,6 +145,7 @@ class Storage:
         One round trip, none for nothing; one more for more than 1000 drafts, and for a member that
         is no entry.
         """
+        self.before_change([*(draft.key for draft in drafts), *deleted])
         own = [key for key in deleted if key in self.keys]
         if own:
             self._direct.zrem(self._schedule_key, *map(raw, own))
@@ -170,6 +173,7 @@ class Storage:
         """
         if not seen:
             return []
+        self.before_change([each.key for each in seen])
         removed, refused = self.changes.make_sparing(
             [each.key for each in seen],
             lambda steps, known: steps.discard([each for each in seen if each.key not in known]),
@@ -185,6 +189,7 @@ class Storage:
     @unit
     def write_run(self, key: str, meta: str, score: float) -> None:
         """Store meta and score of an entry, whatever is stored; publish it. One round trip."""
+        self.before_change([key])
         try:
             self.changes.make(lambda steps: steps.reschedule(key, meta, score))
         except ResponseError as exc:

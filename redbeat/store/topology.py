@@ -17,12 +17,15 @@ from .records import Outcome
 
 Item = TypeVar("Item")
 
-
 #: The most that one script is given, unless a single entry has more: how many entries, bytes and
 #: arguments. Other clients wait until it ends, and some services limit the arguments of a command.
 SCRIPT_ENTRIES = 100
 SCRIPT_BYTES = 256 * 1024
 SCRIPT_ARGUMENTS = 3900
+
+#: The most entries that one script is given where several would be no transaction: there, only what
+#: one script does is atomic, and each costs a round trip.
+SPREAD_ENTRIES = 1000
 
 
 @dataclass(frozen=True)
@@ -53,9 +56,15 @@ class Topology:
         """Whether a script may touch the hash of an entry and the schedule at once."""
         return not self.is_spread or hash_tag(self.schedule_key) is not None
 
-    def groups(self, items: Sequence[Item]) -> list[Sequence[Item]]:
-        """Items that each stand for an entry, in groups that one script may change."""
-        return in_groups(items) if self.is_one_slot else in_groups(items, 1)
+    def groups(self, items: Sequence[Item], in_one_slot: bool = False) -> list[Sequence[Item]]:
+        """Items that each stand for an entry, in groups that one script may change.
+
+        ``in_one_slot``: it changes nothing but the schedule.
+        """
+        if not self.is_spread:
+            return in_groups(items)
+        size = SPREAD_ENTRIES if in_one_slot or self.is_one_slot else 1
+        return [items[start : start + size] for start in range(0, len(items), size)]
 
     def groups_of_outcomes(self, outcomes: Sequence[Outcome]) -> list[Sequence[Outcome]]:
         """Outcomes in such groups, where keys may lack the hash tag of the schedule.
@@ -76,19 +85,22 @@ class Topology:
 
 
 def in_groups(
-    items: Sequence[Item], most: int = 0, arguments_of: Callable[[Item], int] | None = None
+    items: Sequence[Item], arguments_of: Callable[[Item], int] | None = None
 ) -> list[Sequence[Item]]:
-    """The items in groups that one script may change, of up to ``most`` (``SCRIPT_ENTRIES``) each.
+    """The items in groups, each no more than one script is given.
 
     ``arguments_of`` tells how many arguments an item has; ``None``: a few.
     """
     groups: list[Sequence[Item]] = []
-    most = most or SCRIPT_ENTRIES
     start = size = arguments = 0
     for position, item in enumerate(items):
         its_size, its_arguments = size_of(item), arguments_of(item) if arguments_of else 0
         size, arguments = size + its_size, arguments + its_arguments
-        is_full = position - start == most or size > SCRIPT_BYTES or arguments > SCRIPT_ARGUMENTS
+        is_full = (
+            position - start == SCRIPT_ENTRIES
+            or size > SCRIPT_BYTES
+            or arguments > SCRIPT_ARGUMENTS
+        )
         if is_full and position > start:
             groups.append(items[start:position])
             start, size, arguments = position, its_size, its_arguments

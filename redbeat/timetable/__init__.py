@@ -24,7 +24,7 @@ from ..beat.holder import Holder, read_holder
 from ..beat.losses import lost_at
 from ..beat.reports import Report, decode_reports
 from ..errors import EntryError
-from ..schedulers import SENDING, RedBeatScheduler, RedBeatSchedulerEntry
+from ..schedulers import OWN_SENDERS, RedBeatScheduler, RedBeatSchedulerEntry
 from ..store.keys import FINISHED, SET_ASIDE
 from ..store.records import Member, Seen
 from ..store.storage import Storage
@@ -395,5 +395,5 @@ def _scheduler_of(app: Any) -> type[RedBeatScheduler]:
 def _sender_of(app: Any) -> Any:
     """The class that sends as the application's scheduler does: Celery's, unless it overrides."""
     scheduler = _scheduler_of(app)
-    has_own = (scheduler.apply_async, scheduler.send_task) != SENDING
+    has_own = (scheduler.apply_async, scheduler.send_task) != OWN_SENDERS
     return scheduler if has_own else Scheduler

@@ -21,15 +21,17 @@ class Workload:
     Args:
         python: The interpreter, whose environment holds the package that is measured.
         module: The name of the module.
+        counter: A command that runs another one and counts something, in parts.
         job: What it is to do; passed on as JSON.
     """
 
-    def __init__(self, python: str, module: str, **job: Any) -> None:
+    def __init__(self, python: str, module: str, *counter: str, **job: Any) -> None:
         self._process = subprocess.Popen(
-            [python, "-m", f"benchmarks.workloads.{module}", json.dumps(job)],
+            [*counter, python, "-m", f"benchmarks.workloads.{module}", json.dumps(job)],
             cwd=TESTS,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE if counter else None,
             text=True,
         )
         try:
@@ -48,6 +50,11 @@ class Workload:
         """Wait for what it measured."""
         figures: dict[str, Any] = json.loads(self._read())
         return figures
+
+    def finish(self) -> str:
+        """Wait until it has ended; what it and its counter wrote to the error stream."""
+        _, errors = self._process.communicate()
+        return errors or ""
 
     def __enter__(self) -> "Workload":
         return self

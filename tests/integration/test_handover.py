@@ -1,10 +1,12 @@
 """Runs that are sent and committed in one step, where the broker is on the schedule's server."""
 
 import base64
+import hashlib
 import json
 import logging
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,10 @@ from redbeat import RedBeatScheduler, signals
 from redbeat.beat.guarantees import Guarantee
 from redbeat.schedulers import get_storage
 from redbeat.store.records import Outcome
+from redbeat.store.scripts import HAND_OVER
 from redbeat.store.topology import SCRIPT_ARGUMENTS, SCRIPT_BYTES, SCRIPT_ENTRIES
 from support.apps import MakeApp
-from support.entries import UTC, due, score_of, stored
+from support.entries import HOUR, UTC, due, score_of, stored
 from support.messages import QUEUE, names_sent, read_messages
 from support.permissions import guard
 from support.queues import broadcast, queue
@@ -76,6 +79,13 @@ def guarantee_of(scheduler: RedBeatScheduler) -> Guarantee | None:
 def scheduler_with(make_app_with: MakeApp, server: RedisServer, **settings: Any) -> Any:
     urls = {"broker_url": server.url(BROKER_DB), "redbeat_redis_url": server.url()}
     return RedBeatScheduler(make_app_with(**urls | {"redbeat_lock_key": None} | settings))
+
+
+def make_due(app: Celery) -> None:
+    """Make due now what is leased or put off, as time does."""
+    storage = get_storage(app)
+    for member in storage.read_page(0, time.time() + 60, 500):
+        storage.commit(member.score, [Outcome(member.key, 0.0)])
 
 
 def declare_broadcast(scheduler: RedBeatScheduler) -> None:
@@ -225,18 +235,26 @@ def test_an_override_that_does_not_count_its_run_sends_it_and_is_due_again(
 # What happens meanwhile
 
 
-def test_an_entry_that_is_deleted_or_saved_meanwhile_sends_nothing(
-    app: Celery, broker: redis.Redis, dispatched: list[str]
+def test_an_entry_that_another_program_deletes_or_saves_meanwhile_sends_nothing(
+    app: Celery,
+    make_app_with: MakeApp,
+    redis_server: RedisServer,
+    broker: redis.Redis,
+    dispatched: list[str],
 ) -> None:
     """Neither its message nor the event about it; the saved one runs in its own next turn."""
     app.conf.task_send_sent_event = True
 
+    elsewhere = make_app_with(
+        broker_url=redis_server.url(BROKER_DB), redbeat_redis_url=redis_server.url()
+    )
+
     class Meanwhile(RedBeatScheduler):
         def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
             if entry.name == "deleted":
-                entry.delete()
+                stored(elsewhere, "deleted").delete()
             elif entry.name == "paused":
-                due(self.app, "paused", enabled=False)
+                due(elsewhere, "paused", enabled=False)
             return super().apply_async(entry, *args, **kwargs)
 
     events = listen_for(broker, "*celeryev*")
@@ -255,6 +273,66 @@ def test_an_entry_that_is_deleted_or_saved_meanwhile_sends_nothing(
     scheduler.close()
 
 
+def delete_it(entry: Any) -> None:
+    entry.delete()
+
+
+def reschedule_it(entry: Any) -> None:
+    entry.reschedule()
+
+
+def save_it(entry: Any) -> None:
+    entry.kwargs["changed"] = True
+    entry.save()
+
+
+@pytest.mark.parametrize("comes_first", [True, False], ids=["before", "after"])
+@pytest.mark.parametrize("change", [delete_it, reschedule_it, save_it])
+def test_an_override_may_change_its_entry_in_its_own_turn(
+    app: Celery, broker: redis.Redis, change: Callable[[Any], None], comes_first: bool
+) -> None:
+    """The run is made once all the same, and sent before a change that comes after it."""
+    sent_by_then: list[int] = []
+
+    class Changing(RedBeatScheduler):
+        def apply_async(self, entry: Any, *args: Any, **kwargs: Any) -> Any:
+            if comes_first:
+                change(entry)
+            result = super().apply_async(entry, *args, **kwargs)
+            if not comes_first:
+                change(entry)
+                sent_by_then.append(broker.llen(QUEUE))
+            return result
+
+    scheduler = Changing(app)
+    for name in "abc":
+        due(app, name)
+    for _ in range(3):
+        scheduler.tick()
+    assert names_sent(broker) == ["a", "b", "c"]
+    assert sent_by_then in ([], [1, 2, 3])
+    if change is save_it:
+        assert [stored(app, name).total_run_count for name in "abc"] == [1, 1, 1]
+    scheduler.close()
+
+
+def test_an_override_may_store_what_it_has_reserved(app: Celery, broker: redis.Redis) -> None:
+    """As people did who did not trust 2.x to do so."""
+
+    class Storing(RedBeatScheduler):
+        def reserve(self, entry: Any) -> Any:
+            return super().reserve(entry).save()
+
+    scheduler = Storing(app)
+    for name in "ab":
+        due(app, name)
+    for _ in range(3):
+        scheduler.tick()
+    assert names_sent(broker) == ["a", "b"]
+    assert [stored(app, name).total_run_count for name in "ab"] == [1, 1]
+    scheduler.close()
+
+
 def test_a_beat_whose_leases_are_gone_sends_and_counts_nothing(
     app: Celery, broker: redis.Redis, dispatched: list[str]
 ) -> None:
@@ -267,9 +345,7 @@ def test_a_beat_whose_leases_are_gone_sends_and_counts_nothing(
             result = super().apply_async(entry, *args, **kwargs)
             if self.is_frozen:
                 self.is_frozen = False
-                storage = get_storage(app)
-                for member in storage.read_page(0, 2**40, 100):
-                    storage.commit(member.score, [Outcome(member.key, 0.0)])
+                make_due(app)
                 other = RedBeatScheduler(app)
                 other.tick()
                 other.close()
@@ -338,6 +414,53 @@ def test_kombu_may_connect_again_within_a_turn(app: Celery, broker: redis.Redis)
     scheduler.close()
 
 
+def test_a_broker_elsewhere_that_breaks_off_gets_each_message_twice_at_most(
+    make_app_with: MakeApp, redis_server: RedisServer, start_redis: StartRedis
+) -> None:
+    """Also if the connection breaks again and again: then they are sent one by one."""
+    other = start_redis()
+    proxy = Proxy(other.port)
+    scheduler = scheduler_with(make_app_with, redis_server, broker_url=proxy.url())
+    due(scheduler.app, "first")
+    scheduler.tick()
+    for name in "abc":
+        due(scheduler.app, name)
+    proxy.delay = 0.3
+    cut = threading.Timer(0.15, proxy.drop)
+    cut.start()
+    scheduler.tick()
+    cut.join()
+    proxy.delay = 0
+    with other.client() as client:
+        assert names_sent(client) == ["a", "b", "c", "first"]
+        for _ in range(3):
+            make_due(scheduler.app)
+            scheduler.tick()
+        assert len(client.lrange(QUEUE, 0, -1)) <= 7
+    assert [stored(scheduler.app, name).total_run_count for name in "abc"] == [1, 1, 1]
+    scheduler.close()
+    proxy.refuse()
+
+
+def test_a_message_that_breaks_the_connection_holds_up_no_other(
+    make_app_with: MakeApp, start_redis: StartRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A server closes the connection on an argument that is too long for it."""
+    server = start_redis(proto_max_bulk_len="1mb")
+    scheduler = scheduler_with(make_app_with, server)
+    due(scheduler.app, "big", kwargs={"ballast": "x" * 900_000})
+    for name in "abc":
+        due(scheduler.app, name)
+    with server.client(BROKER_DB) as broker:
+        for _ in range(3):
+            scheduler.tick()
+            make_due(scheduler.app)
+        assert names_sent(broker) == ["a", "b", "c"]
+    assert stored(scheduler.app, "big").total_run_count == 0
+    assert "big was not sent" in caplog.text
+    scheduler.close()
+
+
 # What is refused
 
 
@@ -367,6 +490,113 @@ def test_a_queue_of_another_type_keeps_only_its_own_entries_due(
     scheduler.close()
 
 
+def test_entries_with_a_refused_queue_hold_up_no_other(
+    scheduler: RedBeatScheduler, broker: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many come first: kombu finds the queue wrong as it declares it."""
+    broker.set("payments", "no list")
+    for number in range(5):
+        due(scheduler.app, f"bad-{number}", every=2 * HOUR, options={"queue": "payments"})
+    due(scheduler.app, "good")
+    scheduler.tick()
+    assert names_sent(broker) == ["good"]
+    assert caplog.text.count("The broker refuses bad-") == 5
+    assert "unavailable" not in caplog.text
+
+
+def test_a_run_that_is_refused_leaves_the_others_in_one_step(
+    make_app_with: MakeApp, start_redis: StartRedis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Even if it is the only one of its batch."""
+    users = guard(start_redis(), "~redbeat* ~celery* ~_kombu* %R~secret &* +@all")
+    scheduler = RedBeatScheduler(
+        make_app_with(
+            broker_url=f"{users.guest_url}/{BROKER_DB}",
+            redbeat_redis_url=users.admin_url,
+            redbeat_lock_key=None,
+        )
+    )
+    due(scheduler.app, "good")
+    scheduler.tick()
+    due(scheduler.app, "bad", options={"queue": "secret"})
+    scheduler.tick()
+    assert guarantee_of(scheduler) is Guarantee.EXACTLY_ONCE
+    assert "The broker refuses bad" in caplog.text
+    assert stored(scheduler.app, "bad").total_run_count == 0
+    scheduler.close()
+
+
+@pytest.mark.parametrize("reason", ["bad lua script for redis cluster", "no such thing"])
+def test_a_server_that_runs_other_scripts_only_gets_messages_in_two_steps(
+    scheduler: RedBeatScheduler,
+    broker: redis.Redis,
+    monkeypatch: pytest.MonkeyPatch,
+    reason: str,
+) -> None:
+    """Each proxy and service has words of its own for that; what was handed over stays so."""
+    text = "for _, key in ipairs(KEYS) do if key == 'redbeat:bad' then "
+    text += f"return {{err = 'ERR {reason}'}} end end\n{HAND_OVER.text}"
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    script = HAND_OVER._replace(text=text, digest=digest)
+    monkeypatch.setattr("redbeat.store.handover.HAND_OVER", script)
+    names = ["bad", *(f"e{number}" for number in range(SCRIPT_ENTRIES + 50))]
+    for number, name in enumerate(names):
+        due(scheduler.app, name, every=HOUR - number)
+    scheduler.tick()
+    assert names_sent(broker) == sorted(names)
+    assert guarantee_of(scheduler) is Guarantee.AT_LEAST_ONCE
+    counts = {stored(scheduler.app, name).total_run_count for name in names}
+    assert counts == {1}
+
+
+def test_rights_that_are_granted_later_count(
+    make_app_with: MakeApp, start_redis: StartRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beat tries again now and then."""
+    monkeypatch.setattr("redbeat.beat.outbox.TRIAL_INTERVAL", 0)
+    users = guard(start_redis(), "~* &* +@all -zadd")
+    scheduler = RedBeatScheduler(
+        make_app_with(
+            broker_url=f"{users.guest_url}/{BROKER_DB}",
+            redbeat_redis_url=users.admin_url,
+            redbeat_lock_key=None,
+        )
+    )
+    due(scheduler.app, "a")
+    scheduler.tick()
+    assert guarantee_of(scheduler) is Guarantee.AT_LEAST_ONCE
+    with redis.Redis.from_url(users.admin_url) as client:
+        client.execute_command("ACL", "SETUSER", "guest", "+zadd")
+    due(scheduler.app, "b")
+    scheduler.tick()
+    assert guarantee_of(scheduler) is Guarantee.EXACTLY_ONCE
+    scheduler.close()
+
+
+def test_what_an_override_sends_for_a_paused_entry_reaches_a_broker_elsewhere(
+    make_app_with: MakeApp, redis_server: RedisServer, start_redis: StartRedis
+) -> None:
+    """Nothing is written about such a run, so nothing can look like its repetition."""
+    other = start_redis()
+
+    class Eager(RedBeatScheduler):
+        def maybe_due(self, entry: Any, producer: Any = None, **kwargs: Any) -> Any:
+            self.send_task(entry.task, entry.args, producer=producer)
+            return super().maybe_due(entry, producer=producer, **kwargs)
+
+    scheduler = Eager(
+        make_app_with(
+            broker_url=other.url(), redbeat_redis_url=redis_server.url(), redbeat_lock_key=None
+        )
+    )
+    due(scheduler.app, "paused", enabled=False)
+    scheduler.tick()
+    with other.client() as client:
+        assert names_sent(client) == ["paused"]
+    assert guarantee_of(scheduler) is Guarantee.AT_LEAST_ONCE
+    scheduler.close()
+
+
 def test_a_full_server_keeps_its_runs_and_sends_each_once_there_is_room(
     make_app_with: MakeApp, start_redis: StartRedis
 ) -> None:
@@ -381,9 +611,7 @@ def test_a_full_server_keeps_its_runs_and_sends_each_once_there_is_room(
         scheduler.tick()
         assert names_sent(broker) == []
         broker.config_set("maxmemory", 0)
-        storage = get_storage(scheduler.app)
-        for member in storage.read_page(0, 2**40, 100):
-            storage.commit(member.score, [Outcome(member.key, 0.0)])
+        make_due(scheduler.app)
         scheduler.tick()
         assert names_sent(broker) == sorted(names)
     scheduler.close()
@@ -439,7 +667,7 @@ def test_an_entry_that_the_brokers_user_may_not_write_takes_two_steps_alone(
         assert names_sent(broker) == ["closed", "open-a", "open-b"]
     assert stored(scheduler.app, "closed").total_run_count == 1
     assert guarantee_of(scheduler) is Guarantee.EXACTLY_ONCE
-    assert caplog.text.count("refuses to write entries of the schedule") == 1
+    assert caplog.text.count("may not write all that a run changes") == 1
     scheduler.close()
 
 
@@ -482,7 +710,7 @@ def test_a_broker_s_user_who_lacks_rights_gets_messages_in_two_steps(
     assert guarantee_of(scheduler) is Guarantee.AT_LEAST_ONCE
     assert reason in caplog.text
     assert "beat: delivery: at least once" in caplog.text
-    assert len([each for each in caplog.records if each.levelno == logging.WARNING]) == 1
+    assert not [each for each in caplog.records if each.levelno >= logging.WARNING]
     scheduler.close()
 
 

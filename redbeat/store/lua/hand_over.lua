@@ -16,9 +16,11 @@
 -- Atomic for each entry, because the run leaves the schedule and reaches the broker at once. The
 -- lease tells whose run it is, and that this server has the schedule: elsewhere nobody has it.
 --
--- What can fail is found out first. The lists are asked what they hold; the first write reveals a
--- server that takes none. What is refused all the same is undone, with commands that have just
--- succeeded; a message that was published cannot be, so those go last. It begins with runs.lua.
+-- What can fail is found out first. The lists are asked what they hold, and whether this user may
+-- take back what was pushed, if that may have to be; the first write reveals a server that takes
+-- none. What is refused all the same is undone. A message that was published cannot be, so those go
+-- last. A queue whose time to live cannot be set has its message all the same. It begins with
+-- runs.lua.
 
 local schedule, count, home, away = KEYS[1], tonumber(ARGV[1]), ARGV[2], ARGV[3]
 local MESSAGE, WRITE = 'message', 'write'
@@ -47,14 +49,20 @@ if refusal then
   return refusal
 end
 
--- Which of the broker's keys hold something else than a list.
+-- Why a message cannot be pushed to a key of the broker, if it holds something else than a list.
 local of_key = {}
-local function ask_list(key)
+local function refusal_of(key)
   if of_key[key] == nil then
     local reply = redis.pcall('LLEN', key)
     of_key[key] = is_error(reply) and string.find(reply.err, 'WRONGTYPE', 1, true) and reply or false
   end
   return of_key[key]
+end
+
+-- Why what is pushed to a key could not be taken back.
+local function lasts(key)
+  local reply = redis.pcall('LPOP', key, 0)
+  return is_error(reply) and reply
 end
 
 local entries, results = {}, {}
@@ -71,13 +79,19 @@ for i = 1, count do
       table.insert(command, 2, KEYS[tonumber(key)])
     end
     if name == 'LPUSH' then
-      local refused = ask_list(command[2])
+      local refused = refusal_of(command[2])
       if refused then
         results[i] = {MESSAGE, refused}
       end
       table.insert(entry.pushes, command)
     else
       table.insert(name == 'PUBLISH' and entry.publications or entry.expiries, command)
+    end
+  end
+  if not results[i] and #entry.pushes > 0 and #entry.pushes + #entry.publications > 1 then
+    local refused = lasts(entry.pushes[1][2])
+    if refused then
+      results[i] = {WRITE, refused}
     end
   end
   entries[i] = entry
@@ -126,7 +140,7 @@ local function write(entry)
   end
   local definition, meta, set_aside = stored[1], stored[2] or '', stored[3] or ''
   if not score or tonumber(score) ~= tonumber(entry.lease) then
-    return meta == entry.meta and meta ~= entry.seen and 2 or 0
+    return meta ~= '' and meta == entry.meta and meta ~= entry.seen and 2 or 0
   end
   if not definition then
     return 0
@@ -151,7 +165,10 @@ local function write(entry)
   return 1
 end
 
-use(home)
+refusal = use(home)
+if refusal then
+  return refusal
+end
 for i, entry in ipairs(entries) do
   results[i] = results[i] or write(entry)
 end
@@ -164,10 +181,7 @@ local function send(entry)
     end
   end
   for _, expiry in ipairs(entry.expiries) do
-    local reply = redis.pcall(unpack(expiry))
-    if is_error(reply) then
-      return reply, #entry.pushes
-    end
+    redis.pcall(unpack(expiry))
   end
   for i, publication in ipairs(entry.publications) do
     local reply = redis.pcall(unpack(publication))
