@@ -10,7 +10,6 @@ from typing import Any, Protocol
 from celery.utils.log import get_logger
 
 from ..store.access import REDIS_ERRORS
-from ..store.handover import Command
 from .batch import Batch, Claim
 from .broker import Broker, broker_away
 from .claims import Claims
@@ -92,7 +91,7 @@ class Delivery:
         def notice(keys: Sequence[str]) -> None:
             changed = [claim for claim in batch.claims if claim.had_turn and claim.key in keys]
             if changed:
-                batch.note_messages(_take(recording))
+                batch.note_messages(recording.take())
                 self._outbox.send_before_change(batch, changed)
 
         storage, before = batch.storage, batch.storage.before_change
@@ -125,8 +124,8 @@ class Delivery:
             if self._broker.renew():
                 # On the old channel, every message would fail from now on.
                 kwargs |= self._broker.connect()
-                if recording is not None:
-                    recording.move_to(kwargs["producer"])
+            if recording is not None:
+                _follow(recording, kwargs["producer"])
         batch.end_turns()
 
     def _take_turn(
@@ -156,8 +155,10 @@ class Delivery:
             claim.advanced = None
             raise
         if recording is not None:
-            messages = _take(recording)
+            messages = recording.take()
             if not is_put_off:
+                if recording.has_moved:
+                    batch.note_sent([claim])
                 batch.note_messages(messages)
 
     def look_ahead(self, peeked: Claim) -> float | None:
@@ -194,9 +195,9 @@ class Delivery:
         )
 
 
-def _take(recording: Recording) -> list[Command]:
+def _follow(recording: Recording, producer: Any) -> None:
     try:
-        return recording.take()
+        recording.follow(producer)
     except Exception as exc:
         # kombu connected again, and has no channel now.
         raise broker_away(exc) from exc

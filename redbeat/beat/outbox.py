@@ -8,7 +8,8 @@ broker the messages are sent first, and the commit follows (``ahead.py``).
 
 Which of the two it is shows when runs are handed over for the first time on a channel: if the
 broker's server has none of the leases although the schedule's own connection still shows them, that
-is another server. Then it is tried again once a minute, and whenever kombu connects again: rights
+is another server; and so it is if they are written there and not here, as on a replica that may be
+written. Then it is tried again once a minute, and whenever kombu connects again: rights
 may be granted, and after a failover both may lead to one server again.
 
 An override may save or delete the entry whose turn it is, which ends the lease. What was recorded
@@ -159,10 +160,14 @@ class Outbox:
                 errors[claim.key] = error
         done = fates[Fate.DONE] + fates[Fate.DONE_BEFORE]
         lost, unsuited = fates[Fate.NOT_OURS], fates[Fate.UNSUITED]
-        batch.note_handed_over(done)
+        copied = self._still_leased(done) if done and not self._is_proven else []
         elsewhere = self._still_leased(lost) if lost and not done else []
+        batch.note_sent(copied)
+        batch.note_handed_over([claim for claim in done if claim not in copied])
         batch.note_lost([claim for claim in lost if claim not in elsewhere])
-        if done:
+        if copied:
+            self._settle_for_two_steps("the broker is a replica of the schedule's server")
+        elif done:
             self._is_proven = True
             self._say(Guarantee.EXACTLY_ONCE)
         elif elsewhere:

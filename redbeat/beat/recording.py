@@ -118,16 +118,19 @@ class Recording:
         self._follow()
 
     def take(self) -> list[Command]:
-        """The commands of the turn that ends; then follows kombu to its present channel."""
-        commands = self._client.take()
-        if self._producer.channel is not self._channel:
-            self._follow()
-        return commands
+        """The commands since the last time."""
+        return self._client.take()
 
-    def move_to(self, producer: Any) -> None:
-        """Go on with another producer, whose channel is a new one."""
-        self._producer = producer
-        self._follow()
+    @property
+    def has_moved(self) -> bool:
+        """Whether kombu has gone on to another channel: it may have sent something at once."""
+        return self._producer.channel is not self._channel
+
+    def follow(self, producer: Any) -> None:
+        """Go on with the present channel of this producer."""
+        if producer is not self._producer or self.has_moved:
+            self._producer = producer
+            self._follow()
 
     def close(self) -> None:
         """Let the producer send at once again."""

@@ -22,8 +22,15 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
 
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    MovedError,
+    NoScriptError,
+    OutOfMemoryError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, OutOfMemoryError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from .commands import ask, raw
@@ -38,8 +45,9 @@ Command = Sequence[Any]
 #: The commands of which a message consists, and whether their first argument is a key.
 SENDING = {"LPUSH": True, "PEXPIRE": True, "PUBLISH": False}
 
-#: The first words of errors that concern where keys live.
-MISPLACED = {"ASK", "CROSSSLOT", "MOVED"}
+#: The errors that concern where keys live, and their first words for other versions of redis-py.
+MISPLACED = (AskError, ClusterCrossSlotError, MovedError)
+MISPLACED_CODES = {"ASK", "CROSSSLOT", "MOVED"}
 
 
 class Parcel(NamedTuple):
@@ -177,7 +185,8 @@ def _unsuited(error: ResponseError) -> Result:
 
 def _require_refused_key(error: ResponseError) -> None:
     """Return if a script was refused for one of its keys; else raise."""
-    if is_of_one_key(error) or error_code(error) in MISPLACED:
+    is_misplaced = isinstance(error, MISPLACED) or error_code(error) in MISPLACED_CODES
+    if is_misplaced or is_of_one_key(error):
         return
     if is_outage(error) or isinstance(error, OutOfMemoryError) or error_code(error) == "MISCONF":
         raise error

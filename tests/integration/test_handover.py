@@ -6,6 +6,7 @@ import json
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -25,9 +26,11 @@ from support.apps import MakeApp
 from support.entries import HOUR, UTC, due, score_of, stored
 from support.messages import QUEUE, names_sent, read_messages
 from support.permissions import guard
+from support.ports import LOOPBACK
 from support.queues import broadcast, queue
 from support.servers import RedisServer, StartRedis
 from support.unrecorded import send_unrecorded
+from support.waiting import wait_until
 from support.wire import Proxy
 
 BROKER_DB = 1
@@ -504,6 +507,21 @@ def test_entries_with_a_refused_queue_hold_up_no_other(
     assert "unavailable" not in caplog.text
 
 
+def test_good_entries_among_refused_ones_run_once(
+    scheduler: RedBeatScheduler, broker: redis.Redis
+) -> None:
+    """Each refusal closes the channel of kombu, which connects again when it sends the next one."""
+    broker.set("payments", "no list")
+    for number, kind in enumerate(["bad", "good", "bad", "good", "bad", "bad", "good"]):
+        options = {"queue": "payments"} if kind == "bad" else {}
+        due(scheduler.app, f"{number}-{kind}", every=HOUR - number, options=options)
+    for _ in range(3):
+        scheduler.tick()
+    good = [f"{number}-good" for number in (1, 3, 6)]
+    assert names_sent(broker) == good
+    assert [stored(scheduler.app, name).total_run_count for name in good] == [1, 1, 1]
+
+
 def test_a_run_that_is_refused_leaves_the_others_in_one_step(
     make_app_with: MakeApp, start_redis: StartRedis, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -737,6 +755,67 @@ def test_another_server_is_found_out_once(
         assert names_sent(broker) == ["a", "b", "c"]
     scheduler.close()
     proxy.refuse()
+
+
+def test_a_replica_that_may_be_written_is_another_server(
+    make_app_with: MakeApp, start_redis: StartRedis
+) -> None:
+    """It has the leases, but what is written there does not reach the schedule."""
+    server = start_redis()
+    replica = start_redis(replicaof=f"{LOOPBACK} {server.port}", replica_read_only="no")
+    scheduler = scheduler_with(make_app_with, server, broker_url=replica.url(BROKER_DB))
+    for name in "ab":
+        due(scheduler.app, name)
+    with replica.client() as copy, replica.client(BROKER_DB) as broker:
+        wait_until(lambda: copy.zcard("redbeat::schedule") >= 2, 10, "the replica")
+        for _ in range(2):
+            scheduler.tick()
+        # Replication may empty it once more; nothing of what was sent may come twice.
+        assert set(Counter(names_sent(broker)).values()) <= {1}
+    assert [stored(scheduler.app, name).total_run_count for name in "ab"] == [1, 1]
+    assert guarantee_of(scheduler) is Guarantee.AT_LEAST_ONCE
+    scheduler.close()
+
+
+@pytest.mark.parametrize(
+    ("prefix", "of_queues", "guarantee"),
+    [
+        ("{t}:", "{t}", Guarantee.EXACTLY_ONCE),
+        ("{t}:", "{u}", Guarantee.AT_LEAST_ONCE),
+        ("redbeat:", "{t}", Guarantee.AT_LEAST_ONCE),
+    ],
+)
+def test_in_a_cluster_the_queues_need_the_hash_tag_of_the_schedule(
+    make_app_with: MakeApp,
+    start_redis: StartRedis,
+    prefix: str,
+    of_queues: str,
+    guarantee: Guarantee,
+) -> None:
+    """Kombu knows one node of it, which here is all there is."""
+    server = start_redis(cluster_enabled="yes")
+    with server.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(
+            lambda: "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")),
+            10,
+            "the slots",
+        )
+        scheduler = scheduler_with(
+            make_app_with,
+            server,
+            broker_url=server.url(),
+            redbeat_key_prefix=prefix,
+            redbeat_redis_options={"cluster": True},
+            broker_transport_options={"global_keyprefix": of_queues},
+        )
+        for name in "ab":
+            due(scheduler.app, name)
+        for _ in range(2):
+            scheduler.tick()
+        assert names_sent(client, f"{of_queues}celery") == ["a", "b"]
+    assert guarantee_of(scheduler) is guarantee
+    scheduler.close()
 
 
 def test_two_names_of_one_server_are_one_server(
