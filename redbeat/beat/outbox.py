@@ -9,8 +9,8 @@ broker the messages are sent first, and the commit follows (``ahead.py``).
 Which of the two it is shows when runs are handed over for the first time on a channel: if the
 broker's server has none of the leases although the schedule's own connection still shows them, that
 is another server; and so it is if they are written there and not here, as on a replica that may be
-written. Then it is tried again once a minute, and whenever kombu connects again: rights
-may be granted, and after a failover both may lead to one server again.
+written. Then it is tried again once a minute, and whenever kombu connects again: rights may be
+granted, and after a failover both may lead to one server again.
 
 An override may save or delete the entry whose turn it is, which ends the lease. What was recorded
 for it is sent before that, and the rest in two steps.
