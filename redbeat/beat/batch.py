@@ -547,7 +547,8 @@ class Batch:
         """Count no run but those that are known to have reached the broker."""
         self.filling = None
         for claim in self.claims:
-            if claim.key not in self._written and claim.key not in self._sent:
+            has_sent_all = claim.key in self._sent and not claim.messages
+            if claim.key not in self._written and not has_sent_all:
                 self._outcomes.pop(claim.key, None)
                 claim.retract()
 

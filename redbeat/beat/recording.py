@@ -124,11 +124,15 @@ class Recording:
     @property
     def has_moved(self) -> bool:
         """Whether kombu has gone on to another channel: it may have sent something at once."""
-        return self._producer.channel is not self._channel
+        try:
+            return self._producer.channel is not self._channel
+        except Exception:
+            # It has none now: `follow` will say so.
+            return False
 
     def follow(self, producer: Any) -> None:
         """Go on with the present channel of this producer."""
-        if producer is not self._producer or self.has_moved:
+        if producer is not self._producer or producer.channel is not self._channel:
             self._producer = producer
             self._follow()
 
