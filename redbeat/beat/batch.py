@@ -17,7 +17,6 @@ leads, there are no others.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,7 +24,6 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from celery.schedules import schedule as interval
-from celery.utils.log import get_logger
 from redis.exceptions import ResponseError
 
 from .. import signals
@@ -37,13 +35,11 @@ from ..store.storage import Storage
 from ..timing.due import answers_for_itself, next_due
 from ..timing.history import awaited_before, awaited_from, last_run_of_interval
 from ..timing.instants import as_utc
+from .fault_log import Fault, FaultLog, fingerprint
 from .faults import NotSentError
 from .identity import Run
 from .pace import Filling
-from .pauses import in_words
 from .repeats import Repeats
-
-logger = get_logger("celery.beat")
 
 #: Builds an entry from its key and its stored fields; raises if it cannot.
 Build = Callable[[str, Stored], Any]
@@ -63,10 +59,6 @@ FILLING_TIME = 1.0
 #: Bytes at most that the entries of a batch may have in Redis, except for a single larger one. What
 #: is made from them takes about ten times the memory.
 BATCH_BYTES = 64 * 2**20
-
-#: Faults of one batch that are logged one by one; more are logged together, the first ones named.
-MOST_TOLD = 50
-NAMED = 3
 
 #: Longest reason that is stored with an entry that is set aside.
 REASON_LENGTH = 1000
@@ -336,7 +328,7 @@ class Batch:
         self._ticked_at = ticked_at
         self._lease = lease
         self._sent_by = sent_by
-        self._log = log
+        self._log = FaultLog(log)
         self._identifies = identifies
         self.claims: list[Claim] = []
         #: The first entry that is due later, within the horizon.
@@ -432,7 +424,9 @@ class Batch:
         for claim, fields in zip(claims, stored, strict=False):
             claim.load(fields, build)
         begun = [claim.begin_history(self._identifies) for claim in self.claims]
-        self._log_faults([claim for claim in self.claims if claim.fault is not None])
+        self._log.note_all(
+            [Fault(each.key, each.stored, each.fault) for each in self.claims if each.fault]
+        )
         self._write_outcomes([outcome for outcome in begun if outcome is not None])
         # Counted from here: loading over a slow network must leave time for more than one message,
         # and filling must leave time to publish.
@@ -487,7 +481,7 @@ class Batch:
     def set_aside(self, claim: Claim, exc: Exception) -> None:
         """Keep an entry out of the due range from the commit on, and log why."""
         claim.set_aside(exc)
-        self._log_fault(claim)
+        self._log.note(Fault(claim.key, claim.stored, exc))
 
     def announce(self, sender: Any) -> None:
         """Send the signals for what became of the entries."""
@@ -556,10 +550,7 @@ class Batch:
         """Leave an entry due whose message was not sent, and log why."""
         self._outcomes.pop(claim.key, None)
         claim.put_off(exc.seconds)
-        if exc.is_news:
-            message = "beat: %s. It stays due; trying again in %s"
-            about = ("not sent", claim.key, type(exc.__cause__))
-            self._log.error(about, exc, message, exc, in_words(exc.seconds))
+        self._log.note_put_off(claim.key, exc)
 
     def sendable(self) -> list[Claim]:
         """The claims of entries that count as run, or have messages all the same."""
@@ -629,12 +620,7 @@ class Batch:
         refused = self.storage.write_outcomes(moves).refused
         claims = [claim for claim in self.claims if claim.key in refused]
         for claim in claims:
-            logger.error(
-                "beat: Set aside %s: Redis refuses to write its next run: %s. Let this Redis user "
-                "write the key, or delete the entry.",
-                claim.key,
-                str(refused[claim.key]).rstrip("."),
-            )
+            self._log.note_refused(claim.key, refused[claim.key])
             claim.refuse(refused[claim.key])
         return claims
 
@@ -645,48 +631,10 @@ class Batch:
             if claim.key in self._outcomes
         )
 
-    def _log_faults(self, claims: list[Claim]) -> None:
-        """Log which entries cannot be read: one line each, unless there are too many."""
-        if len(claims) > MOST_TOLD:
-            logger.error(
-                "beat: Set aside %d entries because they cannot run: %s and others. The reasons "
-                "are stored with them: see celery redbeat list --state 'set aside'. Save them "
-                "again to retry.",
-                len(claims),
-                first_names([claim.key for claim in claims]),
-            )
-            return
-        for claim in claims:
-            self._log_fault(claim)
-
-    def _log_fault(self, claim: Claim) -> None:
-        assert claim.fault is not None, "only faults are logged"
-        self._log.error(
-            ("set aside", claim.key, fingerprint(claim.stored)),
-            claim.fault,
-            "beat: Set aside %s because it cannot run: %r. Save it again to retry.",
-            claim.key,
-            claim.fault,
-        )
-
-
-def first_names(keys: Sequence[str]) -> str:
-    """The first few of many keys, for one line of the log."""
-    return ", ".join(map(one_line, keys[:NAMED]))
-
 
 def reason_of(exc: Exception) -> str:
     """Why an entry is set aside, in one line that is stored with it."""
     return one_line(f"{type(exc).__name__}: {exc}")[:REASON_LENGTH]
-
-
-def fingerprint(stored: Stored | None) -> str:
-    """Tells one definition from another."""
-    definition = (stored.definition if stored else None) or ""
-    zones = (stored.zones if stored else None) or ""
-    return hashlib.sha1(
-        (definition + zones).encode("utf-8", "surrogateescape"), usedforsecurity=False
-    ).hexdigest()
 
 
 def last_run_before_slot(schedule: Any, score: float, now: datetime) -> datetime | None:

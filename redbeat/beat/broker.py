@@ -78,10 +78,18 @@ class Broker:
     def connect(self) -> dict[str, Any]:
         """The keywords for ``maybe_due``, connecting if need be; raises ``BrokerAwayError``."""
         try:
-            kwargs = self._sender._maybe_due_kwargs
-            self.channel = getattr(kwargs.get("producer"), "channel", None)
+            kwargs = self._take_kwargs()
+            if self.channel is not None and getattr(self.channel, "connection", self) is None:
+                # kombu has left the producer with a closed channel.
+                self._forget_channel()
+                kwargs = self._take_kwargs()
         except Exception as exc:
             raise broker_away(exc) from exc
+        return kwargs
+
+    def _take_kwargs(self) -> dict[str, Any]:
+        kwargs = self._sender._maybe_due_kwargs
+        self.channel = getattr(kwargs.get("producer"), "channel", None)
         return kwargs
 
     def disconnect(self) -> None:

@@ -20,7 +20,8 @@ from ..store.records import Member, Outcome, Stored
 from ..store.sentinels import Address, Master
 from ..store.storage import Storage
 from ..timing.instants import as_utc
-from .batch import BATCH_BYTES, Batch, fingerprint
+from .batch import BATCH_BYTES, Batch
+from .fault_log import fingerprint
 from .pace import Pace
 from .repeats import Repeats
 from .settings import Settings

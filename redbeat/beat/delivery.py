@@ -63,7 +63,10 @@ class Delivery:
         """
         kwargs = self._broker.connect()
         producer: Any = kwargs.get("producer")
-        recording = self._outbox.record(producer, (claim.key for claim in loaded))
+        try:
+            recording = self._outbox.record(producer, (claim.key for claim in loaded))
+        except Exception as exc:
+            raise broker_away(exc) from exc
         if recording is None:
             return list(self._take_turns(batch, loaded, kwargs, stop))
         try:

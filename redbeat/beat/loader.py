@@ -8,7 +8,8 @@ from typing import Any
 from ..errors import EntryError
 from ..store.records import Member, Outcome, Stored
 from ..store.storage import Storage
-from .batch import NAMED, Build, fingerprint, first_names
+from .batch import Build
+from .fault_log import NAMED, fingerprint, first_names
 from .repeats import Repeats
 
 

@@ -51,6 +51,10 @@ GROWTH = 16
 Bounds = tuple[float | str, float | str]
 
 
+def _go_ahead(keys: Sequence[str]) -> None:
+    """Nobody minds that entries are about to be changed."""
+
+
 class Storage:
     """The entries and the schedule of one application; costs are in round trips to Redis.
 
@@ -65,7 +69,7 @@ class Storage:
         self.notes = Notes(self.access, self.changes, keys)
         self._direct, self._schedule_key = self.access.direct, keys.schedule_key
         #: Called with the keys of entries before a program changes them here.
-        self.before_change: Callable[[Sequence[str]], object] = len
+        self.before_change: Callable[[Sequence[str]], None] = _go_ahead
 
     @unit
     def read_definitions(self, keys: Sequence[str]) -> list[str | None]:

@@ -59,8 +59,8 @@ local function refusal_of(key)
   return of_key[key]
 end
 
--- Why what is pushed to a key could not be taken back.
-local function lasts(key)
+-- Why this user could not take back what is pushed to a key.
+local function refusal_to_take_back(key)
   local reply = redis.pcall('LPOP', key, 0)
   return is_error(reply) and reply
 end
@@ -89,7 +89,7 @@ for i = 1, count do
     end
   end
   if not results[i] and #entry.pushes > 0 and #entry.pushes + #entry.publications > 1 then
-    local refused = lasts(entry.pushes[1][2])
+    local refused = refusal_to_take_back(entry.pushes[1][2])
     if refused then
       results[i] = {WRITE, refused}
     end

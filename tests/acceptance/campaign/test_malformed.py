@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from redbeat.beat.batch import MOST_TOLD
+from redbeat.beat.fault_log import MOST_TOLD
 from support.campaign import Field, MakeField
 from support.programs import Program
 from support.runs import PREFIX, SCHEDULE_KEY, definition
