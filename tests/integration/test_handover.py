@@ -464,6 +464,17 @@ def test_a_message_that_breaks_the_connection_holds_up_no_other(
     scheduler.close()
 
 
+def test_a_channel_that_was_closed_between_two_ticks_is_replaced(
+    scheduler: RedBeatScheduler, broker: redis.Redis
+) -> None:
+    """As kombu leaves it at times after connections were cut in quick succession."""
+    for name in "ab":
+        due(scheduler.app, name)
+        scheduler.tick()
+        scheduler.producer.channel.close()
+    assert names_sent(broker) == ["a", "b"]
+
+
 # What is refused
 
 
