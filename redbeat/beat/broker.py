@@ -80,8 +80,8 @@ class Broker:
         try:
             kwargs = self._take_kwargs()
             if self.channel is not None and getattr(self.channel, "connection", self) is None:
-                # kombu has left the producer with a closed channel.
-                self._forget_channel()
+                # kombu has left a closed channel, also as the default of its connection.
+                self.disconnect()
                 kwargs = self._take_kwargs()
         except Exception as exc:
             raise broker_away(exc) from exc
