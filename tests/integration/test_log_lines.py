@@ -11,7 +11,7 @@ import redis
 from celery import Celery
 
 from redbeat import RedBeatScheduler, RedBeatSchedulerEntry
-from redbeat.beat import batch, repeats
+from redbeat.beat import repeats
 from redbeat.beat.repeats import Repeats
 from support.apps import MakeApp
 from support.permissions import EVERYTHING, guard
@@ -121,7 +121,7 @@ def test_what_was_logged_is_remembered_within_bounds(
 ) -> None:
     """The oldest is forgotten, and logged again."""
     monkeypatch.setattr(repeats, "MOST_REMEMBERED", 2)
-    log = Repeats(batch.logger, lambda: 0.0)
+    log = Repeats(logging.getLogger("celery.beat"), lambda: 0.0)
     for about in ("a", "b", "a", "c", "b", "a"):
         log.error(about, ValueError(about), "%s", about)
     assert told(logging.ERROR) == ["a", "b", "c", "a"]
