@@ -614,7 +614,9 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
     def _foresee_delivery(self) -> str:
         with suppress(Exception):
             if self._may_connect:
-                return foresee(self.app, get_storage(self.app).access.direct).value
+                access = get_storage(self.app).access
+                with access.turn():
+                    return foresee(self.app, access.direct).value
         return "to be found out with the first run"
 
     def _read_leader(self) -> Holder | None:

@@ -17,7 +17,7 @@ from support.waiting import wait_until
 from support.wire import Proxy
 
 # The number of kills in the kill scenario; the other scenarios take their share of it.
-ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "3"))
+ROUNDS = int(os.environ.get("REDBEAT_CAMPAIGN_ROUNDS", "2"))
 
 # How many entries there are; and how many where each of them carries so many characters.
 ENTRIES = 300
