@@ -594,7 +594,7 @@ class RedBeatScheduler(Scheduler):  # type: ignore[misc]  # Celery has no types
 
     @property
     def info(self) -> str:
-        """Lines of the start-up banner: the server, the lock, the delivery, and what is wrong.
+        """Lines of the start-up banner, on the server, the lock, the delivery and what is wrong.
 
         One round trip to ask who holds the lock, and up to two to ask whether the broker is on the
         same server.

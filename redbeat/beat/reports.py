@@ -54,7 +54,7 @@ class Report:
 
     ``runs`` and ``failures`` are counts since ``since``; ``worst_delay`` is in seconds, over the
     last ``DELAY_MINUTES`` minutes before ``at``. ``since`` and ``at`` are seconds since the epoch.
-    ``delivery`` is the value of a :class:`~redbeat.beat.guarantees.Guarantee`, empty before the
+    ``delivery`` is ``"exactly once (same server)"`` or ``"at least once"``, and empty before the
     first run.
     """
 
