@@ -58,7 +58,7 @@ def live_through(project: Project, app: Any, runs: Callable[[str], int], has_loc
         standby.wait_for_line("This beat leads: the lock .* taken over from")
         before = runs("static")
     wait_until(lambda: runs("static") >= before + TICKS, 30, "the static entry, once more")
-    assert standby.terminate() == 0
+    assert standby.terminate() == 0, standby.log
     for log in (leader.log, standby.log):
         for word in ("ERROR", "Traceback", "Too many connections", "not renewed", "not released"):
             assert word not in log, log
