@@ -459,7 +459,7 @@ class Batch:
         self._turns_began = time.monotonic()
 
     def end_turns(self) -> None:
-        """Take note how far the entries got: all had their turns, or there is no time for more."""
+        """Note how far the entries got: all had their turns, or there is no time for more."""
         now = time.monotonic()
         self.filling = Filling(
             done=sum(claim.is_done for claim in self.claims),

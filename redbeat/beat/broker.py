@@ -150,15 +150,10 @@ class Broker:
 
     def put_off(self, batch: Batch, claim: Claim, exc: ResponseError) -> None:
         """Put off a claim whose messages alone the broker refused; else raise BrokerAwayError."""
-        name = claim.entry.name
-        if is_of_one_key(exc):
-            error = NotSentError(f"The broker refuses {name} ({describe(exc)})", MAX_PAUSE)
-        elif isinstance(exc, OutOfMemoryError) and not self._is_full:
-            # Perhaps for this message only: the next one will tell.
-            self._is_full = True
-            error = NotSentError(f"The broker has no room for {name} ({describe(exc)})", MAX_PAUSE)
-        else:
+        message = self._own_refusal(claim.entry.name, exc, is_of_one_key(exc))
+        if not message:
             raise broker_away(exc) from exc
+        error = NotSentError(message, MAX_PAUSE)
         error.__cause__ = exc
         batch.put_off(claim, error)
 
@@ -169,13 +164,8 @@ class Broker:
         `BrokerAwayError` for all.
         """
         first = raised_first(exc)
-        if is_refusal(first, self._sender.connection) and not is_of_files(exc):
-            message = f"The broker refuses {entry.name} ({describe(exc)})"
-            raise self._not_sent(message, MAX_PAUSE) from exc
-        if isinstance(first, OutOfMemoryError) and not self._is_full:
-            # Perhaps for this message only: the next one will tell.
-            self._is_full = True
-            message = f"The broker has no room for {entry.name} ({describe(exc)})"
+        is_refused = is_refusal(first, self._sender.connection) and not is_of_files(exc)
+        if message := self._own_refusal(entry.name, exc, is_refused):
             raise self._not_sent(message, MAX_PAUSE) from exc
         is_news = self._answers is None
         if not self._is_away(exc):
@@ -188,6 +178,19 @@ class Broker:
             message = f"{entry.name} was not sent ({describe(exc)}), though the broker is available"
             raise self._not_sent(message, HELD_BACK_DELAY, is_news) from exc
         raise broker_away(exc) from exc
+
+    def _own_refusal(self, name: str, exc: Exception, is_refused: bool) -> str:
+        """What to say if the broker refuses the message of this entry alone; empty if it does not.
+
+        ``is_refused``: it has said so.
+        """
+        if is_refused:
+            return f"The broker refuses {name} ({describe(exc)})"
+        if isinstance(raised_first(exc), OutOfMemoryError) and not self._is_full:
+            # Perhaps for this message only: the next one will tell.
+            self._is_full = True
+            return f"The broker has no room for {name} ({describe(exc)})"
+        return ""
 
     def _not_sent(self, message: str, seconds: float, is_news: bool = True) -> NotSentError:
         self._has_doubtful_channel = True

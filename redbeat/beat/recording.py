@@ -29,7 +29,7 @@ TRIAL_QUEUE = "redbeat.trial"
 
 
 class LentClient:
-    """A client of a channel that notes what sends messages in ``commands``; the rest it does."""
+    """A client of a channel that notes the commands that send messages, and runs all others."""
 
     def __init__(self, client: Any) -> None:
         self._client = client

@@ -25,7 +25,7 @@ from redbeat.store.topology import SCRIPT_ARGUMENTS, SCRIPT_BYTES, SCRIPT_ENTRIE
 from support.apps import MakeApp
 from support.entries import HOUR, UTC, due, score_of, stored
 from support.messages import QUEUE, names_sent, read_messages
-from support.permissions import guard
+from support.permissions import Users, guard
 from support.ports import LOOPBACK
 from support.queues import broadcast, queue
 from support.servers import RedisServer, StartRedis
@@ -102,6 +102,15 @@ def listen_for(broker: redis.Redis, pattern: str) -> Any:
     listener.psubscribe(pattern)
     listener.get_message(timeout=1)
     return listener
+
+
+def scheduler_of(make_app_with: MakeApp, users: Users) -> RedBeatScheduler:
+    """A scheduler whose user of the broker is the guest, and that of the schedule may do all."""
+    urls = {
+        "broker_url": f"{users.guest_url}/{BROKER_DB}",
+        "redbeat_redis_url": users.admin_url,
+    }
+    return RedBeatScheduler(make_app_with(**urls, redbeat_lock_key=None))
 
 
 # What reaches the broker
@@ -538,13 +547,7 @@ def test_a_run_that_is_refused_leaves_the_others_in_one_step(
 ) -> None:
     """Even if it is the only one of its batch."""
     users = guard(start_redis(), "~redbeat* ~celery* ~_kombu* %R~secret &* +@all")
-    scheduler = RedBeatScheduler(
-        make_app_with(
-            broker_url=f"{users.guest_url}/{BROKER_DB}",
-            redbeat_redis_url=users.admin_url,
-            redbeat_lock_key=None,
-        )
-    )
+    scheduler = scheduler_of(make_app_with, users)
     due(scheduler.app, "good")
     scheduler.tick()
     due(scheduler.app, "bad", options={"queue": "secret"})
@@ -584,13 +587,7 @@ def test_rights_that_are_granted_later_count(
     """Beat tries again now and then."""
     monkeypatch.setattr("redbeat.beat.outbox.TRIAL_INTERVAL", 0)
     users = guard(start_redis(), "~* &* +@all -zadd")
-    scheduler = RedBeatScheduler(
-        make_app_with(
-            broker_url=f"{users.guest_url}/{BROKER_DB}",
-            redbeat_redis_url=users.admin_url,
-            redbeat_lock_key=None,
-        )
-    )
+    scheduler = scheduler_of(make_app_with, users)
     due(scheduler.app, "a")
     scheduler.tick()
     assert guarantee_of(scheduler) is Guarantee.AT_LEAST_ONCE
@@ -682,13 +679,7 @@ def test_an_entry_that_the_brokers_user_may_not_write_takes_two_steps_alone(
     """The others are handed over, and one warning says what to do."""
     server = start_redis()
     users = guard(server, "~redbeat::* ~redbeat:open* ~celery* ~_kombu* &* +@all")
-    scheduler = RedBeatScheduler(
-        make_app_with(
-            broker_url=f"{users.guest_url}/{BROKER_DB}",
-            redbeat_redis_url=users.admin_url,
-            redbeat_lock_key=None,
-        )
-    )
+    scheduler = scheduler_of(make_app_with, users)
     for name in ("open-a", "closed", "open-b"):
         due(scheduler.app, name)
     scheduler.tick()
